@@ -1,0 +1,44 @@
+"""TUNe and CLMR music representations in Keras 3.
+
+Importing this package imports no deep-learning framework. Its Keras classes register themselves
+for `keras.models.load_model` at the moment Keras itself is imported, before or after this package.
+"""
+
+import lazy_loader
+import wrapt
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "augment",
+        "data",
+        "evaluation",
+        "interop",
+        "layers",
+        "losses",
+        "models",
+        "search",
+        "serving",
+        "training",
+    ],
+    submod_attrs={
+        "losses": ["NTXent"],
+        "models": ["TUNe"],
+        "training": ["ContrastiveModel"],
+    },
+)
+
+
+def _register(keras):
+    # load_model finds a class only in Keras' registry: it does not import the module that a file
+    # names. So every module with a registered class is imported as soon as Keras is.
+    import keras_tune.augment
+    import keras_tune.layers
+    import keras_tune.losses
+    import keras_tune.models
+    import keras_tune.training  # noqa: F401
+
+
+wrapt.register_post_import_hook(_register, "keras")

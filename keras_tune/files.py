@@ -1,0 +1,56 @@
+"""Writing files so that a killed process never leaves half of one behind."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Give a temporary path to write to, which becomes `path` once the block ends well.
+
+    The temporary file lies in the same folder, keeps the suffix of `path` (Keras looks at it), and
+    is removed if the block raises, so `path` holds the old content or the new one, never a part.
+
+    Args:
+        path: Where the finished file shall lie. Its folder is made if it is missing.
+
+    Yields:
+        A `pathlib.Path` to write to.
+
+    Example:
+
+    ```python
+    with atomic_path("runs/demo/encoder.keras") as temporary:
+        encoder.save(temporary)
+    ```
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files readable by their owner alone; finished files follow the umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write `text` to `path` in one step; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content):
+    """Write `content` as indented JSON to `path` in one step; see `atomic_path`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""The command lines: `python -m keras_tune.recipes.NAME --help`."""
