@@ -19,8 +19,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layers",
         "losses",
         "models",
-        "search",
-        "serving",
         "training",
     ],
     submod_attrs={
