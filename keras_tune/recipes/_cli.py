@@ -1,0 +1,93 @@
+"""What every command line shares: typed options, one-line errors, the choice of the backend."""
+
+import importlib.util
+import os
+import signal
+import sys
+
+from keras_tune.errors import UserError
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def run(main, config_class, argv=None):
+    """Parse the command line into `config_class` and hand it to `main`.
+
+    Every field of the dataclass becomes an option, its help comes from the docstring, and
+    `--config FILE.yaml` sets any of them; later options win. Wrong options end with status 2,
+    errors the user can mend with one line and status 1.
+
+    Args:
+        main: Function of one `config_class`.
+        config_class: A dataclass with documented, typed fields. Where it has a field `backend`,
+            that Keras backend is chosen before Keras is imported.
+        argv: List of strings, the command line's default.
+    """
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message, ex=None):
+            raise _Usage(" ".join(str(message).split()))
+
+    module = sys.modules[main.__module__]
+    name = module.__spec__.name if module.__spec__ else module.__name__
+    parser = Parser(
+        prog=f"python -m {name}",
+        description=(module.__doc__ or "").strip(),
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file with any of the options below."
+    )
+    parser.add_class_arguments(config_class, None)
+    # SIGTERM becomes an ordinary exit, so that temporary files are cleaned up on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        namespace = parser.parse_args(argv)
+        namespace.pop("config", None)
+        config = config_class(**vars(parser.instantiate_classes(namespace)))
+        if hasattr(config, "backend"):
+            choose_backend(config.backend)
+    except (_Usage, UserError) as error:
+        _stop(name, error, 2)
+    try:
+        main(config)
+    except UserError as error:
+        _stop(name, error, 1)
+    except KeyboardInterrupt:
+        _stop(name, "interrupted", 130)
+
+
+class _Usage(Exception):
+    pass
+
+
+def _stop(name, message, status):
+    print(f"{name.rsplit('.', 1)[-1]}: error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def choose_backend(backend=None):
+    """Set Keras' backend; must come before the first import of Keras.
+
+    Args:
+        backend: "tensorflow", "jax", "torch", or None for what `KERAS_BACKEND` says, and else the
+            first of these three that is installed.
+
+    Returns:
+        The name of the backend.
+
+    Raises:
+        UserError: The backend is unknown or not installed.
+    """
+    chosen = backend or os.environ.get("KERAS_BACKEND")
+    if chosen is None:
+        chosen = next((b for b in BACKENDS if importlib.util.find_spec(b)), None)
+        if chosen is None:
+            raise UserError("no backend is installed: pip install tensorflow, jax or torch")
+    if chosen not in BACKENDS:
+        raise UserError(f"--backend {chosen}: unknown; take one of {', '.join(BACKENDS)}")
+    if not importlib.util.find_spec(chosen):
+        raise UserError(f"--backend {chosen}: not installed here; pip install {chosen}")
+    os.environ["KERAS_BACKEND"] = chosen
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return chosen
