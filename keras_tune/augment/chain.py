@@ -1,0 +1,67 @@
+import keras
+
+from keras_tune.augment.augmentation import Augmentation
+from keras_tune.augment.seeds import derive_seed
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class Chain(Augmentation):
+    """Apply augmentations one after the other.
+
+    Args:
+        layers: List of `Augmentation` layers. Each one flips its own coins.
+        probability: Probability that an example goes through the chain at all. Default 1.
+        seed: Integer seed. If given, every layer in the chain is seeded from it and from the
+            layer's position, whatever the layer's own seed was.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+
+    ```python
+    chain = Chain([PolarityInversion(0.8), Gain(probability=0.3)], seed=42)
+    views = chain(waveforms, training=True)
+    ```
+    """
+
+    def __init__(self, layers, probability=1.0, seed=None, **kwargs):
+        super().__init__(probability=probability, seed=seed, **kwargs)
+        for layer in layers:
+            if not isinstance(layer, Augmentation):
+                raise ValueError(f"`layers` must hold augmentations. Received: layers={layers}")
+        self.layers = list(layers)
+        if seed is not None:
+            self._reseed_layers(seed)
+
+    def build(self, input_shape):
+        for layer in self.layers:
+            layer.build(input_shape)
+
+    def draw_parameters(self, batch, samples):
+        return {
+            f"layer_{index}": layer.draw(batch, samples)
+            for index, layer in enumerate(self.layers)
+            if layer.probability > 0.0
+        }
+
+    def transform(self, waveforms, parameters):
+        for index, layer in enumerate(self.layers):
+            if layer.probability > 0.0:
+                waveforms = layer.apply(waveforms, parameters[f"layer_{index}"])
+        return waveforms
+
+    def reseed(self, seed):
+        super().reseed(seed)
+        self._reseed_layers(seed)
+
+    def _reseed_layers(self, seed):
+        for index, layer in enumerate(self.layers):
+            layer.reseed(derive_seed(seed, index))
+
+    def get_config(self):
+        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        return {**super().get_config(), "layers": layers}
+
+    @classmethod
+    def from_config(cls, config):
+        layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
+        return cls(**{**config, "layers": layers})
