@@ -1,0 +1,222 @@
+"""Clips as arrays, for work without TensorFlow.
+
+An `.npz` file of clips (`numpy.savez`) holds
+
+| key | content |
+|---|---|
+| `audio` | int16, or float with full scale 1, of shape (clips, samples): mono clips of one length |
+| `ids` | optional, text of shape (clips,); defaults to the clips' numbers |
+| `split` | optional, text of shape (clips,); defaults to "train" for all |
+| `sample_rate` | optional, a number in Hz; defaults to 22,050 |
+| any other | a label of that name: text of shape (clips,), or numbers of shape (clips,) |
+
+Labels of text are categories, "" for a missing one; numbers are numbers, NaN for a missing one.
+"""
+
+import dataclasses
+import pathlib
+import zipfile
+
+import numpy as np
+
+from keras_tune.data.audio import to_float
+from keras_tune.data.schema import DatasetInfo, LabelColumn, Shard, fingerprint
+from keras_tune.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """The clips of an `.npz` file.
+
+    Attributes:
+        audio: int16 or float32 array of shape (clips, samples).
+        labels: float32 array of shape (clips, label columns), encoded as in records.
+        ids: Text array of shape (clips,).
+        split: Text array of shape (clips,).
+        info: `DatasetInfo`.
+    """
+
+    audio: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    split: np.ndarray
+    info: DatasetInfo
+
+    def of_split(self, split):
+        """Return the clips and the label vectors of a split, two arrays."""
+        self.info.split_shards(split)
+        rows = self.split == split
+        return self.audio[rows], self.labels[rows]
+
+    def records(self, split):
+        """Iterate over the clips of a split as `keras_tune.data.read_records` does."""
+        self.info.split_shards(split)
+        for row in np.flatnonzero(self.split == split):
+            yield {
+                "id": str(self.ids[row]),
+                "audio": to_float(self.audio[row]),
+                "labels": {
+                    column.name: column.decode(value)
+                    for column, value in zip(self.info.labels, self.labels[row], strict=True)
+                },
+            }
+
+
+def load_arrays(path):
+    """Load the clips of an `.npz` file.
+
+    Args:
+        path: The file, with the keys that are listed at the top of this module.
+
+    Returns:
+        `Arrays`.
+
+    Raises:
+        UserError: If the file is missing, not an npz file, or a key is missing or malformed.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_tune.data import load_arrays
+
+    audio = np.random.default_rng(0).normal(0, 0.1, (2, 22050)).astype("float32")
+    np.savez("/tmp/clips.npz", audio=audio, genre=["jazz", "rock"])
+    clips = load_arrays("/tmp/clips.npz")
+    ```
+    """
+    path = pathlib.Path(path)
+    content = _read(path)
+    audio = content.pop("audio", None)
+    if audio is None or audio.ndim != 2 or audio.dtype.kind not in "if" or not audio.size:
+        raise UserError(f"{path}: needs a key `audio`, numbers of shape (clips, samples).")
+    if audio.dtype.kind == "i" and audio.dtype != np.int16:
+        raise UserError(f"{path}: audio is {audio.dtype}. Give int16, or float with full scale 1.")
+    audio = audio if audio.dtype == np.int16 else audio.astype("float32", copy=False)
+    if not np.isfinite(audio).all():
+        raise UserError(f"{path}: audio is not finite (holds NaN or infinity).")
+    count = len(audio)
+    sample_rate = int(content.pop("sample_rate", 22050))
+    for key, values in content.items():
+        if values.shape != (count,):
+            raise UserError(f"{path}: {key} has shape {values.shape} for {count} clips.")
+    ids = content.pop("ids", np.arange(count)).astype(str)
+    if len(set(ids)) < count:
+        raise UserError(f"{path}: ids must be unique.")
+    split = content.pop("split", np.full(count, "train")).astype(str)
+    columns = tuple(_column(name, values) for name, values in content.items())
+    labels = np.zeros((count, len(columns)), "float32")
+    for place, column in enumerate(columns):
+        values = content[column.name].tolist()
+        labels[:, place] = [column.encode(None if value == "" else value) for value in values]
+    splits = sorted(set(split))
+    info = DatasetInfo(
+        name=path.stem,
+        sample_rate=sample_rate,
+        encoding="arrays",
+        labels=columns,
+        shards=tuple(
+            Shard(path.name, name, int((split == name).sum()), 0, audio.shape[1]) for name in splits
+        ),
+        fingerprints={name: fingerprint(ids[split == name]) for name in splits},
+    )
+    return Arrays(audio, labels, ids, split, info)
+
+
+def array_clips(
+    audio,
+    clip_samples=None,
+    crops=1,
+    batch_size=32,
+    shuffle=True,
+    repeat=False,
+    seed=None,
+    labels=None,
+    steps_per_epoch=None,
+    epochs=None,
+    initial_epoch=0,
+):
+    """Read clips from an array, as `keras_tune.data.read_clips` does from shards.
+
+    Order and crops of epoch e follow from the seed and e alone, so that a stream that begins at
+    `initial_epoch` k goes on exactly as the whole one does. Train with `repeat=True` and
+    `fit(steps_per_epoch=...)`: batches of a stream that ends are shuffled by `fit` once more,
+    across epochs, unless it is told `shuffle=False`.
+
+    Args:
+        audio: int16 or float array of shape (clips, samples).
+        clip_samples: Samples of a crop. Defaults to None: whole clips.
+        crops: Crops of each clip, drawn independently. Defaults to 1.
+        batch_size: Clips of a batch. Defaults to 32.
+        shuffle: Whether order and crops are drawn at random. Without, clips come in order and crops
+            are spread evenly over the clip (a single one is its middle). Defaults to True.
+        repeat: Whether the stream goes on for ever. Defaults to False.
+        seed: Integer from which all randomness follows. Defaults to None: another stream each time.
+        labels: Array of shape (clips, ...) to yield beside the clips. Defaults to None.
+        steps_per_epoch: Batches of an epoch. Defaults to None: one pass, without a last batch that
+            would not be full.
+        epochs: Epoch before which the stream ends. Defaults to one epoch, `initial_epoch + 1`.
+        initial_epoch: Epoch at which the stream begins. Defaults to 0.
+
+    Returns:
+        `keras.utils.PyDataset` of batches of shape (batch_size, clip_samples), or (batch_size,
+        crops, clip_samples) if `crops` is more than 1, of the type of `audio`. With `labels`, pairs
+        of these and the labels.
+
+    Raises:
+        ValueError: If the clips are shorter than `clip_samples`, or fewer than a batch.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_tune.data import array_clips
+
+    audio = np.random.default_rng(0).normal(0, 0.1, (8, 44100)).astype("float32")
+    stream = array_clips(audio, clip_samples=22050, crops=2, batch_size=4, seed=1)
+    stream[0].shape  # (4, 2, 22050)
+    ```
+    """
+    from keras_tune.data.array_dataset import ArrayDataset
+
+    count, samples = np.shape(audio)
+    if clip_samples is not None and not 1 <= clip_samples <= samples:
+        raise ValueError(
+            f"`clip_samples` must lie between 1 and the clips' {samples} samples. "
+            f"Received: clip_samples={clip_samples}"
+        )
+    if steps_per_epoch is None and count < batch_size:
+        raise ValueError(
+            f"`batch_size` must not exceed the {count} clips, unless steps_per_epoch is given. "
+            f"Received: batch_size={batch_size}"
+        )
+    steps_per_epoch = steps_per_epoch or count // batch_size
+    last = epochs if epochs is not None else initial_epoch + 1
+    return ArrayDataset(
+        audio=np.asarray(audio),
+        labels=labels,
+        clip_samples=clip_samples or samples,
+        crops=crops,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=np.random.SeedSequence(seed).entropy,
+        steps_per_epoch=steps_per_epoch,
+        steps=None if repeat else steps_per_epoch * max(0, last - initial_epoch),
+        initial_epoch=initial_epoch,
+    )
+
+
+def _read(path):
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give an .npz file of clips.")
+    try:
+        with np.load(path) as file:
+            return {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read as npz ({error}).") from error
+
+
+def _column(name, values):
+    if values.dtype.kind in "SUT":
+        return LabelColumn(name, "category", tuple(sorted(set(values.tolist()) - {""})))
+    return LabelColumn(name, "number")

@@ -1,0 +1,152 @@
+"""Decoding audio files: mono float32 at one sample rate, or the reason why not.
+
+Files are decoded by libsndfile (wav, aiff, au, flac, ogg vorbis and opus, mp3), their channels are
+averaged, and they are resampled by soxr at its high quality setting.
+"""
+
+import io
+import pathlib
+
+import numpy as np
+
+from keras_tune.errors import UserError
+
+# A file whose peak stays below this (-80 dB of full scale, 3 steps of 16-bit PCM) is silent.
+SILENCE_PEAK = 1e-4
+
+
+class AudioError(UserError):
+    """An audio file that cannot be used.
+
+    Args:
+        path: The file.
+        reason: Why it cannot be used, e.g. "silent".
+
+    Attributes:
+        path: The file, as text.
+        reason: Why it cannot be used.
+
+    Example:
+
+    ```python
+    raise AudioError("clips/03.wav", "silent")
+    ```
+    """
+
+    def __init__(self, path, reason):
+        self.path = str(path)
+        self.reason = " ".join(str(reason).split())
+        super().__init__(f"{self.path}: {self.reason}")
+
+    def __reduce__(self):
+        # Exceptions are rebuilt from the arguments of their base class by default: the message.
+        return type(self), (self.path, self.reason)
+
+
+def load_audio(path, sample_rate=22050, min_samples=1):
+    """Decode an audio file to mono at the given sample rate.
+
+    Args:
+        path: The file.
+        sample_rate: Samples per second of the result. Defaults to 22,050.
+        min_samples: The fewest samples (at `sample_rate`) that will do. Defaults to 1.
+
+    Returns:
+        float32 array of shape (samples,), full scale being 1.
+
+    Raises:
+        AudioError: If the file is missing, cannot be decoded, is silent (peak below -80 dB of full
+            scale), shorter than `min_samples`, or holds values that are not finite.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import soundfile
+    from keras_tune.data import load_audio
+
+    time = np.arange(44100) / 44100
+    soundfile.write("/tmp/a4.wav", np.sin(2 * np.pi * 440 * time), 44100)
+    audio = load_audio("/tmp/a4.wav")  # shape (22050,)
+    ```
+    """
+    samples, rate = decode_audio(read_bytes(path), path)
+    return checked(resample(samples, rate, sample_rate), path, sample_rate, min_samples)
+
+
+def read_bytes(path):
+    """Read a whole file, an `AudioError` being what goes wrong with that."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise AudioError(path, "missing")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AudioError(path, f"cannot be read ({error.strerror})") from error
+
+
+def decode_audio(content, path="audio"):
+    """Decode the bytes of an audio file to mono at their own sample rate.
+
+    Args:
+        content: The bytes of the file.
+        path: The file's name, for the error. Defaults to "audio".
+
+    Returns:
+        Pair of a float32 array of shape (samples,) and the sample rate in Hz.
+
+    Raises:
+        AudioError: If the bytes cannot be decoded.
+
+    Example:
+
+    ```python
+    samples, rate = decode_audio(pathlib.Path("clips/03.ogg").read_bytes())
+    ```
+    """
+    import soundfile
+
+    if not content:
+        raise AudioError(path, "cannot be decoded (the file is empty)")
+    try:
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        # The library's message names the buffer, which says nothing to anyone.
+        reason = getattr(error, "error_string", None) or str(error)
+        raise AudioError(path, f"cannot be decoded ({reason.rstrip('.')})") from error
+    return samples.mean(axis=1, dtype="float32"), rate
+
+
+def resample(samples, rate, target):
+    """Resample `samples` of shape (samples,) from `rate` to `target` Hz with soxr."""
+    import soxr
+
+    if rate == target or not len(samples):
+        return samples
+    return soxr.resample(samples, rate, target).astype("float32", copy=False)
+
+
+def checked(samples, path, sample_rate, min_samples=1):
+    """Return `samples`, or raise the `AudioError` that says what is wrong with them."""
+    if len(samples) < max(1, min_samples):
+        raise AudioError(
+            path,
+            f"too short ({len(samples) / sample_rate:.2f} s of {min_samples / sample_rate:.2f} s)",
+        )
+    if not np.isfinite(samples).all():
+        raise AudioError(path, "not finite (holds NaN or infinity)")
+    if np.abs(samples).max() < SILENCE_PEAK:
+        raise AudioError(path, "silent")
+    return samples
+
+
+def to_int16(samples):
+    """Round float samples to 16-bit PCM; what exceeds full scale is clipped."""
+    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype("int16")
+
+
+def to_float(samples):
+    """Turn 16-bit PCM into float32 with full scale 1; float samples pass unchanged."""
+    if samples.dtype == np.int16:
+        return samples.astype("float32") / np.float32(32768)
+    return samples.astype("float32", copy=False)

@@ -1,0 +1,85 @@
+"""Damaged shards: found by their checksums, and named in the error they cause.
+
+`dataset.json` tells a shard that was cut short by its size. A flipped byte shows only when the
+record is read: TFRecords carry a CRC-32C of each record's length and content.
+"""
+
+import contextlib
+import pathlib
+import sys
+
+from keras_tune.data.schema import DatasetInfo
+from keras_tune.data.tensorflow import import_tensorflow_for_reading
+from keras_tune.errors import UserError
+
+
+def find_damaged_shards(path, split=None):
+    """Read every record of a prepared set and list the shards that are damaged.
+
+    Args:
+        path: Folder that `prepare` has written.
+        split: Split to look at. Defaults to all.
+
+    Returns:
+        List of pairs of a shard's path and what is wrong with it.
+
+    Raises:
+        UserError: If the folder is not a whole prepared set.
+
+    Example:
+
+    ```python
+    for file, reason in find_damaged_shards("tfrecords/mine"):
+        print(file, reason)
+    ```
+    """
+    tf = import_tensorflow_for_reading()
+    damaged = []
+    for shard in DatasetInfo.load(path).shards:
+        if split is not None and shard.split != split:
+            continue
+        file = str(pathlib.Path(path) / shard.file)
+        records = 0
+        try:
+            for _ in tf.data.TFRecordDataset(file):
+                records += 1
+        except tf.errors.DataLossError:
+            damaged.append((file, f"record {records + 1} of {shard.records} is damaged"))
+            continue
+        if records != shard.records:
+            damaged.append((file, f"has {records} records instead of {shard.records}"))
+    return damaged
+
+
+@contextlib.contextmanager
+def naming_damaged_shards(path, split=None):
+    """Turn the error that a damaged shard causes within the block into one that names the shard.
+
+    Args:
+        path: Folder that `prepare` has written, or None or anything else that holds no shards.
+        split: Split that is read within the block. Defaults to any.
+
+    Raises:
+        UserError: If a shard turns out to be damaged.
+
+    Example:
+
+    ```python
+    with naming_damaged_shards("tfrecords/mine"):
+        model.fit(dataset)
+    ```
+    """
+    try:
+        yield
+    except Exception as error:
+        tf = sys.modules.get("tensorflow")
+        if tf is None or not isinstance(error, tf.errors.DataLossError):
+            raise
+        damaged = find_damaged_shards(path, split)
+        if not damaged:
+            raise
+        file, reason = damaged[0]
+        others = f" ({len(damaged)} shards are damaged in all)" if len(damaged) > 1 else ""
+        raise UserError(
+            f"{file}: {reason}{others}. Delete it and run prepare again to write it anew."
+        ) from error

@@ -1,0 +1,63 @@
+"""folder: any set that is a folder of audio files.
+
+Layout expected: audio files, in sub-folders named for their label (`rock/01.mp3`, or
+`jazz/live/02.wav`: the first folder counts), or all in one folder, without a label. GTZAN's
+`genres` folder is such.
+
+Splits: 80, 10 and 10 % of each label, a hash of the file's name deciding which file goes where.
+A label of three files or more is in all splits.
+"""
+
+import pathlib
+
+from keras_tune.data.datasets.splits import stratified_split
+from keras_tune.errors import UserError
+
+# The last four are not among what libsndfile decodes: such files get reported, not overlooked.
+SUFFIXES = frozenset(
+    ".aif .aiff .au .caf .flac .mp3 .oga .ogg .opus .w64 .wav .aac .m4a .mp4 .wma".split()
+)
+
+
+def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
+    """List the audio files of a folder.
+
+    Args:
+        source: The folder.
+        label: Name of the label that the sub-folders stand for. Defaults to "label".
+        fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
+
+    Returns:
+        DataFrame with the columns id (path within the folder), path, split and, where there are
+        sub-folders, the label.
+
+    Raises:
+        UserError: If the folder is missing or holds no audio file.
+
+    Example:
+
+    ```python
+    manifest = folder_manifest("gtzan/genres", label="genre")
+    ```
+    """
+    import pandas as pd
+
+    source = pathlib.Path(source)
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder. Give --source a folder of audio files.")
+    files = sorted(
+        path
+        for path in source.rglob("*")
+        # Archives made on a Mac bring along a hidden "._01.mp3" for each file.
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not files:
+        raise UserError(f"{source}: the folder holds no audio file.")
+    within = [path.relative_to(source) for path in files]
+    ids = [path.as_posix() for path in within]
+    labels = [path.parts[0] if len(path.parts) > 1 else None for path in within]
+    splits = stratified_split(ids, labels, fractions)
+    manifest = pd.DataFrame({"id": ids, "path": [str(path) for path in files], "split": splits})
+    if any(labels):
+        manifest[label] = labels
+    return manifest

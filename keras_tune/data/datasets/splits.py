@@ -1,0 +1,88 @@
+"""Splits that follow from the clips' names alone, the same on every machine and every day."""
+
+import numpy as np
+
+from keras_tune.data.shards import id_hash
+from keras_tune.errors import UserError
+
+SPLITS = ("train", "valid", "test")
+
+
+def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
+    """Give each key the split that its hash falls into.
+
+    A key keeps its split when others come or go, and equal keys (clips of one artist) share one.
+    The fractions are met on average.
+
+    Args:
+        keys: Texts, e.g. ids or artists.
+        fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
+
+    Returns:
+        List of split names, one a key.
+
+    Example:
+
+    ```python
+    hash_split(["Ivan Ilic", "Cary Chow"])
+    ```
+    """
+    edges = np.cumsum(check_fractions(fractions))
+    places = [id_hash(key) / 2**256 for key in keys]
+    return [SPLITS[int(np.searchsorted(edges[:-1], place, side="right"))] for place in places]
+
+
+def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
+    """Split each stratum in the same proportions, the ids' hashes deciding which goes where.
+
+    A stratum of three or more has at least one clip in each split whose fraction is not 0.
+
+    Args:
+        ids: Unique texts.
+        strata: What each id belongs to, e.g. its label.
+        fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
+
+    Returns:
+        List of split names, one an id.
+
+    Example:
+
+    ```python
+    stratified_split(["a", "b", "c"], ["rock", "rock", "rock"])
+    ```
+    """
+    fractions = check_fractions(fractions)
+    members = {}
+    for place, (clip, stratum) in enumerate(zip(ids, strata, strict=True)):
+        members.setdefault(str(stratum), []).append((id_hash(clip), place))
+    splits = [None] * len(ids)
+    for stratum in members.values():
+        held_out = _held_out(len(stratum), fractions)
+        names = [
+            name for name, count in zip(SPLITS[1:], held_out, strict=True) for _ in range(count)
+        ]
+        names += ["train"] * (len(stratum) - len(names))
+        for name, (_, place) in zip(names, sorted(stratum), strict=True):
+            splits[place] = name
+    return splits
+
+
+def check_fractions(fractions):
+    """Return three fractions as an array, a `UserError` unless they are shares of a whole."""
+    shares = np.asarray(fractions, dtype=float)
+    if shares.shape != (3,) or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
+        raise UserError(
+            f"fractions {list(fractions)} are not the shares of train, valid and test. "
+            "Give three numbers that sum to 1."
+        )
+    return shares
+
+
+def _held_out(count, fractions):
+    """Clips of valid and test among `count`."""
+    wanted = [int(fraction * count + 0.5) for fraction in fractions[1:]]
+    if count >= 3:
+        wanted = [max(n, int(f > 0)) for n, f in zip(wanted, fractions[1:], strict=True)]
+    while sum(wanted) > count - (fractions[0] > 0):
+        wanted[int(np.argmax(wanted))] -= 1
+    return wanted

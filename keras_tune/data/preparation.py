@@ -1,0 +1,256 @@
+"""Preparing a whole set: all the shards of a manifest, and then its `dataset.json`."""
+
+import concurrent.futures
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+
+from keras_tune.data.schema import FILE_NAME, DatasetInfo, LabelColumn, fingerprint
+from keras_tune.data.shards import REPORTS, ShardSettings, check_encoding, id_hash, write_shard
+from keras_tune.errors import UserError
+from keras_tune.files import write_json
+
+# Shards of about this size are read well from disks and object stores alike.
+SHARD_BYTES = 256 * 2**20
+# Several files are read at a time, which is half of the shuffling.
+MIN_SHARDS = 8
+# Durations are estimated from this many files a split.
+SIZE_SAMPLE = 64
+
+
+def prepare(
+    manifest,
+    output,
+    name=None,
+    sample_rate=22050,
+    encoding="pcm16",
+    shards=None,
+    workers=None,
+    strict=False,
+    min_samples=1,
+    progress=True,
+):
+    """Write a manifest's clips as shards of TFRecords.
+
+    A run that was killed goes on where it stopped when it is started again with the same arguments;
+    shards that are there and complete are not written again. The bytes written depend on the
+    manifest and the settings alone, not on the number of processes.
+
+    Args:
+        manifest: DataFrame with the columns `id`, `path`, `split` and any label columns, as
+            `keras_tune.data.datasets.manifest_for` builds it. Columns of numbers become numbers,
+            others categories.
+        output: Folder to write to.
+        name: The set's name. Defaults to the folder's name.
+        sample_rate: Samples per second of the set. Defaults to 22,050.
+        encoding: "pcm16" for 16-bit samples, "flac" for the same losslessly compressed, "source"
+            for the bytes of the source files. Defaults to "pcm16".
+        shards: Shards of each split; there are never more than clips. Defaults to as many as give
+            files of about 256 MB, and at least 8.
+        workers: Processes. Defaults to one a processor. A script that asks for more than one needs
+            the usual `if __name__ == "__main__":`.
+        strict: Whether files left out are an error. They are tried again if an earlier run left
+            them out. Defaults to False.
+        min_samples: The fewest samples, at `sample_rate`, that a clip may have. Defaults to 1.
+        progress: Whether to show a progress bar. Defaults to True.
+
+    Returns:
+        `DatasetInfo`.
+
+    Raises:
+        UserError: If the manifest is not usable, the folder holds records of other settings, no
+            clip can be read, or with `strict` any cannot.
+
+    Example:
+
+    ```python
+    from keras_tune.data import manifest_for, prepare
+
+    manifest = manifest_for("folder", "genres")
+    info = prepare(manifest, "tfrecords/genres", workers=1)
+    ```
+    """
+    check_encoding(encoding)
+    _check_manifest(manifest)
+    output = pathlib.Path(output)
+    name = name or output.resolve().name
+    manifest = manifest.assign(id=manifest["id"].astype(str), path=manifest["path"].astype(str))
+    labels = label_columns(manifest)
+    settings = ShardSettings(str(output), name, sample_rate, encoding, min_samples, labels)
+    plan = _agreed_plan(manifest, settings, shards)
+    tasks = [(split, shard, of) for split, of in plan.items() for shard in range(of)]
+    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    try:
+        reports = _write_all(manifest, tasks, settings, strict, workers, progress)
+    except OSError as error:
+        raise UserError(f"{error.filename or output}: {error.strerror or error}.") from error
+    failed = tuple(entry for report in reports for entry in report.failed)
+    if not any(report.ids for report in reports):
+        raise UserError(f"{output}: no clip could be used. {describe_failed(failed)}")
+    ids = {split: [] for split in plan}
+    for report in reports:
+        ids[report.shard.split].extend(report.ids)
+    info = DatasetInfo(
+        name=name,
+        sample_rate=sample_rate,
+        encoding=encoding,
+        labels=labels,
+        shards=tuple(report.shard for report in reports),
+        fingerprints={split: fingerprint(of_split) for split, of_split in ids.items()},
+        failed=failed,
+    )
+    if strict and failed:
+        raise UserError(
+            f"{output}: {FILE_NAME} not written, for files had to be left out and strict is set. "
+            f"{describe_failed(failed)}"
+        )
+    info.save(output)
+    return info
+
+
+def label_columns(manifest):
+    """List the `LabelColumn` of each label in a manifest."""
+    import pandas as pd
+
+    columns = []
+    for name in manifest.columns:
+        if name in ("id", "path", "split"):
+            continue
+        if pd.api.types.is_numeric_dtype(manifest[name]):
+            columns.append(LabelColumn(name, "number"))
+        else:
+            values = sorted(manifest[name].dropna().astype(str).unique())
+            columns.append(LabelColumn(name, "category", tuple(values)))
+    return tuple(columns)
+
+
+def describe_failed(failed):
+    """Say in one sentence how many files were left out, naming the first."""
+    first = failed[0]
+    others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f"Left out: {first['path']}: {first['reason']}{others}."
+
+
+def _check_manifest(manifest):
+    missing = {"id", "path", "split"} - set(manifest.columns)
+    if missing:
+        raise UserError(f"the manifest has no column {', '.join(sorted(missing))}.")
+    if not len(manifest):
+        raise UserError("the manifest lists no clip.")
+    ids = manifest["id"].astype(str)
+    doubles = ids[ids.duplicated()]
+    if len(doubles):
+        raise UserError(
+            f"the manifest has {len(doubles)} ids more than once, among them {doubles.iloc[0]!r}. "
+            "Ids must be unique."
+        )
+
+
+def _agreed_plan(manifest, settings, shards):
+    """Return the shards of each split, as the folder's first run has decided them."""
+    output = pathlib.Path(settings.output)
+    file = output / REPORTS / "settings.json"
+    wanted = {
+        "name": settings.name,
+        "sample_rate": settings.sample_rate,
+        "encoding": settings.encoding,
+        "min_samples": settings.min_samples,
+        "manifest": _manifest_hash(manifest),
+    }
+    if not file.is_file():
+        if output.is_dir() and any(output.glob("*.tfrecord")):
+            raise UserError(
+                f"{output}: holds records of an unknown run. Give --output another folder."
+            )
+        counts = manifest["split"].value_counts().sort_index()
+        plan = {
+            split: max(1, min(count, shards or _default_shards(manifest, split, settings)))
+            for split, count in counts.items()
+        }
+        write_json(file, wanted | {"asked": shards, "shards": plan})
+        return plan
+    there = json.loads(file.read_text(encoding="utf-8"))
+    if shards is not None:
+        wanted["asked"] = shards
+    for key, value in wanted.items():
+        if there[key] != value:
+            told = "" if key == "manifest" else f" ({there[key]}, not {value})"
+            key = {"manifest": "source", "asked": "number of shards"}.get(key, key)
+            raise UserError(
+                f"{output}: holds records of another {key}{told}. "
+                "Give --output another folder, or remove this one."
+            )
+    return there["shards"]
+
+
+def _manifest_hash(manifest):
+    # File names count, folders do not: audio that has moved is still the same source.
+    rows = manifest.assign(path=[pathlib.PurePath(path).name for path in manifest["path"]])
+    rows = rows.sort_values("id")
+    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
+
+
+def _default_shards(manifest, split, settings):
+    import soundfile
+
+    paths = sorted(manifest.loc[manifest["split"] == split, "path"], key=id_hash)
+    sizes = []
+    for path in paths[:SIZE_SAMPLE]:
+        try:
+            if settings.encoding == "source":
+                sizes.append(os.path.getsize(path))
+            else:
+                sizes.append(soundfile.info(path).duration * settings.sample_rate * 2)
+        except (OSError, RuntimeError):
+            continue  # write_shard is the one to report it
+    size = sum(sizes) / max(1, len(sizes)) * len(paths)
+    return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))
+
+
+def _write_all(manifest, tasks, settings, strict, workers, progress):
+    """Write all shards and return their reports in the order of `tasks`."""
+    import tqdm
+
+    reports = {}
+    with tqdm.tqdm(total=len(manifest), unit="clip", disable=not progress) as bar:
+
+        def done(task, report):
+            reports[task] = report
+            bar.update(len(report.ids) + len(report.failed))
+
+        if workers == 1:
+            for task in tasks:
+                done(task, write_shard(manifest, *task, settings, retry=strict))
+            return [reports[task] for task in tasks]
+        # TensorFlow does not survive a fork, so workers are fresh processes.
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, context, initializer=_start_worker, initargs=(manifest, settings, strict)
+        ) as pool:
+            futures = {pool.submit(_write_one, task): task for task in tasks}
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    done(futures[future], future.result())
+            except concurrent.futures.process.BrokenProcessPool as error:
+                raise UserError(
+                    f"{settings.output}: a worker process died (out of memory?). Run again, with "
+                    "fewer --workers: it goes on where it stopped."
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [reports[task] for task in tasks]
+
+
+_worker = {}
+
+
+def _start_worker(manifest, settings, strict):
+    _worker.update(manifest=manifest, settings=settings, strict=strict)
+
+
+def _write_one(task):
+    return write_shard(_worker["manifest"], *task, _worker["settings"], retry=_worker["strict"])

@@ -1,0 +1,79 @@
+"""Reading the clips of a set one by one, whole and with their labels, as evaluation does."""
+
+import pathlib
+
+from keras_tune.data.arrays import load_arrays
+from keras_tune.data.damage import naming_damaged_shards
+from keras_tune.data.record import Record
+from keras_tune.data.schema import DatasetInfo
+from keras_tune.data.tensorflow import import_tensorflow_for_reading
+
+
+def load_info(path):
+    """Describe a prepared set or an `.npz` file of clips.
+
+    Args:
+        path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`).
+
+    Returns:
+        `DatasetInfo`.
+
+    Raises:
+        UserError: If there is no such thing, or it is not whole.
+
+    Example:
+
+    ```python
+    load_info("tfrecords/mine").counts
+    ```
+    """
+    if pathlib.Path(path).suffix == ".npz":
+        return load_arrays(path).info
+    return DatasetInfo.load(path)
+
+
+def read_records(path, split):
+    """Iterate over the clips of a split, in the order in which they are stored.
+
+    Args:
+        path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`).
+        split: Split to read.
+
+    Yields:
+        Dicts of `id` (text), `audio` (float32 array of shape (samples,) at the set's sample rate,
+        full scale being 1) and `labels` (dict from label to the name of a category, None where it
+        is missing, or to a number, NaN where it is missing).
+
+    Raises:
+        UserError: If there is no such set or split, or a shard is damaged.
+
+    Example:
+
+    ```python
+    for clip in read_records("tfrecords/mine", "test"):
+        print(clip["id"], len(clip["audio"]), clip["labels"])
+    ```
+    """
+    if pathlib.Path(path).suffix == ".npz":
+        yield from load_arrays(path).records(split)
+        return
+    info = DatasetInfo.load(path)
+    shards = info.split_shards(split)
+    tf = import_tensorflow_for_reading()
+    files = [str(pathlib.Path(path) / shard.file) for shard in shards]
+    serialized = tf.data.TFRecordDataset(files).prefetch(2).as_numpy_iterator()
+    while True:
+        # Not around the yield: what the caller raises is none of our business.
+        with naming_damaged_shards(path, split):
+            content = next(serialized, None)
+        if content is None:
+            return
+        record = Record.parse(content, tf)
+        yield {
+            "id": record.id,
+            "audio": record.samples(info.sample_rate),
+            "labels": {
+                column.name: column.decode(value)
+                for column, value in zip(info.labels, record.labels, strict=True)
+            },
+        }

@@ -1,0 +1,204 @@
+"""What `dataset.json` says about a folder of shards.
+
+A prepared set is a folder of TFRecord shards, `NAME-SPLIT-00003-of-00064.tfrecord`, and one
+`dataset.json` beside them, which is written last: a folder without it is not finished. Each record
+holds one clip; its features are listed in `keras_tune.data.record`.
+
+Labels are stored as one float32 vector a record, an entry a label column. A category is the index
+of its name in the column's sorted values (missing: -1), a number is itself (missing: NaN).
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+
+import keras_tune
+from keras_tune.errors import UserError
+from keras_tune.files import write_json
+
+SCHEMA_VERSION = 1
+FILE_NAME = "dataset.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelColumn:
+    """One label of the records.
+
+    Attributes:
+        name: The column's name, e.g. "genre".
+        kind: "category" or "number".
+        values: The names of the categories, sorted; empty for a number.
+    """
+
+    name: str
+    kind: str
+    values: tuple = ()
+
+    def encode(self, value):
+        """Turn a category's name or a number into the float that records hold."""
+        missing = value is None or value != value
+        if self.kind == "number":
+            return math.nan if missing else float(value)
+        return -1.0 if missing else float(self.values.index(str(value)))
+
+    def decode(self, value):
+        """Turn the float that records hold into the category's name (or None) or a number."""
+        if self.kind == "number":
+            return float(value)
+        return self.values[int(value)] if value >= 0 else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of records.
+
+    Attributes:
+        file: The file's name within the folder.
+        split: The split whose records it holds.
+        records: How many records it holds.
+        bytes: The size of the file.
+        shortest: Samples of its shortest record at the set's sample rate, 0 without records.
+    """
+
+    file: str
+    split: str
+    records: int
+    bytes: int
+    shortest: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What there is to know about a prepared set, kept as `dataset.json`.
+
+    Attributes:
+        name: The set's name.
+        sample_rate: Samples per second at which its clips are read.
+        encoding: How clips are stored: "pcm16", "flac" or "source".
+        labels: `LabelColumn` list, in the order of the records' label vector.
+        shards: `Shard` list.
+        fingerprints: Per split, a hash over its sorted ids.
+        failed: Files left out, a dict of `id`, `path` and `reason` each.
+        schema_version: Version of this description.
+        keras_tune_version: Version of the package that wrote the set.
+
+    Example:
+
+    ```python
+    info = DatasetInfo.load("tfrecords/emotify")
+    info.counts  # {"test": 78, "train": 235, "valid": 79}
+    ```
+    """
+
+    name: str
+    sample_rate: int
+    encoding: str
+    labels: tuple = ()
+    shards: tuple = ()
+    fingerprints: dict = dataclasses.field(default_factory=dict)
+    failed: tuple = ()
+    schema_version: int = SCHEMA_VERSION
+    keras_tune_version: str = keras_tune.__version__
+
+    @property
+    def counts(self):
+        """Records per split, a dict."""
+        counts = {}
+        for shard in self.shards:
+            counts[shard.split] = counts.get(shard.split, 0) + shard.records
+        return counts
+
+    def label_column(self, name):
+        """Return the `LabelColumn` of that name and its place in the label vector."""
+        for place, column in enumerate(self.labels):
+            if column.name == name:
+                return column, place
+        known = ", ".join(column.name for column in self.labels) or "none"
+        raise UserError(f"{self.name} has no label {name!r}. Its labels: {known}.")
+
+    def split_shards(self, split):
+        """Return the shards of a split, a `UserError` if there is no such split."""
+        shards = [shard for shard in self.shards if shard.split == split]
+        if not sum(shard.records for shard in shards):
+            known = ", ".join(sorted(name for name, count in self.counts.items() if count))
+            raise UserError(f"{self.name} has no split {split!r}. Its splits: {known or 'none'}.")
+        return shards
+
+    def save(self, path):
+        """Write `dataset.json` into the folder `path`, in one step."""
+        content = {"counts": self.counts} | dataclasses.asdict(self)
+        write_json(pathlib.Path(path) / FILE_NAME, content)
+
+    @classmethod
+    def load(cls, path):
+        """Read the `dataset.json` of the folder `path` and look whether its shards are whole.
+
+        Raises:
+            UserError: If the folder is missing, empty or not finished, its description of a newer
+                version, or a shard missing or of another size than described.
+        """
+        path = pathlib.Path(path)
+        content = _read_description(path)
+        try:
+            version = content["schema_version"]
+            if version > SCHEMA_VERSION:
+                raise UserError(
+                    f"{path / FILE_NAME}: schema version {version} is newer than {SCHEMA_VERSION}, "
+                    "the latest this keras_tune reads. Update keras_tune."
+                )
+            del content["counts"]
+            content["labels"] = tuple(
+                LabelColumn(column["name"], column["kind"], tuple(column["values"]))
+                for column in content["labels"]
+            )
+            content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
+            content["failed"] = tuple(content["failed"])
+            info = cls(**content)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{path / FILE_NAME}: not a description of records ({error}). Run prepare again."
+            ) from error
+        for shard in info.shards:
+            _check_shard(path, shard)
+        return info
+
+
+def fingerprint(ids):
+    """Hash a collection of ids, whatever their order, to 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def _read_description(path):
+    if not path.exists():
+        raise UserError(f"{path}: no such folder. Give a folder that `prepare` has written.")
+    if not path.is_dir():
+        raise UserError(f"{path}: not a folder. Give a folder that `prepare` has written.")
+    file = path / FILE_NAME
+    if not file.is_file():
+        if not any(path.iterdir()):
+            raise UserError(f"{path}: the folder is empty. Fill it with `prepare`.")
+        raise UserError(
+            f"{path}: holds no {FILE_NAME}, so it is no prepared set or a preparation that has not "
+            "ended. Run prepare again: it goes on where it stopped."
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not valid JSON ({error}). Run prepare again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: not a description of records. Run prepare again.")
+    return content
+
+
+def _check_shard(path, shard):
+    file = path / shard.file
+    if not file.is_file():
+        raise UserError(f"{file}: the shard is missing. Run prepare again to write it.")
+    size = file.stat().st_size
+    if size != shard.bytes:
+        raise UserError(
+            f"{file}: the shard has {size} bytes instead of {shard.bytes}. "
+            "Run prepare again to write it anew."
+        )

@@ -1,0 +1,202 @@
+"""Writing one shard of records: the unit of work of a preparation.
+
+A shard is a function of the manifest and the settings alone, so it does not matter which process
+writes it, how many there are, or how often the work was interrupted.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import pathlib
+
+from keras_tune.data.audio import (
+    AudioError,
+    checked,
+    decode_audio,
+    read_bytes,
+    resample,
+    to_int16,
+)
+from keras_tune.data.record import Record
+from keras_tune.data.schema import Shard
+from keras_tune.data.tensorflow import import_tensorflow
+from keras_tune.errors import UserError
+from keras_tune.files import atomic_path, write_json
+
+# Reports of finished shards lie here, so that a run that goes on knows what was left out.
+REPORTS = ".prepare"
+
+# What `encoding="source"` can keep, by libsndfile's names of format and subtype.
+SOURCE_ENCODINGS = {
+    ("FLAC", "PCM_16"): "flac",
+    ("FLAC", "PCM_24"): "flac24",
+    ("MP3", "MPEG_LAYER_III"): "mp3",
+    ("OGG", "OPUS"): "opus",
+    ("OGG", "VORBIS"): "vorbis",
+    ("WAV", "FLOAT"): "wav_float",
+    ("WAV", "PCM_16"): "wav",
+    ("WAV", "PCM_24"): "wav24",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSettings:
+    """How the shards of a set are written.
+
+    Attributes:
+        output: The set's folder.
+        name: The set's name, the first part of the shards' file names.
+        sample_rate: Samples per second of the set.
+        encoding: "pcm16", "flac" or "source".
+        min_samples: The fewest samples, at `sample_rate`, that a clip may have.
+        labels: `LabelColumn` tuple.
+    """
+
+    output: str
+    name: str
+    sample_rate: int = 22050
+    encoding: str = "pcm16"
+    min_samples: int = 1
+    labels: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardReport:
+    """What came of writing a shard.
+
+    Attributes:
+        shard: The `Shard` written.
+        ids: The ids of its records, in order.
+        failed: Files left out, a dict of `id`, `path` and `reason` each.
+    """
+
+    shard: Shard
+    ids: tuple
+    failed: tuple
+
+
+def write_shard(manifest, split, shard, of, settings, retry=False):
+    """Write one shard of a split, unless it is there already.
+
+    The records of a split are dealt to its shards in the order of a hash of their ids, so that
+    each shard is a fair sample of the split, however the manifest is sorted. The file gets its name
+    only once it is complete. Files that cannot be used are left out and reported.
+
+    Args:
+        manifest: DataFrame with the columns `id`, `path`, `split` and one for each label.
+        split: The split to write of.
+        shard: Number of the shard, from 0.
+        of: Number of shards of the split.
+        settings: `ShardSettings`.
+        retry: Whether a finished shard from which files were left out is written anew. Defaults to
+            False.
+
+    Returns:
+        `ShardReport`.
+
+    Raises:
+        UserError: If TensorFlow is not installed.
+
+    Example:
+
+    ```python
+    settings = ShardSettings(output="tfrecords/mine", name="mine")
+    for shard in range(4):
+        write_shard(manifest, "train", shard, 4, settings)
+    ```
+    """
+    output = pathlib.Path(settings.output)
+    stem = f"{settings.name}-{split}-{shard:05d}-of-{of:05d}"
+    file = output / f"{stem}.tfrecord"
+    report_file = output / REPORTS / f"{stem}.json"
+    report = _finished(file, report_file)
+    if report is not None and not (retry and report.failed):
+        return report
+    tf = import_tensorflow()
+    output.mkdir(parents=True, exist_ok=True)
+    for leftover in output.glob(f".{stem}-*.tfrecord"):
+        leftover.unlink()
+    ids, failed, shortest = [], [], None
+    with atomic_path(file) as temporary:
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for row in _rows(manifest, split, shard, of):
+                try:
+                    record, samples = _record(row, settings)
+                except AudioError as error:
+                    failed.append({"id": row["id"], "path": row["path"], "reason": error.reason})
+                    continue
+                writer.write(record.serialize(tf))
+                ids.append(record.id)
+                shortest = samples if shortest is None else min(shortest, samples)
+        size = temporary.stat().st_size
+    description = Shard(file.name, split, len(ids), size, shortest or 0)
+    report = ShardReport(description, tuple(ids), tuple(failed))
+    write_json(report_file, dataclasses.asdict(report))
+    return report
+
+
+def id_hash(text):
+    """Hash a text to an integer of 256 bits, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(str(text).encode()).digest(), "big")
+
+
+def _finished(file, report_file):
+    if not (file.is_file() and report_file.is_file()):
+        return None
+    content = json.loads(report_file.read_text(encoding="utf-8"))
+    if file.stat().st_size != content["shard"]["bytes"]:
+        return None
+    return ShardReport(Shard(**content["shard"]), tuple(content["ids"]), tuple(content["failed"]))
+
+
+def _rows(manifest, split, shard, of):
+    rows = manifest[manifest["split"] == split]
+    order = sorted(rows.index, key=lambda index: id_hash(rows.at[index, "id"]))
+    return rows.loc[order[shard::of]].to_dict("records")
+
+
+def _record(row, settings):
+    path = row["path"]
+    content = read_bytes(path)
+    samples, rate = decode_audio(content, path)
+    resampled = resample(samples, rate, settings.sample_rate)
+    checked(resampled, path, settings.sample_rate, settings.min_samples)
+    if settings.encoding == "source":
+        audio, encoding, count = content, _source_encoding(content, path), len(samples)
+    else:
+        pcm = to_int16(resampled)
+        rate, count = settings.sample_rate, len(pcm)
+        audio = pcm.astype("<i2").tobytes()
+        encoding = "pcm16"
+        if settings.encoding == "flac":
+            audio, encoding = _flac(pcm, rate), "flac"
+    labels = tuple(column.encode(row[column.name]) for column in settings.labels)
+    record = Record(str(row["id"]), audio, encoding, rate, count, labels, row["split"])
+    return record, len(resampled)
+
+
+def _flac(pcm, sample_rate):
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _source_encoding(content, path):
+    import soundfile
+
+    info = soundfile.info(io.BytesIO(content))
+    try:
+        return SOURCE_ENCODINGS[info.format, info.subtype]
+    except KeyError:
+        raise AudioError(
+            path, f"{info.format} {info.subtype} cannot be kept as it is (use pcm16 or flac)"
+        ) from None
+
+
+def check_encoding(encoding):
+    """Raise a `UserError` unless `encoding` is one that shards can be written in."""
+    if encoding not in ("pcm16", "flac", "source"):
+        raise UserError(f"encoding {encoding!r} is unknown. Give pcm16, flac or source.")

@@ -1,0 +1,60 @@
+"""TensorFlow, imported when it is needed and kept off the GPU of another framework."""
+
+import os
+
+from keras_tune.errors import UserError
+
+
+def import_tensorflow():
+    """Import TensorFlow.
+
+    Returns:
+        The module `tensorflow`.
+
+    Raises:
+        UserError: If it is not installed.
+
+    Example:
+
+    ```python
+    tf = import_tensorflow()
+    ```
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UserError(
+            "TFRecords need TensorFlow: pip install tensorflow, or pass arrays (an .npz file)."
+        ) from error
+    return tf
+
+
+def import_tensorflow_for_reading():
+    """Import TensorFlow to run pipelines with it.
+
+    Where Keras runs on JAX or PyTorch, TensorFlow is told to leave the GPUs alone: it would take
+    their memory for itself, without a use for it.
+
+    Returns:
+        The module `tensorflow`.
+
+    Raises:
+        UserError: If it is not installed.
+
+    Example:
+
+    ```python
+    tf = import_tensorflow_for_reading()
+    ```
+    """
+    tf = import_tensorflow()
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        try:
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError:
+            # TensorFlow has its devices already, so whoever ran it before has decided.
+            pass
+    return tf
