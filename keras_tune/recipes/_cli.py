@@ -36,7 +36,7 @@ def run(main, config_class, argv=None):
         description=(module.__doc__ or "").strip(),
     )
     parser.add_argument(
-        "--config", action="config", help="YAML file with any of the options below."
+        "--config", action="config", help="YAML file with any option below"
     )
     parser.add_class_arguments(config_class, None)
     # SIGTERM becomes an ordinary exit, so that temporary files are cleaned up on the way out.

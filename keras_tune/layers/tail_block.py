@@ -1,0 +1,78 @@
+"""One step of the tail: a third of the resolution, with or without a link to the U-Net."""
+
+import keras
+
+from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class TailBlock(keras.layers.Layer):
+    """Max pooling, in TUNe+ a link to the expansive path, then a `SampleCNNBlock`.
+
+    Args:
+        filters: Integer, the number of output channels.
+        factor: Integer, size and stride of the pooling. Defaults to 3.
+        data_format: "channels_last", "channels_first", or None for the backend's faster one.
+        **kwargs: `name`, `dtype` and the other arguments of a Keras layer.
+
+    Input: a tensor (batch, time, channels), or a list of it and the link, a tensor (batch,
+    time // factor, link channels); with `channels_first` the last two axes change places.
+    Output shape: (batch, time // factor, filters).
+
+    Source: Vélez Vásquez & Burgoyne, "Tailed U-Net" (ISMIR 2022), section 3.
+
+    Example:
+
+    ```python
+    block = keras_tune.layers.TailBlock(32, data_format="channels_last")
+    block(np.zeros((2, 81, 8))).shape  # (2, 27, 32)
+    block = keras_tune.layers.TailBlock(32, data_format="channels_last")
+    block([np.zeros((2, 81, 8)), np.zeros((2, 27, 16))]).shape  # (2, 27, 32)
+    ```
+    """
+
+    def __init__(self, filters, factor=3, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.factor = factor
+        self.data_format = standardize_data_format(data_format)
+        self.pooling = keras.layers.MaxPooling1D(
+            factor, data_format=self.data_format, dtype=self.dtype_policy, name="pooling"
+        )
+        self.block = SampleCNNBlock(
+            filters, data_format=self.data_format, dtype=self.dtype_policy, name="block"
+        )
+
+    def _joined_shape(self, input_shape):
+        linked = isinstance(input_shape[0], (list, tuple))
+        inputs, link = input_shape if linked else (input_shape, None)
+        joined = list(self.pooling.compute_output_shape(inputs))
+        if link is not None:
+            axis = channel_axis(self.data_format)
+            joined[axis] += link[axis]
+        return tuple(joined)
+
+    def build(self, input_shape):
+        self.block.build(self._joined_shape(input_shape))
+
+    def call(self, inputs, training=False):
+        if isinstance(inputs, (list, tuple)):
+            inputs, link = inputs
+            joined = keras.ops.concatenate(
+                [self.pooling(inputs), link], axis=channel_axis(self.data_format)
+            )
+        else:
+            joined = self.pooling(inputs)
+        return self.block(joined, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return self.block.compute_output_shape(self._joined_shape(input_shape))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "factor": self.factor,
+            "data_format": self.data_format,
+        }

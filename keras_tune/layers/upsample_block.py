@@ -1,0 +1,83 @@
+"""One step of the expansive path: three times the resolution, joined with the skip."""
+
+import keras
+
+from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class UpsampleBlock(keras.layers.Layer):
+    """Transposed convolution, concatenation with the skip, then a `SampleCNNBlock`.
+
+    Args:
+        filters: Integer, the number of output channels of the block.
+        upsampled_filters: Integer, the channels of the transposed convolution. Defaults to
+            `filters`.
+        factor: Integer, kernel size and stride of the transposed convolution. Defaults to 3.
+        data_format: "channels_last", "channels_first", or None for the backend's faster one.
+        **kwargs: `name`, `dtype` and the other arguments of a Keras layer.
+
+    Input: a list `[x, skip]` of shapes (batch, time, channels) and (batch, factor·time, skip
+    channels); with `channels_first` the last two axes change places.
+    Output shape: (batch, factor·time, filters).
+
+    Source: Vélez Vásquez & Burgoyne, "Tailed U-Net" (ISMIR 2022), section 3.
+
+    Example:
+
+    ```python
+    block = keras_tune.layers.UpsampleBlock(8, data_format="channels_last")
+    block([np.zeros((2, 27, 16)), np.zeros((2, 81, 8))]).shape  # (2, 81, 8)
+    ```
+    """
+
+    def __init__(self, filters, upsampled_filters=None, factor=3, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.upsampled_filters = upsampled_filters or filters
+        self.factor = factor
+        self.data_format = standardize_data_format(data_format)
+        self.upsampling = keras.layers.Conv1DTranspose(
+            self.upsampled_filters,
+            factor,
+            strides=factor,
+            padding="valid",
+            data_format=self.data_format,
+            kernel_initializer="he_uniform",
+            dtype=self.dtype_policy,
+            name="upsampling",
+        )
+        self.block = SampleCNNBlock(
+            filters, data_format=self.data_format, dtype=self.dtype_policy, name="block"
+        )
+
+    def _joined_shape(self, input_shape):
+        inputs, skip = input_shape
+        joined = list(self.upsampling.compute_output_shape(inputs))
+        axis = channel_axis(self.data_format)
+        joined[axis] += skip[axis]
+        return tuple(joined)
+
+    def build(self, input_shape):
+        self.upsampling.build(input_shape[0])
+        self.block.build(self._joined_shape(input_shape))
+
+    def call(self, inputs, training=False):
+        inputs, skip = inputs
+        joined = keras.ops.concatenate(
+            [self.upsampling(inputs), skip], axis=channel_axis(self.data_format)
+        )
+        return self.block(joined, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return self.block.compute_output_shape(self._joined_shape(input_shape))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "upsampled_filters": self.upsampled_filters,
+            "factor": self.factor,
+            "data_format": self.data_format,
+        }

@@ -1,0 +1,8 @@
+"""The one parametric TUNe, its published presets, and CLMR's SampleCNN as its zero-depth case."""
+
+import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
+
+from keras_tune.models.presets import PRESETS, Preset
+from keras_tune.models.tune import TUNe
+
+__all__ = ["PRESETS", "Preset", "TUNe"]

@@ -1,0 +1,113 @@
+"""Every published variant of TUNe, and CLMR's encoder, as arguments of `TUNe`.
+
+Source: Vélez Vásquez & Burgoyne, "Tailed U-Net: Multi-Scale Music Representation Learning" (ISMIR
+2022), table 1 and appendix table S3; Spijkervet & Burgoyne, CLMR (ISMIR 2021).
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A published variant.
+
+    Tail widths are given in multiples of the base width as far as the paper does, so that they
+    follow when the base width is changed.
+
+    Args:
+        base_filters: Integer, the width N of the first stage.
+        tail_multiples: Widths of the first tail blocks, in multiples of N.
+        tail_widths: Widths of the remaining tail blocks, in channels.
+        contraction_depth: Integer, the number of contractive stages above the bottleneck.
+        decoder_depth: Integer, the number of expansive stages; 0 is CLMR's SampleCNN.
+        extra_links: Whether the tail is linked to the expansive path (TUNe+).
+        tail_type: "pooled" for TUNe's tail, "sample_cnn" for a whole SampleCNN.
+        description: What the variant is, in a sentence.
+    """
+
+    base_filters: int
+    tail_multiples: tuple = ()
+    tail_widths: tuple = (512,)
+    contraction_depth: int = 4
+    decoder_depth: int = 4
+    extra_links: bool = False
+    tail_type: str = "pooled"
+    description: str = ""
+
+    def tail_filters(self, base_filters=None):
+        """The widths of all tail blocks, for this preset's base width or another."""
+        n = self.base_filters if base_filters is None else base_filters
+        return tuple(n * m for m in self.tail_multiples) + self.tail_widths
+
+
+# Stem, nine blocks that are followed by max pooling, and the last block.
+SAMPLE_CNN_MULTIPLES = (1, 1, 1, 2, 2, 2, 2, 2, 2, 4, 4)
+SAMPLE_CNN_BASE_FILTERS = 128
+SAMPLE_CNN_WIDTHS = tuple(SAMPLE_CNN_BASE_FILTERS * m for m in SAMPLE_CNN_MULTIPLES)
+_LONG_TAIL = (2, 4, 8, 16, 32, 32, 32, 32)
+
+PRESETS = {
+    "tune_vanilla": Preset(34, (2, 4, 8), description="U-Net and a tail of four blocks"),
+    "tune_contractive_1": Preset(
+        18, (2, 4, 8), contraction_depth=5, decoder_depth=5, description="one stage deeper"
+    ),
+    "tune_contractive_2": Preset(
+        9, (2, 4, 8), contraction_depth=6, decoder_depth=6, description="two stages deeper"
+    ),
+    "tune_contractive_3": Preset(
+        4, (2, 4, 8), contraction_depth=7, decoder_depth=7, description="three stages deeper"
+    ),
+    "tune_expansive_1": Preset(
+        34, (4, 8), decoder_depth=3, description="one expansive stage fewer"
+    ),
+    "tune_expansive_2": Preset(35, (8,), decoder_depth=2, description="two expansive stages fewer"),
+    "tune_expansive_3": Preset(38, decoder_depth=1, description="three expansive stages fewer"),
+    "tune_tail_1": Preset(28, _LONG_TAIL[:4], description="one tail block more"),
+    "tune_tail_2": Preset(19, _LONG_TAIL[:5], description="two tail blocks more"),
+    "tune_tail_3": Preset(15, _LONG_TAIL[:6], description="three tail blocks more"),
+    "tune_tail_4": Preset(13, _LONG_TAIL[:7], description="four tail blocks more"),
+    "tune_tail_5": Preset(11, _LONG_TAIL, description="the paper's TUNe: five tail blocks more"),
+    "tune_plus": Preset(
+        11, _LONG_TAIL, extra_links=True, description="the paper's TUNe+: linked tail"
+    ),
+    "tune_plus_large": Preset(
+        34, (2, 4, 8), (512,) * 6, extra_links=True, description="TUNe+ three times as wide"
+    ),
+    "tune_tail_5_large": Preset(
+        19, (2, 4, 8, 16), (512,) * 5, description="TUNe nearly twice as wide"
+    ),
+    "tune_vanilla_small": Preset(11, (2, 4, 8), description="tune_vanilla a third as wide"),
+    "tune_plus_1024": Preset(
+        11,
+        (2, 4, 8, 16, 32, 64),
+        (1024,) * 3,
+        extra_links=True,
+        description="TUNe+, representation of 1,024",
+    ),
+    "tune_plus_256": Preset(
+        11, (2, 4, 8), (256,) * 6, extra_links=True, description="TUNe+, representation of 256"
+    ),
+    "tune_plus_128": Preset(
+        11, (2, 4, 8), (128,) * 6, extra_links=True, description="TUNe+, representation of 128"
+    ),
+    "tune_plus_64": Preset(
+        11, (2, 4), (64,) * 7, extra_links=True, description="TUNe+, representation of 64"
+    ),
+    "tune_plus_32": Preset(
+        11, (2, 4), (32,) * 7, extra_links=True, description="TUNe+, representation of 32"
+    ),
+    "tune_clmr_tail": Preset(
+        10,
+        (),
+        SAMPLE_CNN_WIDTHS,
+        tail_type="sample_cnn",
+        description="a whole SampleCNN behind a U-Net with one output channel",
+    ),
+    "clmr": Preset(
+        SAMPLE_CNN_BASE_FILTERS,
+        SAMPLE_CNN_MULTIPLES,
+        (),
+        decoder_depth=0,
+        description="CLMR's SampleCNN, the decoder of depth zero",
+    ),
+}

@@ -1,0 +1,294 @@
+"""TUNe: a U-Net on the waveform, followed by a tail that shrinks it to one vector."""
+
+import difflib
+
+import keras
+
+from keras_tune.errors import UserError
+from keras_tune.layers.crop_to_multiple import CropToMultiple
+from keras_tune.layers.data_format import standardize_data_format
+from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.tail_block import TailBlock
+from keras_tune.layers.upsample_block import UpsampleBlock
+from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, SAMPLE_CNN_MULTIPLES
+from keras_tune.models.sample_cnn import sample_cnn
+
+# Every change of resolution in the published models is by this factor.
+FACTOR = 3
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class TUNe(keras.Model):
+    """Tailed U-Net: waveform in, one vector out.
+
+    A functional model, so any stage can be tapped by its name: `contract_1` …, `bottleneck`,
+    `expand_1` …, `tail_1` …, `representation`; at depth zero `stem`, `block_1` …,
+    `representation`. The default is the paper's TUNe (`tune_tail_5`).
+
+    Args:
+        contraction_depth: Integer C, the number of contractive stages above the bottleneck; their
+            widths double from one to the next. Defaults to 4.
+        decoder_depth: Integer 0…C, the number of expansive stages. 0 builds CLMR's SampleCNN, for
+            which `contraction_depth` means nothing. Defaults to 4.
+        base_filters: Integer N, the width of the first stage. Defaults to 11, and to 128 at depth
+            zero.
+        tail_filters: List of integers, the widths of the tail blocks, each of which divides the
+            resolution by 3; the last one is the size of the representation. At depth zero and with
+            `tail_type="sample_cnn"`: the widths of SampleCNN's stem, its blocks and its last block.
+            Defaults to the published tail, scaled with `base_filters` and shortened where a shallow
+            decoder leaves less to shrink.
+        extra_links: Whether tail blocks also see the expansive output (at the lowest resolution the
+            bottleneck) of their resolution: TUNe+. Defaults to False.
+        tail_type: "pooled", or "sample_cnn" for a whole SampleCNN on a decoder with one output
+            channel. Defaults to "pooled".
+        input_samples: Integer, the length of the waveform, or None for any length of at least
+            `min_samples`. Defaults to 59,049 (2.68 s at 22,050 Hz). What exceeds a multiple of
+            3 ** C is cut off at the end.
+        data_format: The layout of the computation inside: "channels_last", "channels_first" or None
+            for the backend's faster one. Inputs, outputs and weights are the same in either, so it
+            is not saved with the model. Defaults to None.
+        dtype: Dtype policy of the layers, "mixed_bfloat16" for one. Defaults to the global policy.
+            The representation is always float32.
+        name: String. Defaults to "tune".
+
+    Input shape: (batch, input_samples, 1), float, mono, in [-1, 1].
+    Output shape: (batch, tail_filters[-1]).
+
+    Raises:
+        ValueError: Arguments that do not fit together.
+
+    Source: Vélez Vásquez & Burgoyne, "Tailed U-Net: Multi-Scale Music Representation Learning"
+    (ISMIR 2022), section 3.
+
+    Example:
+
+    ```python
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    encoder.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
+    stage = keras.Model(encoder.input, encoder.get_layer("bottleneck").output)
+    ```
+    """
+
+    def __init__(
+        self,
+        contraction_depth=4,
+        decoder_depth=4,
+        base_filters=None,
+        tail_filters=None,
+        extra_links=False,
+        tail_type="pooled",
+        input_samples=59049,
+        data_format=None,
+        dtype=None,
+        name="tune",
+    ):
+        data_format = standardize_data_format(data_format)
+        if base_filters is None:
+            base_filters = 11 if decoder_depth else SAMPLE_CNN_BASE_FILTERS
+        if tail_filters is None:
+            tail_filters = _default_tail(contraction_depth, decoder_depth, base_filters, tail_type)
+        tail_filters = tuple(int(width) for width in tail_filters)
+        _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_links, tail_type)
+        pools = len(tail_filters)
+        if decoder_depth == 0 or tail_type == "sample_cnn":
+            pools -= 1
+        if decoder_depth:
+            pools += contraction_depth - decoder_depth
+        min_samples = FACTOR ** max(pools, contraction_depth if decoder_depth else 0)
+        if input_samples is not None and input_samples < min_samples:
+            raise ValueError(
+                f"`input_samples` must be at least {min_samples} for these depths. "
+                f"Received: input_samples={input_samples}"
+            )
+
+        policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
+        outer_policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            waveform = keras.Input((input_samples, 1), name="waveform")
+            x = waveform
+            if decoder_depth and (input_samples or 1) % FACTOR**contraction_depth:
+                x = CropToMultiple(FACTOR**contraction_depth, name="crop")(x)
+            if data_format == "channels_first":
+                x = keras.layers.Permute((2, 1), name="channels_first")(x)
+            if decoder_depth:
+                stages = _u_net(
+                    x,
+                    contraction_depth,
+                    decoder_depth,
+                    base_filters,
+                    1 if tail_type == "sample_cnn" else None,
+                    data_format,
+                )
+                x = stages[f"expand_{decoder_depth}"]
+            else:
+                stages = {}
+            if decoder_depth and tail_type == "pooled":
+                links = _links(stages, contraction_depth, decoder_depth) if extra_links else []
+                stages.update(_tail(x, tail_filters, links, data_format))
+            else:
+                stages.update(sample_cnn(x, tail_filters, data_format))
+            outputs = keras.layers.GlobalAveragePooling1D(
+                data_format=data_format, dtype="float32", name="representation"
+            )(list(stages.values())[-1])
+        finally:
+            keras.config.set_dtype_policy(outer_policy)
+        super().__init__(inputs=waveform, outputs=outputs, name=name)
+
+        self.contraction_depth = contraction_depth
+        self.decoder_depth = decoder_depth
+        self.base_filters = base_filters
+        self.tail_filters = tail_filters
+        self.extra_links = extra_links
+        self.tail_type = tail_type
+        self.input_samples = input_samples
+        self.data_format = data_format
+        self.min_samples = min_samples
+        self.representation_dim = tail_filters[-1]
+        self.stage_names = tuple(stages)
+        self._layer_policy = policy.name
+
+    @classmethod
+    def from_preset(cls, preset, **overrides):
+        """Build a published variant, with randomly initialized weights.
+
+        Args:
+            preset: One of `keras_tune.models.PRESETS`.
+            **overrides: Any argument of `TUNe`. Widths of the tail follow `base_filters`, and a
+                shallower decoder drops the first tail blocks, as the paper's variants do. With
+                `decoder_depth=0` what is built is CLMR's SampleCNN at its published width, unless
+                `base_filters` or `tail_filters` says otherwise.
+
+        Returns:
+            A `TUNe`.
+
+        Raises:
+            UserError: There is no such preset.
+            ValueError: Arguments that do not fit together.
+
+        Example:
+
+        ```python
+        encoder = keras_tune.models.TUNe.from_preset("tune_plus", decoder_depth=2)
+        ```
+        """
+        if preset not in PRESETS:
+            close = difflib.get_close_matches(str(preset), PRESETS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"take one of {', '.join(PRESETS)}"
+            raise UserError(f"model.preset {preset!r}: no such preset; {hint}")
+        chosen = PRESETS[preset]
+        if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
+            chosen = PRESETS["clmr"]
+        base_filters = overrides.get("base_filters") or chosen.base_filters
+        arguments = {
+            "contraction_depth": chosen.contraction_depth,
+            "decoder_depth": chosen.decoder_depth,
+            "base_filters": base_filters,
+            "tail_filters": chosen.tail_filters(base_filters),
+            "extra_links": chosen.extra_links,
+            "tail_type": chosen.tail_type,
+            "name": preset,
+        }
+        arguments.update({k: v for k, v in overrides.items() if v is not None})
+        arguments["input_samples"] = overrides.get("input_samples", 59049)
+        if "contraction_depth" in overrides and "decoder_depth" not in overrides:
+            arguments["decoder_depth"] += arguments["contraction_depth"] - chosen.contraction_depth
+        missing = (arguments["contraction_depth"] - arguments["decoder_depth"]) - (
+            chosen.contraction_depth - chosen.decoder_depth
+        )
+        if "tail_filters" not in overrides and arguments["decoder_depth"] and missing > 0:
+            arguments["tail_filters"] = arguments["tail_filters"][missing:]
+        return cls(**arguments)
+
+    def get_config(self):
+        return {
+            "contraction_depth": self.contraction_depth,
+            "decoder_depth": self.decoder_depth,
+            "base_filters": self.base_filters,
+            "tail_filters": list(self.tail_filters),
+            "extra_links": self.extra_links,
+            "tail_type": self.tail_type,
+            "input_samples": self.input_samples,
+            "dtype": self._layer_policy,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+def _default_tail(contraction_depth, decoder_depth, base_filters, tail_type):
+    if decoder_depth == 0:
+        return [base_filters * multiple for multiple in SAMPLE_CNN_MULTIPLES]
+    if tail_type == "sample_cnn":
+        return PRESETS["tune_clmr_tail"].tail_filters()
+    published = PRESETS["tune_tail_5"].tail_filters(base_filters)
+    return published[contraction_depth - decoder_depth :]
+
+
+def _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_links, tail_type):
+    if contraction_depth < 1:
+        raise ValueError(
+            "`contraction_depth` must be at least 1. "
+            f"Received: contraction_depth={contraction_depth}"
+        )
+    if decoder_depth and not 0 <= decoder_depth <= contraction_depth:
+        raise ValueError(
+            f"`decoder_depth` must lie in 0…{contraction_depth} (`contraction_depth`). "
+            f"Received: decoder_depth={decoder_depth}"
+        )
+    if tail_type not in ("pooled", "sample_cnn"):
+        raise ValueError(
+            f"`tail_type` must be 'pooled' or 'sample_cnn'. Received: tail_type={tail_type}"
+        )
+    if base_filters < 1 or not tail_filters or min(tail_filters) < 1:
+        raise ValueError(
+            "`base_filters` and every one of `tail_filters` must be at least 1. "
+            f"Received: base_filters={base_filters}, tail_filters={tail_filters}"
+        )
+    if extra_links and (decoder_depth == 0 or tail_type == "sample_cnn"):
+        raise ValueError(
+            "`extra_links` needs a decoder and a pooled tail. "
+            f"Received: decoder_depth={decoder_depth}, tail_type={tail_type}"
+        )
+
+
+def _u_net(x, contraction_depth, decoder_depth, base_filters, output_filters, data_format):
+    """The contractive path, the bottleneck and the expansive path, by stage."""
+    stages = {}
+    for level in range(contraction_depth):
+        name = f"contract_{level + 1}"
+        x = stages[name] = SampleCNNBlock(
+            base_filters * 2**level, data_format=data_format, name=name
+        )(x)
+        x = keras.layers.MaxPooling1D(FACTOR, data_format=data_format, name=f"{name}_pool")(x)
+    x = stages["bottleneck"] = SampleCNNBlock(
+        base_filters * 2**contraction_depth, data_format=data_format, name="bottleneck"
+    )(x)
+    for step in range(1, decoder_depth + 1):
+        level = contraction_depth - step
+        width = base_filters * 2**level
+        name = f"expand_{step}"
+        x = stages[name] = UpsampleBlock(
+            output_filters or width if step == decoder_depth else width,
+            upsampled_filters=width,
+            data_format=data_format,
+            name=name,
+        )([x, stages[f"contract_{level + 1}"]])
+    return stages
+
+
+def _links(stages, contraction_depth, decoder_depth):
+    """What the first tail blocks see besides the signal, by falling resolution."""
+    expansive = [stages[f"expand_{step}"] for step in range(decoder_depth - 1, 0, -1)]
+    return [*expansive, stages["bottleneck"]]
+
+
+def _tail(x, filters, links, data_format):
+    stages = {}
+    for index, width in enumerate(filters):
+        name = f"tail_{index + 1}"
+        inputs = [x, links[index]] if index < len(links) else x
+        x = stages[name] = TailBlock(width, data_format=data_format, name=name)(inputs)
+    return stages

@@ -1,0 +1,7 @@
+"""Contrastive pretraining with `model.fit`."""
+
+import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
+
+from keras_tune.training.contrastive_model import ContrastiveModel
+
+__all__ = ["ContrastiveModel"]

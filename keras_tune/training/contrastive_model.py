@@ -1,0 +1,249 @@
+"""The model that pretrains an encoder: two views of every clip, NT-Xent between their projections.
+
+It changes as little of Keras' own training as it can: `call` makes views and projections,
+`compute_loss` holds NT-Xent, `compute_metrics` the metrics, and `train_step` only picks the audio
+out of what the pipeline yields before it hands on to Keras' step. So loss scaling, gradient
+accumulation, mixed precision, `jit_compile` and callbacks work as in any Keras model.
+"""
+
+import keras
+from keras import ops
+
+from keras_tune.augment.random_crop import RandomCrop
+from keras_tune.losses.nt_xent import NTXent, nt_xent_logits
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class ContrastiveModel(keras.Model):
+    """An encoder, its projection head and the contrastive task that trains both.
+
+    Args:
+        encoder: Keras model from (batch, samples, 1) to (batch, d), a `TUNe` for instance.
+        projection_dim: Integer, the size of the projections. The head is Dense(d) → ReLU →
+            Dense(projection_dim), both without bias. Defaults to 64.
+        temperature: Float, NT-Xent's temperature. Defaults to 0.5.
+        augmenter: Layer from (batch, samples) to (batch, samples), which changes each row on its
+            own when `training=True`; or None. Defaults to None.
+        crop_samples: Integer, the length of a view. Defaults to the encoder's `input_samples`.
+        separate_views: Whether the first and the second views go through the encoder in two passes,
+            as in the published code, so that batch normalization sees each by itself, or in one
+            pass of twice the size. Defaults to False.
+        seed: Integer for reproducible crops, or None. Defaults to None.
+        name: String. Defaults to "contrastive_model".
+        **kwargs: `dtype` and the other arguments of a Keras model.
+
+    Input: a batch of clips (batch, samples) or (batch, samples, 1), of which two independent crops
+    are cut on the device; or (batch, 2, samples), two crops of each clip cut already; float or
+    int16 PCM. A tuple `(clips, labels)` or a dict with the key
+    "audio" is taken too; labels are ignored. In evaluation, views are crops at places that are the
+    same every time, without augmentation.
+    Output: the projections, float32 (batch, 2, projection_dim).
+
+    Metrics beside `loss`, all on the normalized projections: `contrastive_accuracy`, the share of
+    anchors whose positive ranks first among the 2B − 1 candidates; `alignment`, the mean squared
+    distance of positives, and `uniformity`, the logarithm of the mean Gaussian potential (Wang &
+    Isola, ICML 2020; lower is better for both); `spread`, the deviation of the components times
+    the square root of their number: near 1 when projections fill the sphere, 0 when they collapse.
+
+    Raises:
+        ValueError: The encoder takes any length and `crop_samples` is not given.
+
+    Source: Chen et al., SimCLR (ICML 2020); Spijkervet & Burgoyne, CLMR (ISMIR 2021).
+
+    Example:
+
+    ```python
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    model = keras_tune.training.ContrastiveModel(encoder)
+    model.compile(optimizer=keras.optimizers.Adam(3e-4))
+    model.fit(clips, batch_size=48, epochs=10)  # clips: (count, samples) of at least 59,049
+    encoder.save("encoder.keras")
+    ```
+    """
+
+    def __init__(
+        self,
+        encoder,
+        projection_dim=64,
+        temperature=0.5,
+        augmenter=None,
+        crop_samples=None,
+        separate_views=False,
+        seed=None,
+        name="contrastive_model",
+        **kwargs,
+    ):
+        # Audio must reach the augmentations in full precision; the encoder casts for itself.
+        super().__init__(name=name, autocast=False, **kwargs)
+        crop_samples = crop_samples or encoder.input_shape[1]
+        if crop_samples is None:
+            raise ValueError(
+                "`crop_samples` must be given for an encoder of any length. "
+                f"Received: crop_samples={crop_samples}"
+            )
+        self.encoder = encoder
+        self.projection_dim = projection_dim
+        self.temperature = temperature
+        self.augmenter = augmenter
+        self.crop_samples = crop_samples
+        self.separate_views = separate_views
+        self.seed = seed
+        self.crop = RandomCrop(crop_samples, seed=seed, name="crop")
+        width = encoder.output_shape[-1]
+        self.projector = keras.Sequential(
+            [
+                keras.layers.Dense(width, use_bias=False, activation="relu", name="hidden"),
+                keras.layers.Dense(projection_dim, use_bias=False, name="output"),
+            ],
+            name="projector",
+        )
+        self.projector.build((None, width))
+        self.nt_xent = NTXent(temperature)
+        self.contrastive_metrics = [
+            keras.metrics.Mean(name=metric)
+            for metric in ("contrastive_accuracy", "alignment", "uniformity", "spread")
+        ]
+
+    def build(self, input_shape=None):
+        # Encoder and projector were built with their own shapes; no weight depends on the clips'.
+        self.built = True
+
+    def compile(self, optimizer=None, **kwargs):
+        """Configure training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: Keras optimizer. Defaults to the published Adam with learning rate 3e-4.
+            **kwargs: All other arguments of `keras.Model.compile`; there is no `loss` to give.
+        """
+        super().compile(optimizer=optimizer or keras.optimizers.Adam(3e-4), **kwargs)
+
+    def make_views(self, clips, training=False):
+        """Cut two crops of every clip and augment each.
+
+        Args:
+            clips: Tensor (batch, samples), (batch, samples, 1) or (batch, 2, samples).
+            training: Whether crops are drawn anew and augmented. Defaults to False.
+
+        Returns:
+            Float32 tensor (2·batch, crop_samples): rows 2k and 2k + 1 are the views of clip k.
+
+        Example:
+
+        ```python
+        views = model.make_views(clips, training=True)
+        ```
+        """
+        if len(clips.shape) == 3 and clips.shape[1] == 2:
+            clips = ops.reshape(clips, (-1, clips.shape[2]))
+        else:
+            if len(clips.shape) == 3:
+                clips = ops.squeeze(clips, axis=-1)
+            clips = ops.repeat(clips, 2, axis=0)
+        views = self.crop(clips, training=training)
+        if self.augmenter is not None:
+            views = self.augmenter(views, training=training)
+        # Augmentations are not learned, and gradients through them would cost as much again.
+        return ops.stop_gradient(views)
+
+    def project(self, views, training=False):
+        """Encode views and project them; (n, crop_samples) to float32 (n, projection_dim)."""
+        representation = self.encoder(views[..., None], training=training)
+        return ops.cast(self.projector(representation), "float32")
+
+    def call(self, clips, training=False):
+        views = self.make_views(clips, training=training)
+        if self.separate_views:
+            projections = ops.stack(
+                [self.project(views[k::2], training=training) for k in (0, 1)], axis=1
+            )
+        else:
+            projections = self.project(views, training=training)
+        return ops.reshape(projections, (-1, 2, self.projection_dim))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = self.nt_xent(y_pred[:, 0], y_pred[:, 1])
+        return loss + sum(self.losses) if self.losses else loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        logits, labels = nt_xent_logits(y_pred[:, 0], y_pred[:, 1], self.temperature)
+        # Comparing with >= and not by argmax: a collapse makes all candidates equal, and then the
+        # positive ranks first for nobody.
+        positive = ops.take_along_axis(logits, labels[:, None], axis=-1)
+        others = ops.sum(ops.cast(logits >= positive, "float32"), axis=-1) - 1.0
+        accuracy = ops.mean(ops.cast(others == 0, "float32"))
+
+        unit = ops.normalize(y_pred, axis=-1, order=2, epsilon=1e-8)
+        alignment = ops.mean(ops.sum(ops.square(unit[:, 0] - unit[:, 1]), axis=-1))
+        # On the unit sphere |a − b|² = 2 − 2 a·b, and the logits hold a·b over the temperature.
+        potential = ops.exp(4.0 * (logits * self.temperature - 1.0))
+        count = ops.cast(ops.shape(logits)[0], "float32")
+        uniformity = ops.log(ops.sum(potential) / (count * (count - 1.0)))
+        flat = ops.reshape(unit, (-1, self.projection_dim))
+        spread = ops.mean(ops.std(flat, axis=0)) * self.projection_dim**0.5
+
+        values = (accuracy, alignment, uniformity, spread)
+        for metric, value in zip(self.contrastive_metrics, values, strict=True):
+            metric.update_state(value)
+        return self.get_metrics_result()
+
+    def train_step(self, *args):
+        # JAX's step also takes and returns the state, as its first argument.
+        *state, data = args
+        return super().train_step(*state, (audio_of(data),))
+
+    def test_step(self, *args):
+        *state, data = args
+        return super().test_step(*state, (audio_of(data),))
+
+    def predict_step(self, *args):
+        *state, data = args
+        return super().predict_step(*state, (audio_of(data),))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "projection_dim": self.projection_dim,
+            "temperature": self.temperature,
+            "augmenter": keras.saving.serialize_keras_object(self.augmenter),
+            "crop_samples": self.crop_samples,
+            "separate_views": self.separate_views,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("encoder", "augmenter"):
+            config[key] = keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+
+def audio_of(data):
+    """The clips in what a pipeline yields: an array, a dict with "audio", or a tuple with labels.
+
+    Args:
+        data: A tensor, a dict with the key "audio", or a tuple whose first entry is one of them.
+
+    Returns:
+        The tensor of clips.
+
+    Raises:
+        ValueError: A dict without "audio".
+
+    Example:
+
+    ```python
+    audio_of(({"audio": clips, "id": ids}, labels)) is clips  # True
+    ```
+    """
+    while isinstance(data, (tuple, list)):
+        data = data[0]
+    if isinstance(data, dict):
+        if "audio" not in data:
+            raise ValueError(f"a record must have the key 'audio'. Received: keys {sorted(data)}")
+        data = data["audio"]
+    return data
