@@ -3,8 +3,8 @@
 Each clip is a piece for one instrument: chords of a progression in a key, broken into notes at a
 tempo. Eight instruments differ in their spectra (which harmonics, how steep), in how the spectrum
 and the loudness of a note develop, and in the noise of its beginning; and no two notes, and no two
-players, are alike. Clips pass through a room tone of their own: a filter, a level and some noise, so
-that the average spectrum of a clip says less about its instrument than the sound of its notes does.
+players, are alike. Every recording has a filter, a level and some noise of its own, so that the
+average spectrum of a clip says less about its instrument than the sound of its notes does.
 
 Labels: `instrument` (one of `INSTRUMENTS`), `key` (tonic and mode, e.g. "D minor") and `tempo`
 (beats per minute). Everything follows from a seed.

@@ -7,6 +7,8 @@ import math
 import multiprocessing
 import os
 import pathlib
+import signal
+import threading
 
 from keras_tune.data.schema import FILE_NAME, DatasetInfo, LabelColumn, fingerprint
 from keras_tune.data.shards import REPORTS, ShardSettings, check_encoding, id_hash, write_shard
@@ -19,6 +21,33 @@ SHARD_BYTES = 256 * 2**20
 MIN_SHARDS = 8
 # Durations are estimated from this many files a split.
 SIZE_SAMPLE = 64
+
+
+class LeftOutError(UserError):
+    """Files had to be left out of a set that was to be complete.
+
+    Args:
+        output: The set's folder.
+        failed: The files, a dict of `id`, `path` and `reason` each.
+
+    Attributes:
+        failed: The same.
+
+    Example:
+
+    ```python
+    try:
+        prepare(manifest, "tfrecords/mine", strict=True)
+    except LeftOutError as error:
+        print(error.failed)
+    ```
+    """
+
+    def __init__(self, output, failed):
+        self.failed = failed
+        super().__init__(
+            f"{output}: {describe_failed(failed)} Mend or remove them, or run without strict."
+        )
 
 
 def prepare(
@@ -61,8 +90,10 @@ def prepare(
         `DatasetInfo`.
 
     Raises:
-        UserError: If the manifest is not usable, the folder holds records of other settings, no
-            clip can be read, or with `strict` any cannot.
+        UserError: If the manifest is not usable, the folder holds records of other settings, or no
+            clip can be read.
+        LeftOutError: With `strict`, if any clip cannot be read. The shards are written, but not
+            `dataset.json`, without which they are no set.
 
     Example:
 
@@ -82,7 +113,7 @@ def prepare(
     settings = ShardSettings(str(output), name, sample_rate, encoding, min_samples, labels)
     plan = _agreed_plan(manifest, settings, shards)
     tasks = [(split, shard, of) for split, of in plan.items() for shard in range(of)]
-    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    workers = min(workers or _processors(), len(tasks))
     try:
         reports = _write_all(manifest, tasks, settings, strict, workers, progress)
     except OSError as error:
@@ -103,10 +134,9 @@ def prepare(
         failed=failed,
     )
     if strict and failed:
-        raise UserError(
-            f"{output}: {FILE_NAME} not written, for files had to be left out and strict is set. "
-            f"{describe_failed(failed)}"
-        )
+        # A description of an earlier, less strict run would not fit the shards any more.
+        (output / FILE_NAME).unlink(missing_ok=True)
+        raise LeftOutError(output, failed)
     info.save(output)
     return info
 
@@ -132,6 +162,10 @@ def describe_failed(failed):
     first = failed[0]
     others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     return f"Left out: {first['path']}: {first['reason']}{others}."
+
+
+def _processors():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _check_manifest(manifest):
@@ -250,6 +284,15 @@ _worker = {}
 
 def _start_worker(manifest, settings, strict):
     _worker.update(manifest=manifest, settings=settings, strict=strict)
+    # Ctrl-C reaches all processes of a terminal; it is for the main one to act on it. And if that
+    # one is killed, nobody else would end this one, which waits for tasks for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _write_one(task):

@@ -1,0 +1,115 @@
+"""Prepare audio files as TFRecords for training.
+
+A csv file with a column of audio files, or a folder of them, becomes a folder of shards. A run that
+was interrupted goes on where it stopped when it is started again with the same options.
+"""
+
+import dataclasses
+from typing import Literal
+
+from keras_tune.recipes._cli import run
+
+
+@dataclasses.dataclass
+class Config:
+    """Options of a preparation.
+
+    Attributes:
+        dataset: What the source is: a csv file with a row a clip, or a folder of audio files.
+        source: The csv file or the folder.
+        output: Folder to write the shards to.
+        name: Name of the set. Defaults to the name of the output folder.
+        label_columns: csv: columns to keep as labels.
+        path_column: csv: column of the audio files. Defaults to one named path, file, filename...
+        id_column: csv: column of the clips' ids. Defaults to one named id, track_id or clip_id.
+        split_column: csv: column of the splits. Defaults to one named split, if there is one.
+        group_column: csv: column whose values (artists, say) stay within one split.
+        label: folder: name of the label that sub-folders stand for. Defaults to label.
+        fractions: Shares of train, valid and test where splits are drawn. Defaults to .8, .1, .1.
+        encoding: How clips are stored: 16-bit samples, the same as FLAC, or the files' own bytes.
+        sample_rate: Samples per second of the clips.
+        min_seconds: Clips shorter than this are left out.
+        shards: Shards of each split. Defaults to as many as give files of about 256 MB.
+        workers: Processes. Defaults to one a processor.
+        strict: Whether files that have to be left out are an error.
+    """
+
+    dataset: Literal["csv", "folder"]
+    source: str
+    output: str
+    name: str | None = None
+    label_columns: list[str] | None = None
+    path_column: str | None = None
+    id_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    label: str | None = None
+    fractions: list[float] | None = None
+    encoding: Literal["pcm16", "flac", "source"] = "pcm16"
+    sample_rate: int = 22050
+    # The encoders' usual window of 59,049 samples at 22,050 Hz.
+    min_seconds: float = 2.68
+    shards: int | None = None
+    workers: int | None = None
+    strict: bool = False
+
+
+ADAPTER_OPTIONS = (
+    "label_columns",
+    "path_column",
+    "id_column",
+    "split_column",
+    "group_column",
+    "label",
+    "fractions",
+)
+
+
+def main(config):
+    """Prepare a set and print what came of it.
+
+    Args:
+        config: `Config`.
+
+    Raises:
+        UserError: If the source or an option is wrong, or with `strict` a file has to be left out.
+    """
+    from keras_tune.data.datasets import manifest_for
+    from keras_tune.data.preparation import LeftOutError, prepare
+
+    options = {name: getattr(config, name) for name in ADAPTER_OPTIONS}
+    options = {name: value for name, value in options.items() if value is not None}
+    manifest = manifest_for(config.dataset, config.source, **options)
+    try:
+        info = prepare(
+            manifest,
+            config.output,
+            name=config.name,
+            sample_rate=config.sample_rate,
+            encoding=config.encoding,
+            shards=config.shards,
+            workers=config.workers,
+            strict=config.strict,
+            min_samples=round(config.min_seconds * config.sample_rate),
+        )
+    except LeftOutError as error:
+        print_left_out(error.failed)
+        raise
+    print_left_out(info.failed)
+    size = sum(shard.bytes for shard in info.shards) / 1e6
+    counts = ", ".join(f"{count} {split}" for split, count in info.counts.items())
+    print(f"{config.output}: {counts} ({size:,.1f} MB in {len(info.shards)} shards)")
+
+
+def print_left_out(failed):
+    """Print a table of the files that were left out."""
+    if not failed:
+        return
+    width = max(len(entry["path"]) for entry in failed)
+    print(f"{len(failed)} files left out:")
+    for entry in failed:
+        print(f"  {entry['path']:<{width}}  {entry['reason']}")
+
+
+if __name__ == "__main__":
+    run(main, Config)
