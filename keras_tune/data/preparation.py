@@ -105,6 +105,9 @@ def prepare(
     ```
     """
     check_encoding(encoding)
+    for key, value in (("sample_rate", sample_rate), ("shards", shards), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UserError(f"{key} {value} is not a positive number.")
     _check_manifest(manifest)
     output = pathlib.Path(output)
     name = name or output.resolve().name
@@ -211,10 +214,12 @@ def _agreed_plan(manifest, settings, shards):
         wanted["asked"] = shards
     for key, value in wanted.items():
         if there[key] != value:
-            told = "" if key == "manifest" else f" ({there[key]}, not {value})"
-            key = {"manifest": "source", "asked": "number of shards"}.get(key, key)
+            told = {
+                "manifest": "another source, or other labels or splits",
+                "asked": f"another number of shards ({there[key] or 'the default'}, not {value})",
+            }.get(key, f"another {key} ({there[key]}, not {value})")
             raise UserError(
-                f"{output}: holds records of another {key}{told}. "
+                f"{output}: holds records of {told}. "
                 "Give --output another folder, or remove this one."
             )
     return there["shards"]

@@ -1,0 +1,174 @@
+import math
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tune.data import array_clips, load_arrays, load_info, read_records
+from keras_tune.errors import UserError
+
+# Sample k of clip n is 2000 n + k.
+CLIPS = (2000 * np.arange(10)[:, None] + np.arange(1000)).astype("int16")
+
+
+def batches(stream):
+    return [stream[index] for index in range(stream.num_batches)]
+
+
+def sources(crops):
+    crops = np.asarray(crops).reshape(-1, np.shape(crops)[-1]).astype(int)
+    np.testing.assert_array_equal(np.diff(crops, axis=1), 1)
+    return crops[:, 0] // 2000, crops[:, 0] % 2000
+
+
+@pytest.fixture
+def npz(tmp_path):
+    np.savez(
+        tmp_path / "clips.npz",
+        audio=CLIPS[:4],
+        split=["train", "train", "test", "test"],
+        genre=["rock", "", "jazz", "rock"],
+        bpm=[90.0, 100.5, math.nan, 120.0],
+    )
+    return tmp_path / "clips.npz"
+
+
+def test_records_of_an_npz(npz):
+    info = load_info(npz)
+    assert info.counts == {"test": 2, "train": 2}
+    assert (info.sample_rate, info.name) == (22050, "clips")
+    first, second = read_records(npz, "train")
+    assert (first["id"], second["id"]) == ("0", "1")
+    assert first["labels"] == {"genre": "rock", "bpm": 90.0}
+    assert second["labels"] == {"genre": None, "bpm": 100.5}
+    assert first["audio"].dtype == np.float32
+    np.testing.assert_array_equal(first["audio"] * 32768, CLIPS[0])
+    third, _ = read_records(npz, "test")
+    assert third["labels"]["genre"] == "jazz"
+    assert math.isnan(third["labels"]["bpm"])
+
+
+def test_clips_and_label_vectors_of_a_split(npz):
+    audio, labels = load_arrays(npz).of_split("test")
+    np.testing.assert_array_equal(audio, CLIPS[2:4])
+    np.testing.assert_array_equal(labels, [[0, np.nan], [1, 120]])
+    with pytest.raises(UserError, match="no split 'valid'"):
+        load_arrays(npz).of_split("valid")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"sound": CLIPS}, "needs a key `audio`"),
+        ({"audio": CLIPS[0]}, "needs a key `audio`"),
+        ({"audio": CLIPS[:0]}, "needs a key `audio`"),
+        ({"audio": CLIPS.astype("int32")}, "audio is int32"),
+        ({"audio": np.full((1, 9), np.nan)}, "not finite"),
+        ({"audio": CLIPS, "genre": ["rock"]}, r"genre has shape \(1,\) for 10 clips"),
+        ({"audio": CLIPS[:2], "ids": ["a", "a"]}, "ids must be unique"),
+    ],
+)
+def test_malformed_npz(tmp_path, content, message):
+    np.savez(tmp_path / "x.npz", **content)
+    with pytest.raises(UserError, match=f"x.npz: .*{message}"):
+        load_arrays(tmp_path / "x.npz")
+
+
+def test_missing_and_foreign_files(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_arrays(tmp_path / "x.npz")
+    for content in (b"", b"text, not zip"):
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(UserError, match="cannot be read as npz"):
+            load_arrays(tmp_path / "x.npz")
+
+
+def test_crops_are_slices_and_each_clip_comes_once():
+    stream = array_clips(CLIPS, 400, crops=2, batch_size=5, seed=0, epochs=40)
+    read = np.stack(batches(stream))
+    assert read.shape == (80, 5, 2, 400)
+    assert read.dtype == np.int16
+    numbers, starts = sources(read)
+    numbers = numbers.reshape(-1, 2)
+    np.testing.assert_array_equal(numbers[:, 0], numbers[:, 1])
+    assert (np.sort(numbers[:, 0].reshape(40, 10)) == np.arange(10)).all()
+    assert starts.min() < 30
+    assert 570 < starts.max() <= 600
+    assert abs(starts.mean() - 300) < 4 * 600 * np.sqrt(1 / 12 / starts.size)
+
+
+@pytest.mark.parametrize("steps", [None, 1, 7])
+def test_resumed_stream_goes_on_like_the_whole(steps):
+    options = {"clip_samples": 400, "batch_size": 3, "seed": 5, "steps_per_epoch": steps}
+    whole = batches(array_clips(CLIPS, epochs=4, **options))
+    rest = batches(array_clips(CLIPS, epochs=4, initial_epoch=2, **options))
+    np.testing.assert_array_equal(whole[len(rest) :], rest)
+    assert not np.array_equal(whole[0], whole[len(rest) // 2])
+
+
+def test_without_seed_every_stream_is_another():
+    one, two = (array_clips(CLIPS, 400, batch_size=10)[0] for _ in range(2))
+    assert not np.array_equal(one, two)
+
+
+def test_evaluation_order_and_crops_are_fixed():
+    stream = array_clips(CLIPS, 400, crops=3, batch_size=10, shuffle=False, labels=np.arange(10))
+    clips, labels = stream[0]
+    numbers, starts = sources(clips)
+    np.testing.assert_array_equal(numbers, np.repeat(np.arange(10), 3))
+    np.testing.assert_array_equal(starts, [100, 300, 500] * 10)
+    np.testing.assert_array_equal(labels, np.arange(10))
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="Received: clip_samples=1001"):
+        array_clips(CLIPS, 1001)
+    with pytest.raises(ValueError, match="Received: batch_size=11"):
+        array_clips(CLIPS, 400, batch_size=11)
+
+
+def test_fit_sees_the_stream_in_order_and_resumed_fit_the_rest():
+    """On whichever backend the tests run."""
+
+    def losses(initial_epoch, epochs):
+        stream = array_clips(
+            CLIPS / 32768,
+            clip_samples=400,
+            batch_size=5,
+            labels=np.arange(10) / 10,
+            repeat=True,
+            seed=0,
+            steps_per_epoch=3,
+            initial_epoch=initial_epoch,
+        )
+        model = keras.Sequential(
+            [keras.Input((400,)), keras.layers.Dense(1, "relu", False, "ones")]
+        )
+        # Nothing is learnt, so that the loss of an epoch shows its clips alone.
+        model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+        history = model.fit(
+            stream, epochs=epochs, initial_epoch=initial_epoch, steps_per_epoch=3, verbose=0
+        )
+        return history.history["loss"]
+
+    whole = losses(0, 4)
+    assert len(set(whole)) == 4
+    np.testing.assert_allclose(losses(2, 4), whole[2:], rtol=1e-5)
+
+
+def test_arrays_need_no_tensorflow(npz):
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from keras_tune.data import demo_clips, load_info, read_clips, read_records\n"
+        "from keras_tune.errors import UserError\n"
+        f"assert len(list(read_records({str(npz)!r}, 'train'))) == 2\n"
+        "demo_clips(num_clips=1, seconds=0.5)\n"
+        "try: read_clips('x')\n"
+        "except UserError as error: print(error)\n"
+        "assert not {'jax', 'torch', 'keras'} & set(sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("TFRecords need TensorFlow: pip install tensorflow")

@@ -1,0 +1,88 @@
+import pandas as pd
+import pytest
+
+from keras_tune.data.datasets import csv_manifest, manifest_for
+from keras_tune.errors import UserError
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(text, name="tracks.csv"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def test_columns_are_found_and_kept(table, tmp_path):
+    source = table(
+        "track_id,file,genre,bpm,split\n007,audio/a.ogg,None,93.5,train\n008,/b.ogg,NA,,test\n"
+    )
+    manifest = manifest_for("csv", source, label_columns=["genre", "bpm"])
+    assert list(manifest.columns) == ["id", "path", "split", "genre", "bpm"]
+    assert list(manifest["id"]) == ["007", "008"]
+    assert list(manifest["path"]) == [str(tmp_path / "audio/a.ogg"), "/b.ogg"]
+    assert list(manifest["split"]) == ["train", "test"]
+    assert list(manifest["genre"]) == ["None", "NA"]
+    assert manifest["bpm"][0] == 93.5
+    assert pd.isna(manifest["bpm"][1])
+
+
+def test_tabs_and_named_columns(table):
+    source = table("Key\tWhere\tFold\n1\ta.mp3\tvalid\n")
+    manifest = csv_manifest(source, path_column="Where", id_column="Key", split_column="Fold")
+    assert manifest.loc[0, ["id", "split"]].tolist() == ["1", "valid"]
+
+
+def test_path_is_the_id_where_there_is_no_other(table):
+    assert list(csv_manifest(table("path\nx/a.wav\n"))["id"]) == ["x/a.wav"]
+
+
+def rows(count, groups):
+    return "path,artist\n" + "".join(f"{n}.wav,artist {n % groups}\n" for n in range(count))
+
+
+def test_drawn_splits_have_about_the_asked_fractions(table):
+    counts = csv_manifest(table(rows(2000, 1)))["split"].value_counts(normalize=True)
+    assert abs(counts["train"] - 0.8) < 0.04
+    assert abs(counts["valid"] - 0.1) < 0.03
+    assert abs(counts["test"] - 0.1) < 0.03
+
+
+def test_drawn_splits_do_not_tear_groups_apart(table):
+    source = table(rows(600, 60))
+    manifest = csv_manifest(source, label_columns=["artist"], group_column="artist")
+    assert (manifest.groupby("artist")["split"].nunique() == 1).all()
+    assert set(manifest["split"]) == {"train", "valid", "test"}
+
+
+def test_drawn_splits_stay_when_clips_are_added(table):
+    few, many = csv_manifest(table(rows(100, 1))), csv_manifest(table(rows(200, 1)))
+    assert list(few["split"]) == list(many["split"][:100])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("track,x\n1,2\n", {}, "no column is named like one of files"),
+        ("path\na\n", {"label_columns": ["genre"]}, "has no column 'genre'. It has: path"),
+        ("path\na\n", {"id_column": "key"}, "has no column 'key'"),
+        ("id,path\n1,a\n1,b\n", {}, "the id '1' is there more than once"),
+        ("id,path\n1,a\n2,\n", {}, "the column 'path' is empty on line 3"),
+        ("id,path,split\n1,a,\n", {}, "the column 'split' is empty on line 2"),
+        ("path\na\n", {"label_columns": ["path"]}, "'path' cannot be the name of a label"),
+        ("path\na\n", {"fractions": [0.5, 0.5, 0.5]}, "not the shares"),
+        ("path\na\n", {"colour": "red"}, "takes no option 'colour'"),
+        ("", {}, "cannot be read as csv"),
+    ],
+)
+def test_mistakes_are_named(table, text, options, message):
+    with pytest.raises(UserError, match=message):
+        manifest_for("csv", table(text), **options)
+
+
+def test_missing_file_and_unknown_dataset(tmp_path):
+    with pytest.raises(UserError, match="nothing.csv: no such file"):
+        csv_manifest(tmp_path / "nothing.csv")
+    with pytest.raises(UserError, match="dataset 'gtzam' is unknown. Give one of: csv, folder"):
+        manifest_for("gtzam", tmp_path)

@@ -1,0 +1,211 @@
+import json
+
+import numpy as np
+import pytest
+
+from keras_tune.data import DatasetInfo, manifest_for, prepare, read_records
+from keras_tune.data.preparation import LeftOutError, _default_shards, label_columns
+from keras_tune.data.schema import fingerprint
+from keras_tune.data.shards import ShardSettings, write_shard
+from keras_tune.errors import UserError
+
+pytest.importorskip("tensorflow")
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def run(manifest, output, **options):
+    return prepare(manifest, output, **({"workers": 1, "progress": False, "name": "x"} | options))
+
+
+def test_records_hold_what_the_files_hold(clips, tmp_path):
+    info = run(clips, tmp_path, shards=3)
+    assert info.counts == {"train": 10, "test": 4}
+    assert info == DatasetInfo.load(tmp_path)
+    names = [shard.file for shard in info.shards]
+    assert names[:2] == ["x-test-00000-of-00003.tfrecord", "x-test-00001-of-00003.tfrecord"]
+    for split, rows in clips.groupby("split"):
+        assert info.fingerprints[split] == fingerprint(rows["id"])
+        records = {record["id"]: record for record in read_records(tmp_path, split)}
+        assert set(records) == set(rows["id"])
+        for row in rows.itertuples():
+            number = int(row.half * 2)
+            expected = (2000 * number + np.arange(1000 + 10 * number)) / 32768
+            np.testing.assert_array_equal(records[row.id]["audio"], expected.astype("float32"))
+            assert records[row.id]["labels"] == {"letter": row.letter, "half": row.half}
+
+
+def test_bytes_do_not_depend_on_the_number_of_processes(clips, tmp_path):
+    run(clips, tmp_path / "one", shards=3)
+    run(clips, tmp_path / "two", shards=3, workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+@pytest.mark.parametrize("encoding", ["pcm16", "flac", "source"])
+def test_bytes_do_not_depend_on_the_order_of_the_manifest(clips, tmp_path, encoding):
+    run(clips, tmp_path / "one", shards=3, encoding=encoding)
+    run(clips[::-1], tmp_path / "two", shards=3, encoding=encoding)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_killed_run_goes_on(clips, tmp_path):
+    run(clips, tmp_path / "whole", shards=3)
+    expected = content(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    run(clips, folder, shards=3)
+    # What a kill leaves: no description, a shard unwritten, one without its report, one half
+    # written under its temporary name.
+    (folder / "dataset.json").unlink()
+    shards = sorted(folder.glob("*.tfrecord"))
+    shards[1].unlink()
+    (folder / ".prepare" / f"{shards[2].stem}.json").unlink()
+    leftover = folder / f".{shards[1].stem}-abc123.tfrecord"
+    leftover.write_bytes(b"half of a record")
+    kept = shards[0].stat().st_mtime_ns
+    run(clips, folder, shards=3)
+    assert content(folder) == expected
+    assert not leftover.exists()
+    assert shards[0].stat().st_mtime_ns == kept
+
+
+def test_truncated_shard_is_written_anew(clips, tmp_path):
+    run(clips, tmp_path, shards=2)
+    expected = content(tmp_path)
+    shard = tmp_path / "x-train-00001-of-00002.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(UserError, match="x-train-00001-of-00002.tfrecord.*prepare again"):
+        DatasetInfo.load(tmp_path)
+    run(clips, tmp_path, shards=2)
+    assert content(tmp_path) == expected
+
+
+def test_bad_files_are_named_and_left_out(bad_files, tmp_path):
+    folder, reasons = bad_files
+    manifest = manifest_for("folder", folder)
+    output = tmp_path / "out"
+    options = {"min_samples": 1000, "shards": 2}
+    info = run(manifest, output, **options)
+    assert {entry["id"]: entry["reason"] for entry in info.failed} == reasons
+    assert sum(info.counts.values()) == 4
+    read = [record["id"] for split in info.counts for record in _records(output, info, split)]
+    assert sorted(read) == [f"good{number}.wav" for number in range(4)]
+    # A run that finds all shards written still knows what was left out.
+    assert run(manifest, output, **options) == info
+
+
+def _records(path, info, split):
+    return read_records(path, split) if info.counts[split] else []
+
+
+def test_missing_file_is_named(clips, tmp_path):
+    manifest = clips.assign(path=clips["path"].str.replace("03.wav", "gone.wav"))
+    failed = run(manifest, tmp_path).failed
+    assert [(entry["id"], entry["reason"]) for entry in failed] == [("clip 03", "missing")]
+
+
+def test_strict_ends_with_an_error_until_the_files_are_mended(bad_files, tmp_path):
+    folder, reasons = bad_files
+    manifest = manifest_for("folder", folder)
+    output = tmp_path / "out"
+    options = {"min_samples": 1000, "strict": True}
+    with pytest.raises(LeftOutError) as caught:
+        run(manifest, output, **options)
+    assert {entry["id"] for entry in caught.value.failed} == set(reasons)
+    assert not (output / "dataset.json").exists()
+    for name in reasons:
+        (folder / name).write_bytes((folder / "good0.wav").read_bytes())
+    info = run(manifest, output, **options)
+    assert not info.failed
+    assert sum(info.counts.values()) == len(manifest)
+
+
+def test_only_bad_files_is_an_error(clips, tmp_path):
+    with pytest.raises(UserError, match="no clip could be used. Left out: .*too short"):
+        run(clips, tmp_path, min_samples=5000)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoding": "flac"},
+        {"sample_rate": 16000},
+        {"name": "y"},
+        {"shards": 5},
+        {"min_samples": 9},
+    ],
+)
+def test_other_settings_are_refused(clips, tmp_path, change):
+    run(clips, tmp_path, shards=2)
+    before = content(tmp_path)
+    with pytest.raises(UserError, match="holds records of another"):
+        run(clips, tmp_path, **({"shards": 2} | change))
+    assert content(tmp_path) == before
+
+
+def test_another_source_is_refused_and_a_moved_one_is_not(clips, tmp_path):
+    run(clips, tmp_path, shards=2)
+    with pytest.raises(UserError, match="another source"):
+        run(clips.assign(letter="a"), tmp_path)
+    with pytest.raises(UserError, match="another source"):
+        run(clips[1:], tmp_path)
+    moved = clips.assign(path=["elsewhere/" + path.rsplit("/", 1)[1] for path in clips["path"]])
+    assert run(moved, tmp_path).counts == {"train": 10, "test": 4}
+
+
+def test_folder_of_unknown_records_is_refused(clips, tmp_path):
+    (tmp_path / "other.tfrecord").touch()
+    with pytest.raises(UserError, match="unknown run"):
+        run(clips, tmp_path)
+
+
+def test_unusable_manifests_are_refused(clips, tmp_path):
+    with pytest.raises(UserError, match="no column split"):
+        run(clips.drop(columns="split"), tmp_path)
+    with pytest.raises(UserError, match="more than once, among them 'same'"):
+        run(clips.assign(id="same"), tmp_path)
+    with pytest.raises(UserError, match="lists no clip"):
+        run(clips[:0], tmp_path)
+    with pytest.raises(UserError, match="encoding 'mp4' is unknown"):
+        run(clips, tmp_path, encoding="mp4")
+    with pytest.raises(UserError, match="shards 0 is not a positive number"):
+        run(clips, tmp_path, shards=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_kinds_of_labels(clips):
+    letter, half = label_columns(clips)
+    assert (letter.kind, letter.values) == ("category", ("a", "b"))
+    assert half.kind == "number"
+
+
+def test_default_number_of_shards_follows_the_amount_of_data(clips, monkeypatch):
+    settings = ShardSettings("x", "x")
+    assert _default_shards(clips, "train", settings) == 8
+    monkeypatch.setattr("keras_tune.data.preparation.SHARD_BYTES", 1000)
+    size = sum(2 * (1000 + 10 * number) for number in range(10))
+    assert _default_shards(clips, "train", settings) == np.ceil(size / 1000)
+
+
+def test_never_more_shards_than_clips(clips, tmp_path):
+    info = run(clips, tmp_path)
+    assert [shard.split for shard in info.shards] == ["test"] * 4 + ["train"] * 8
+
+
+def test_a_shard_is_a_fair_share(clips, tmp_path):
+    settings = ShardSettings(str(tmp_path), "x", labels=label_columns(clips))
+    reports = [write_shard(clips, "train", shard, 3, settings) for shard in range(3)]
+    assert sorted(len(report.ids) for report in reports) == [3, 3, 4]
+    ids = [name for report in reports for name in report.ids]
+    assert sorted(ids) == sorted(clips.loc[clips["split"] == "train", "id"])
+    assert ids != sorted(ids)
+    report = json.loads((tmp_path / ".prepare" / "x-train-00000-of-00003.json").read_text())
+    assert tuple(report["ids"]) == reports[0].ids
+
+
+def test_resampled_records(clips, tmp_path):
+    run(clips, tmp_path, sample_rate=11025)
+    for record in read_records(tmp_path, "test"):
+        number = int(record["labels"]["half"] * 2)
+        assert len(record["audio"]) == (1000 + 10 * number) // 2
