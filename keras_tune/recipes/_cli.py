@@ -10,7 +10,7 @@ from keras_tune.errors import UserError
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def run(main, config_class, argv=None):
+def run(main, config_class, argv=None, demo=None):
     """Parse the command line into `config_class` and hand it to `main`.
 
     Every field of the dataclass becomes an option, its help comes from the docstring, and
@@ -21,7 +21,9 @@ def run(main, config_class, argv=None):
         main: Function of one `config_class`.
         config_class: A dataclass with documented, typed fields. Where it has a field `backend`,
             that Keras backend is chosen before Keras is imported.
-        argv: List of strings, the command line's default.
+        argv: List of strings. Defaults to the command line's.
+        demo: Path of a YAML file with the options to begin with where the command line names
+            neither `--data` nor `--config`. Defaults to None.
     """
     from jsonargparse import ArgumentParser
 
@@ -31,13 +33,14 @@ def run(main, config_class, argv=None):
 
     module = sys.modules[main.__module__]
     name = module.__spec__.name if module.__spec__ else module.__name__
+    argv = sys.argv[1:] if argv is None else argv
+    own_data = any(option.split("=")[0] in ("--data", "--config") for option in argv)
     parser = Parser(
         prog=f"python -m {name}",
         description=(module.__doc__ or "").strip(),
+        default_config_files=[str(demo)] if demo and not own_data else [],
     )
-    parser.add_argument(
-        "--config", action="config", help="YAML file with any option below"
-    )
+    parser.add_argument("--config", action="config", help="YAML file with any option below")
     parser.add_class_arguments(config_class, None)
     # SIGTERM becomes an ordinary exit, so that temporary files are cleaned up on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

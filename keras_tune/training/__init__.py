@@ -2,6 +2,7 @@
 
 import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
 
+from keras_tune.training.callbacks import Checkpoint, EpochSeed, finished_epochs
 from keras_tune.training.contrastive_model import ContrastiveModel
 
-__all__ = ["ContrastiveModel"]
+__all__ = ["Checkpoint", "ContrastiveModel", "EpochSeed", "finished_epochs"]

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_tune.augment.random_crop import RandomCrop
+from keras_tune.augment.seeds import derive_seed
 from keras_tune.losses.nt_xent import NTXent, nt_xent_logits
 
 
@@ -22,8 +23,8 @@ class ContrastiveModel(keras.Model):
         projection_dim: Integer, the size of the projections. The head is Dense(d) → ReLU →
             Dense(projection_dim), both without bias. Defaults to 64.
         temperature: Float, NT-Xent's temperature. Defaults to 0.5.
-        augmenter: Layer from (batch, samples) to (batch, samples), which changes each row on its
-            own when `training=True`; or None. Defaults to None.
+        augmenter: `keras_tune.augment.Augmentation`, a `Chain` for instance, or None: what is done
+            to each view when `training=True`. Defaults to None.
         crop_samples: Integer, the length of a view. Defaults to the encoder's `input_samples`.
         separate_views: Whether the first and the second views go through the encoder in two passes,
             as in the published code, so that batch normalization sees each by itself, or in one
@@ -116,6 +117,23 @@ class ContrastiveModel(keras.Model):
             **kwargs: All other arguments of `keras.Model.compile`; there is no `loss` to give.
         """
         super().compile(optimizer=optimizer or keras.optimizers.Adam(3e-4), **kwargs)
+
+    def reseed(self, seed, *path):
+        """Set the state of every random draw of crops and augmentations from integers.
+
+        Args:
+            seed: Non-negative integer.
+            *path: Further non-negative integers, the number of the epoch for one.
+
+        Example:
+
+        ```python
+        model.reseed(42, 3)  # as at the beginning of epoch 3 of a run with seed 42
+        ```
+        """
+        self.crop.reseed(derive_seed(seed, *path, 0))
+        if self.augmenter is not None:
+            self.augmenter.reseed(derive_seed(seed, *path, 1))
 
     def make_views(self, clips, training=False):
         """Cut two crops of every clip and augment each.

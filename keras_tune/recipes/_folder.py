@@ -1,0 +1,74 @@
+"""What every run folder holds: the configuration, the versions it ran with, the report."""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+
+from keras_tune.files import write_json, write_text
+
+REPORTED_PACKAGES = (
+    "keras",
+    "tensorflow",
+    "jax",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "soundfile",
+    "soxr",
+)
+
+
+def write_config(folder, config):
+    """Write `config`, a dataclass, as `config.yaml`, which `--config` takes."""
+    import yaml
+
+    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    write_text(pathlib.Path(folder) / "config.yaml", text)
+
+
+def read_config(folder):
+    """Read `config.yaml` as a nested dict."""
+    import yaml
+
+    return yaml.safe_load((pathlib.Path(folder) / "config.yaml").read_text(encoding="utf-8"))
+
+
+def write_report(folder, config, **content):
+    """Write `report.json`: `content`, with the configuration and the versions it came from."""
+    report = {**content, "config": dataclasses.asdict(config), "versions": versions()}
+    write_json(pathlib.Path(folder) / "report.json", report)
+
+
+def versions():
+    """The versions of Python, this package and what it computes with, and the git commit."""
+    import keras
+
+    import keras_tune
+
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "keras_tune": keras_tune.__version__,
+        "git_commit": _git_commit(),
+        "backend": keras.backend.backend(),
+    }
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit():
+    """The commit of the checkout that this package runs from, or None for an installed one."""
+    folder = pathlib.Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
