@@ -1,0 +1,257 @@
+"""Published checkpoints to Keras models and back."""
+
+import dataclasses
+import re
+
+import keras
+import numpy as np
+
+from keras_tune.errors import UserError
+from keras_tune.interop.architecture import infer_architecture
+from keras_tune.interop.checkpoint_file import read_checkpoint, write_checkpoint
+from keras_tune.interop.tensor_names import dense_tensors, encoder_tensors
+from keras_tune.models.tagger import Tagger
+from keras_tune.models.tune import TUNe
+from keras_tune.training.contrastive_model import ContrastiveModel
+
+# Batch normalization with a fixed momentum has no use for its count of batches; Keras has none.
+COUNTER = "num_batches_tracked"
+
+
+def load_pytorch_checkpoint(
+    path,
+    preset=None,
+    head=None,
+    projector=False,
+    input_samples=59049,
+    data_format=None,
+    **options,
+):
+    """Load a checkpoint of CLMR's or TUNe's published PyTorch code.
+
+    Args:
+        path: A PyTorch Lightning `.ckpt`, a flat `.pt` of CLMR v1, or either's tensors as
+            `.safetensors`, which needs no PyTorch.
+        preset: One of `keras_tune.models.PRESETS`, which the file must fit; None to infer the
+            variant from the tensors' shapes. Defaults to None.
+        head: A second checkpoint, of linear evaluation, whose head (linear or with a hidden layer)
+            goes on the encoder; it may be `path` itself where that holds both. Defaults to None.
+        projector: Whether to keep the projection head, to train on. Defaults to False.
+        input_samples: Integer, the length of the waveform, or None for any length. Defaults to
+            59,049.
+        data_format: "channels_last", "channels_first" or None for the backend's faster one.
+        **options: Further arguments of the model that is returned, where that is a
+            `ContrastiveModel` (`augmenter`, for one) or a `Tagger` (`labels`).
+
+    Returns:
+        A `TUNe`; with `projector=True` a `ContrastiveModel` with that encoder, at the temperature
+        that the file names; with `head` a `Tagger` of the encoder and the head, giving logits.
+
+    Raises:
+        UserError: A file cannot be read, wants to run code, lacks what was asked for, or does not
+            fit the preset: the message names the first tensor that disagrees and both shapes.
+        ValueError: Both `projector` and `head` are given, or `options` without either.
+
+    Source: the formats of github.com/Marcel-Velez/TUNe and github.com/Spijkervet/CLMR.
+
+    Example:
+
+    ```python
+    encoder = keras_tune.interop.load_pytorch_checkpoint("tune_plus.ckpt")
+    model = keras_tune.interop.load_pytorch_checkpoint("tune_plus.ckpt", projector=True)
+    tagger = keras_tune.interop.load_pytorch_checkpoint("tune_plus.ckpt", head="head.ckpt")
+    ```
+    """
+    if head is not None and projector:
+        raise ValueError(
+            "a model has the `projector` or a `head`, not both. "
+            f"Received: projector={projector}, head={head}"
+        )
+    if options and head is None and not projector:
+        raise ValueError(
+            f"an encoder takes no further options. Received: {', '.join(sorted(options))}"
+        )
+    tensors, hyper_parameters = read_checkpoint(path)
+    parts = _split(path, tensors)
+    if not parts.encoder:
+        only = "a head only; give it as the head of an encoder" if parts.head else "no encoder"
+        raise UserError(f"{path}: holds {only}")
+    encoder = _build(path, parts.encoder, preset, input_samples, data_format)
+    if projector:
+        return _contrastive(path, encoder, parts.projector, hyper_parameters, options)
+    if head is not None:
+        return _tagger(head, encoder, _split(head, read_checkpoint(head)[0]).head, options)
+    return encoder
+
+
+def export_pytorch_checkpoint(model, path):
+    """Write a model as the published PyTorch code does: a Lightning checkpoint.
+
+    Its `state_dict` has the encoder under `model.encoder.` and again under `encoder.`, a projection
+    head under `model.projector.` and a tagger's head under `model.`. What
+    `load_pytorch_checkpoint` makes of the file has the same weights, bit for bit.
+
+    Args:
+        model: A `TUNe`, or a `ContrastiveModel` or `Tagger` of one.
+        path: The file to write, in one step: safetensors with the suffix `.safetensors`, which
+            needs no PyTorch, else a `.ckpt` or `.pt`.
+
+    Raises:
+        UserError: The package that writes such files is not installed, or the suffix is another.
+        ValueError: The model, or its encoder, is none of these.
+
+    Example:
+
+    ```python
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    keras_tune.interop.export_pytorch_checkpoint(encoder, "tune_plus.ckpt")
+    ```
+    """
+    if not str(path).endswith((".ckpt", ".pt", ".pth", ".safetensors")):
+        raise UserError(f"{path}: unknown suffix; take .ckpt, .pt, .pth or .safetensors")
+    encoder = model if isinstance(model, TUNe) else getattr(model, "encoder", None)
+    if not isinstance(model, (TUNe, ContrastiveModel, Tagger)) or not isinstance(encoder, TUNe):
+        raise ValueError(
+            "`model` must be a TUNe, or a ContrastiveModel or Tagger of one. "
+            f"Received: model={model}"
+        )
+    arrays = {name: _to_torch_layout(v) for name, v in encoder_tensors(encoder).items()}
+    for name in [name for name in arrays if name.endswith("running_var")]:
+        arrays[name.replace("running_var", COUNTER)] = np.array(0, "int64")
+    tensors = {
+        prefix + name: array
+        for prefix in ("model.encoder.", "encoder.")
+        for name, array in arrays.items()
+    }
+    hyper_parameters = {"model": encoder.name}
+    if isinstance(model, ContrastiveModel):
+        for name, variable in dense_tensors(model.projector.layers).items():
+            tensors[f"model.projector.{name}"] = _to_torch_layout(variable)
+        hyper_parameters["temperature"] = float(model.temperature)
+        hyper_parameters["projection_dim"] = int(model.projection_dim)
+    if isinstance(model, Tagger):
+        for name, variable in dense_tensors(model.head.layers).items():
+            tensors[f"model.{name}"] = _to_torch_layout(variable)
+    write_checkpoint(path, tensors, hyper_parameters)
+
+
+def _to_torch_layout(variable):
+    return np.ascontiguousarray(keras.ops.convert_to_numpy(variable).astype("float32").T)
+
+
+@dataclasses.dataclass
+class _Tensor:
+    """A tensor and what its file calls it."""
+
+    name: str
+    array: np.ndarray
+
+
+@dataclasses.dataclass
+class _Parts:
+    """The tensors of a file by role, each a dict from the name within the role to `_Tensor`."""
+
+    encoder: dict
+    projector: dict
+    head: dict
+
+
+def _split(path, tensors):
+    """Sort the tensors of a checkpoint into encoder, projector and head."""
+    tensors = {name: array for name, array in tensors.items() if not name.endswith(COUNTER)}
+    # A flat file without any prefix is the state of the encoder alone.
+    prefix = next(
+        p for p in ("model.encoder.", "encoder.", "") if any(n.startswith(p) for n in tensors)
+    )
+    parts = _Parts({}, {}, {})
+    fully_connected = {}
+    for name, array in tensors.items():
+        tensor = _Tensor(name, array)
+        if match := re.fullmatch(r"(?:model\.)?projector\.(\d+\.\w+)", name):
+            parts.projector[match[1]] = tensor
+        elif match := re.fullmatch(r"model\.(\d+\.\w+)", name):
+            parts.head[match[1]] = tensor
+        elif name.startswith(prefix + "fc."):
+            # The encoder's own last layer, present where it was trained with supervision.
+            fully_connected["0." + name.removeprefix(prefix + "fc.")] = tensor
+        elif name.startswith(prefix):
+            parts.encoder[name.removeprefix(prefix)] = tensor
+        elif not name.startswith("encoder."):
+            raise UserError(f"{path}: tensor {name} {array.shape} belongs to no part of the model")
+    parts.head = parts.head or fully_connected
+    return parts
+
+
+def _build(path, tensors, preset, input_samples, data_format):
+    shapes = {name: tensor.array.shape for name, tensor in tensors.items()}
+    if preset is None:
+        try:
+            arguments = infer_architecture(shapes)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        encoder = TUNe(**arguments, input_samples=input_samples, data_format=data_format)
+    else:
+        encoder = TUNe.from_preset(preset, input_samples=input_samples, data_format=data_format)
+    try:
+        _assign(path, encoder_tensors(encoder), tensors, encoder.name)
+    except UserError as error:
+        raise UserError(f"{error}{_better(shapes, preset)}") from None
+    return encoder
+
+
+def _better(shapes, preset):
+    """Name the preset that a file fits where it does not fit the given one."""
+    try:
+        inferred = infer_architecture(shapes)["name"]
+    except UserError:
+        return ""
+    return f"; its shapes are those of {inferred}" if inferred not in (preset, "tune") else ""
+
+
+def _contrastive(path, encoder, tensors, hyper_parameters, options):
+    if "2.weight" not in tensors:
+        raise UserError(f"{path}: no projector in it (tensor model.projector.2.weight is missing)")
+    temperature = hyper_parameters.get("temperature")
+    if isinstance(temperature, (int, float)):
+        options = {"temperature": float(temperature), **options}
+    width = tensors["2.weight"].array.shape[0]
+    model = ContrastiveModel(encoder, projection_dim=width, **options)
+    _assign(path, dense_tensors(model.projector.layers), tensors, "the projector")
+    return model
+
+
+def _tagger(path, encoder, tensors, options):
+    if "0.weight" not in tensors:
+        raise UserError(f"{path}: no head in it (tensor model.0.weight is missing)")
+    hidden = tensors["0.weight"].array.shape[0] if "2.weight" in tensors else None
+    logits = tensors["2.weight" if hidden else "0.weight"].array.shape[0]
+    try:
+        tagger = Tagger(encoder, num_labels=logits, hidden_units=hidden, **options)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    _assign(path, dense_tensors(tagger.head.layers), tensors, f"a head on {encoder.name}")
+    return tagger
+
+
+def _assign(path, variables, tensors, model):
+    """Give variables their values, or name the first tensor that does not allow it."""
+    for name, variable in variables.items():
+        expected = tuple(reversed(variable.shape))
+        if name not in tensors:
+            raise UserError(
+                f"{path}: does not fit {model}: tensor {name} {expected} of the model is missing"
+            )
+        tensor = tensors[name]
+        if tensor.array.shape != expected:
+            raise UserError(
+                f"{path}: does not fit {model}: tensor {tensor.name} has the shape "
+                f"{tensor.array.shape} in the file and {expected} in the model"
+            )
+    surplus = next((tensor for name, tensor in tensors.items() if name not in variables), None)
+    if surplus is not None:
+        raise UserError(
+            f"{path}: does not fit {model}: tensor {surplus.name} {surplus.array.shape} "
+            "of the file has no place in the model"
+        )
+    for name, variable in variables.items():
+        variable.assign(tensors[name].array.astype("float32").T)

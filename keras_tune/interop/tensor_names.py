@@ -1,0 +1,105 @@
+"""What the published PyTorch modules call their tensors, and which of ours each one is.
+
+Keras stores every kernel with its axes in the opposite order of PyTorch's: Conv1D (kernel, in, out)
+for (out, in, kernel), Conv1DTranspose (kernel, out, in) for (in, out, kernel), Dense (in, out) for
+(out, in). So all conversion of values, either way, is the transpose.
+
+Source: the modules in github.com/Marcel-Velez/TUNe (folder `models`) and github.com/Spijkervet/CLMR.
+"""
+
+# The published U-Net was written for this contraction depth; what is deeper has names of its own.
+DEPTH = 4
+
+
+def encoder_tensors(encoder):
+    """The variables of an encoder by the names that the published modules give them.
+
+    Args:
+        encoder: A `TUNe`.
+
+    Returns:
+        A dict from tensor name, e.g. `conv1.layers.0.weight`, to Keras variable, in the order in
+        which the signal meets them.
+
+    Example:
+
+    ```python
+    encoder = keras_tune.models.TUNe.from_preset("clmr")
+    list(encoder_tensors(encoder))[0]  # 'sequential.0.0.weight'
+    ```
+    """
+    tensors = {}
+    depth, missing = encoder.contraction_depth, encoder.contraction_depth - encoder.decoder_depth
+    down = "model_down.sequential" if encoder.decoder_depth else "sequential"
+    for stage in encoder.stage_names:
+        layer = encoder.get_layer(stage)
+        kind, _, number = stage.partition("_")
+        number = int(number or 0)
+        if kind == "contract":
+            tensors.update(_block(f"{contractive_name(number - 1)}.layers", layer))
+        elif kind == "bottleneck":
+            tensors.update(_block(f"{contractive_name(depth)}.layers", layer))
+        elif kind == "expand":
+            upsampling, block = expansive_names(depth - number)
+            tensors.update(_weights(upsampling, layer.upsampling))
+            tensors.update(_block(f"{block}.layers", layer.block))
+        elif kind == "tail":
+            # The blocks that a shallow decoder has no use for are the first ones.
+            tensors.update(_block(f"convDown{missing + number}.layers", layer.block))
+        else:
+            tensors.update(_block(f"{down}.{number}", layer))
+    return tensors
+
+
+def contractive_name(level):
+    """The module of a contractive stage, or of the bottleneck; level 0 has the full resolution."""
+    return f"conv{level + 1}" if level <= DEPTH else f"deeperDown{level - DEPTH}"
+
+
+def expansive_names(level):
+    """The modules that go up to a level: the transposed convolution and the block."""
+    if level < DEPTH:
+        number = 2 * DEPTH + 1 - level
+        return f"transposedConv{number}", f"conv{number}"
+    number = level - DEPTH + 1
+    return f"transposedDeeper{number}", f"deeperUp{number}"
+
+
+def dense_tensors(layers):
+    """The variables of a stack of Dense layers with activations between them: projector or head.
+
+    Args:
+        layers: List of `keras.layers.Dense`.
+
+    Returns:
+        A dict from tensor name (`0.weight`, `0.bias`, `2.weight`, …) to Keras variable.
+
+    Example:
+
+    ```python
+    model = keras_tune.training.ContrastiveModel(encoder)
+    list(dense_tensors(model.projector.layers))  # ['0.weight', '2.weight']
+    ```
+    """
+    tensors = {}
+    for index, layer in enumerate(layers):
+        tensors.update(_weights(str(2 * index), layer))
+    return tensors
+
+
+def _weights(name, layer):
+    tensors = {f"{name}.weight": layer.kernel}
+    if layer.use_bias:
+        tensors[f"{name}.bias"] = layer.bias
+    return tensors
+
+
+def _block(name, block):
+    normalization = block.normalization
+    return {
+        **_weights(f"{name}.0", block.convolution),
+        f"{name}.1.weight": normalization.gamma,
+        f"{name}.1.bias": normalization.beta,
+        f"{name}.1.running_mean": normalization.moving_mean,
+        f"{name}.1.running_var": normalization.moving_variance,
+    }
