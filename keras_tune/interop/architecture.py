@@ -17,7 +17,7 @@ def infer_architecture(shapes):
         shapes: Dict from the published name of a tensor to its shape in PyTorch's layout.
 
     Returns:
-        A dict of arguments of `TUNe`; its `name` is the preset's where a preset has these arguments.
+        A dict of arguments of `TUNe`; its `name` is that of the preset with these, if any.
 
     Raises:
         UserError: There is no encoder in these tensors, or one of its blocks is missing.

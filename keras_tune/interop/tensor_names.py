@@ -4,7 +4,7 @@ Keras stores every kernel with its axes in the opposite order of PyTorch's: Conv
 for (out, in, kernel), Conv1DTranspose (kernel, out, in) for (in, out, kernel), Dense (in, out) for
 (out, in). So all conversion of values, either way, is the transpose.
 
-Source: the modules in github.com/Marcel-Velez/TUNe (folder `models`) and github.com/Spijkervet/CLMR.
+Source: github.com/Marcel-Velez/TUNe (folder `models`) and github.com/Spijkervet/CLMR.
 """
 
 # The published U-Net was written for this contraction depth; what is deeper has names of its own.

@@ -1,0 +1,81 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_tune.models import Tagger, TUNe
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return TUNe(2, 2, base_filters=2, tail_filters=[4, 6], input_samples=243)
+
+
+@pytest.fixture(scope="module")
+def waveforms():
+    return np.random.default_rng(0).normal(size=(3, 243, 1)).astype("float32")
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def test_linear_head_is_affine_in_the_representation(encoder, waveforms):
+    tagger = Tagger(encoder, num_labels=5)
+    kernel, bias = (to_numpy(weight) for weight in tagger.head.weights)
+    expected = to_numpy(encoder(waveforms)) @ kernel + bias
+    np.testing.assert_allclose(to_numpy(tagger(waveforms)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_hidden_layer(encoder, waveforms):
+    tagger = Tagger(encoder, num_labels=5, hidden_units=7)
+    w1, b1, w2, b2 = (to_numpy(weight) for weight in tagger.head.weights)
+    expected = np.maximum(to_numpy(encoder(waveforms)) @ w1 + b1, 0) @ w2 + b2
+    np.testing.assert_allclose(to_numpy(tagger(waveforms)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_labels_give_the_number_of_logits(encoder):
+    tagger = Tagger(encoder, labels=("guitar", "slow"))
+    assert tagger.output_shape == (None, 2)
+    assert tagger.labels == ["guitar", "slow"]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_labels": 3, "labels": ["a"]}, {"labels": []}])
+def test_number_and_labels_must_agree(encoder, arguments):
+    with pytest.raises(ValueError, match="Received: num_labels"):
+        Tagger(encoder, **arguments)
+
+
+@pytest.mark.parametrize("hidden_units", [None, 4])
+def test_file_round_trip(encoder, waveforms, tmp_path, hidden_units):
+    tagger = Tagger(encoder, hidden_units=hidden_units, labels=["a", "b", "c"])
+    tagger.save(tmp_path / "tagger.keras")
+    again = keras.models.load_model(tmp_path / "tagger.keras")
+    assert isinstance(again, Tagger)
+    assert isinstance(again.encoder, TUNe)
+    assert again.get_config() == tagger.get_config()
+    np.testing.assert_array_equal(to_numpy(again(waveforms)), to_numpy(tagger(waveforms)))
+
+
+def test_logits_are_float32_and_any_length_is_taken(waveforms):
+    encoder = TUNe(
+        2, 2, base_filters=2, tail_filters=[4, 6], input_samples=None, dtype="mixed_bfloat16"
+    )
+    tagger = Tagger(encoder, num_labels=2)
+    assert tagger.input_shape == (None, None, 1)
+    logits = tagger(waveforms[:, :100])
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    assert logits.shape == (3, 2)
+
+
+def test_frozen_encoder_leaves_the_head_to_train(encoder, waveforms):
+    tagger = Tagger(encoder, num_labels=2)
+    encoder.trainable = False
+    try:
+        assert tagger.trainable_variables == tagger.head.trainable_variables
+        tagger.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+        before = [to_numpy(weight) for weight in encoder.weights]
+        tagger.fit(waveforms, np.eye(2)[[0, 1, 1]], verbose=0)
+        for old, weight in zip(before, encoder.weights, strict=True):
+            np.testing.assert_array_equal(old, to_numpy(weight))
+    finally:
+        encoder.trainable = True
