@@ -5,6 +5,7 @@ goes through libsndfile, as on preparation. Both give the same samples.
 """
 
 import functools
+import io
 
 import numpy as np
 
@@ -32,8 +33,7 @@ def tensorflow_io():
     try:
         import tensorflow_io as tfio
 
-        tfio.audio.decode_wav  # noqa: B018
-        _ = tfio.audio.decode_flac(_one_sample_of_flac(), dtype="int16")
+        tfio.audio.decode_flac(_one_sample_of_flac(), dtype="int16")
     except (ImportError, NotImplementedError, AttributeError, OSError, RuntimeError):
         return None
     return tfio
@@ -104,8 +104,6 @@ def _to_int16(tf, samples):
 
 
 def _one_sample_of_flac():
-    import io
-
     import soundfile
 
     buffer = io.BytesIO()

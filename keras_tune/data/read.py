@@ -48,7 +48,9 @@ def read_clips(
     One epoch is one pass over the split, in which each clip comes exactly once, or
     `steps_per_epoch` batches of as many passes as that takes. With a `seed`, order and crops of
     epoch e follow from the seed and e alone: they differ from epoch to epoch, and a stream that
-    begins at `initial_epoch` k goes on exactly as the whole one does.
+    begins at `initial_epoch` k goes on exactly as the whole one does. Train with `repeat=True` and
+    `fit(steps_per_epoch=...)`: a stream that ends is begun anew by `fit` for each of its epochs,
+    with the same order and the same crops.
 
     Args:
         path: Folder that `prepare` has written.
