@@ -109,15 +109,6 @@ class ContrastiveModel(keras.Model):
         # Encoder and projector were built with their own shapes; no weight depends on the clips'.
         self.built = True
 
-    def compile(self, optimizer=None, **kwargs):
-        """Configure training; see `keras.Model.compile`.
-
-        Args:
-            optimizer: Keras optimizer. Defaults to the published Adam with learning rate 3e-4.
-            **kwargs: All other arguments of `keras.Model.compile`; there is no `loss` to give.
-        """
-        super().compile(optimizer=optimizer or keras.optimizers.Adam(3e-4), **kwargs)
-
     def reseed(self, seed, *path):
         """Set the state of every random draw of crops and augmentations from integers.
 
@@ -139,7 +130,8 @@ class ContrastiveModel(keras.Model):
         """Cut two crops of every clip and augment each.
 
         Args:
-            clips: Tensor (batch, samples), (batch, samples, 1) or (batch, 2, samples).
+            clips: Tensor (batch, samples), (batch, samples, 1) or (batch, 2, samples), or a dict
+                with such a tensor under "audio".
             training: Whether crops are drawn anew and augmented. Defaults to False.
 
         Returns:
@@ -151,6 +143,7 @@ class ContrastiveModel(keras.Model):
         views = model.make_views(clips, training=True)
         ```
         """
+        clips = audio_of(clips)
         if len(clips.shape) == 3 and clips.shape[1] == 2:
             clips = ops.reshape(clips, (-1, clips.shape[2]))
         else:

@@ -1,0 +1,79 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_tune.layers import CropToMultiple, SampleCNNBlock, TailBlock, UpsampleBlock
+
+
+def noise(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+CASES = [
+    (SampleCNNBlock(4, data_format="channels_last"), [(2, 27, 3)], (2, 27, 4)),
+    (
+        SampleCNNBlock(4, strides=3, padding="valid", data_format="channels_last"),
+        [(2, 27, 3)],
+        (2, 9, 4),
+    ),
+    (UpsampleBlock(4, data_format="channels_last"), [(2, 9, 8), (2, 27, 5)], (2, 27, 4)),
+    (
+        UpsampleBlock(1, upsampled_filters=4, data_format="channels_last"),
+        [(2, 9, 8), (2, 27, 5)],
+        (2, 27, 1),
+    ),
+    (TailBlock(4, data_format="channels_last"), [(2, 28, 3)], (2, 9, 4)),
+    (TailBlock(4, data_format="channels_last"), [(2, 27, 3), (2, 9, 2)], (2, 9, 4)),
+    (CropToMultiple(9), [(2, 30, 1)], (2, 27, 1)),
+]
+
+
+@pytest.mark.parametrize("layer, shapes, expected", CASES)
+def test_shapes_and_config(layer, shapes, expected):
+    layer = type(layer).from_config(layer.get_config())
+    inputs = [noise(*shape) for shape in shapes]
+    inputs, shape = (inputs, shapes) if len(inputs) > 1 else (inputs[0], shapes[0])
+    assert tuple(layer.compute_output_shape(shape)) == expected
+    output = layer(inputs)
+    assert tuple(output.shape) == expected
+    copy = type(layer).from_config(layer.get_config())
+    copy(inputs)
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(ops.convert_to_numpy(copy(inputs)), ops.convert_to_numpy(output))
+
+
+def test_training_normalizes_over_batch_and_time():
+    block = SampleCNNBlock(4, data_format="channels_last")
+    x = 3 + 2 * noise(8, 81, 2)
+    block(x)
+    rectified = ops.convert_to_numpy(block(x, training=True))
+    # gamma 1 and beta 0: what is rectified is standard, so half of it is cut off at zero.
+    before = ops.convert_to_numpy(block.convolution(x))
+    mean, variance = before.mean(axis=(0, 1)), before.var(axis=(0, 1))
+    expected = np.maximum((before - mean) / np.sqrt(variance + 1e-5), 0)
+    np.testing.assert_allclose(rectified, expected, atol=1e-4)
+    moving = ops.convert_to_numpy(block.normalization.moving_mean)
+    np.testing.assert_allclose(moving, 0.1 * mean, rtol=1e-4, atol=1e-6)
+
+
+def test_initialization_is_he_uniform_and_biases_are_kept():
+    block = SampleCNNBlock(512, data_format="channels_last")
+    block.build((None, 27, 128))
+    kernel = ops.convert_to_numpy(block.convolution.kernel)
+    bound = np.sqrt(6 / (3 * 128))
+    assert 0.99 * bound < np.abs(kernel).max() <= bound * 1.0001
+    assert block.convolution.use_bias
+
+
+def test_cropping_a_length_that_only_the_data_knows():
+    inputs = keras.Input((None, 1))
+    model = keras.Model(inputs, CropToMultiple(9)(inputs))
+    assert model.output_shape == (None, None, 1)
+    x = noise(1, 30, 1)
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), x[:, :27])
+
+
+def test_unknown_data_format():
+    with pytest.raises(ValueError, match="Received: data_format=first"):
+        SampleCNNBlock(4, data_format="first")

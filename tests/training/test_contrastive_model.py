@@ -1,0 +1,227 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from seeded import seed_weights
+
+from keras_tune.augment import Chain, Gain, PolarityInversion
+from keras_tune.losses import NTXent
+from keras_tune.models import TUNe
+from keras_tune.training import ContrastiveModel
+
+SAMPLES = 243
+
+
+def small_encoder(**arguments):
+    return TUNe(
+        contraction_depth=2,
+        decoder_depth=2,
+        base_filters=3,
+        tail_filters=[6, 8, 16],
+        input_samples=SAMPLES,
+        **arguments,
+    )
+
+
+def clips(count=8, samples=2 * SAMPLES, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.3, (count, samples)).astype("float32")
+
+
+def pairs(count=8, seed=0):
+    return clips(2 * count, SAMPLES, seed).reshape(count, 2, SAMPLES)
+
+
+def test_pairs_are_taken_as_they_are():
+    model = ContrastiveModel(small_encoder())
+    x = pairs()
+    projections = ops.convert_to_numpy(model(x))
+    assert projections.shape == (8, 2, 64)
+    for view in (0, 1):
+        representation = model.encoder(x[:, view, :, None])
+        expected = ops.convert_to_numpy(model.projector(representation))
+        np.testing.assert_allclose(projections[:, view], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_is_nt_xent_of_the_projections():
+    model = ContrastiveModel(small_encoder(), temperature=0.2)
+    model.compile("adam")
+    x = pairs()
+    y = model(x)
+    found = model.evaluate(x, batch_size=8, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(float(NTXent(0.2)(y[:, 0], y[:, 1])), rel=1e-5)
+
+
+def test_metrics_against_their_definitions():
+    model = ContrastiveModel(small_encoder(), projection_dim=8)
+    model.compile("adam")
+    x = pairs(6)
+    found = model.evaluate(x, batch_size=6, verbose=0, return_dict=True)
+    z = ops.convert_to_numpy(model(x)).astype("float64")
+    z = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    flat = z.transpose(1, 0, 2).reshape(12, 8)
+    distances = ((flat[:, None] - flat[None]) ** 2).sum(-1)
+    first = 0
+    for anchor in range(12):
+        others = [k for k in range(12) if k != anchor]
+        first += min(others, key=lambda k: distances[anchor, k]) == (anchor + 6) % 12
+    off_diagonal = ~np.eye(12, dtype=bool)
+    assert found["contrastive_accuracy"] == pytest.approx(first / 12)
+    assert found["alignment"] == pytest.approx(((z[:, 0] - z[:, 1]) ** 2).sum(-1).mean(), rel=1e-4)
+    assert found["uniformity"] == pytest.approx(
+        np.log(np.exp(-2 * distances[off_diagonal]).mean()), rel=1e-3
+    )
+    assert found["spread"] == pytest.approx(flat.std(axis=0).mean() * np.sqrt(8), rel=1e-4)
+
+
+def test_a_collapse_is_seen():
+    model = ContrastiveModel(small_encoder())
+    model.compile("adam")
+    output = model.projector.layers[-1]
+    output.set_weights([np.zeros_like(output.get_weights()[0])])
+    found = model.evaluate(pairs(), batch_size=8, verbose=0, return_dict=True)
+    assert found["spread"] == 0
+    assert found["contrastive_accuracy"] == 0
+    assert found["loss"] == pytest.approx(np.log(15), rel=1e-5)
+
+
+def test_clips_are_cropped_twice_and_differently():
+    model = ContrastiveModel(small_encoder(), seed=1)
+    x = np.tile(np.arange(1000, dtype="float32") / 1000, (4, 1))
+    views = ops.convert_to_numpy(model.make_views(x, training=True)).reshape(4, 2, SAMPLES)
+    starts = np.round(views[:, :, 0] * 1000).astype(int)
+    for row in range(4):
+        for view in range(2):
+            start = starts[row, view]
+            np.testing.assert_array_equal(views[row, view], x[row, start : start + SAMPLES])
+    assert len(set(starts.ravel())) > 4
+    again = ops.convert_to_numpy(model.make_views(x, training=True)).reshape(4, 2, SAMPLES)
+    assert (again != views).any()
+    fixed = [ops.convert_to_numpy(model.make_views(x)) for _ in range(2)]
+    np.testing.assert_array_equal(*fixed)
+
+
+def test_only_training_augments_and_reseeding_repeats_it():
+    model = ContrastiveModel(small_encoder(), augmenter=Chain([PolarityInversion(0.5)], seed=3))
+    x = pairs(16)
+    plain = x.reshape(32, SAMPLES)
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.make_views(x)), plain)
+    model.reseed(5, 2)
+    first = ops.convert_to_numpy(model.make_views(x, training=True))
+    second = ops.convert_to_numpy(model.make_views(x, training=True))
+    model.reseed(5, 2)
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.make_views(x, training=True)), first)
+    signs = first[:, 0] / plain[:, 0]
+    assert set(signs.round(5)) == {-1.0, 1.0}
+    assert (first != second).any()
+
+
+def test_all_forms_of_input_mean_the_same():
+    def fresh():
+        # One model for each form: TensorFlow's functions do not like a change of rank.
+        model = seed_weights(ContrastiveModel(small_encoder()))
+        model.compile("adam")
+        return model
+
+    x = (clips(4) * 32767).astype("int16")
+    expected = fresh().evaluate(x.astype("float32") / 32768, batch_size=4, verbose=0)
+    forms = [(x,), (x[..., None],), ({"audio": x, "id": np.arange(4)},), (x, np.arange(4))]
+    for form in forms:
+        found = fresh().evaluate(*form, batch_size=4, verbose=0)
+        assert found == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="'audio'.*sound"):
+        fresh().evaluate({"sound": x}, batch_size=4, verbose=0)
+
+
+def test_tf_data_feeds_fit():
+    tf = pytest.importorskip("tensorflow")
+    dataset = tf.data.Dataset.from_tensor_slices((clips(8), np.arange(8))).batch(4)
+    model = ContrastiveModel(small_encoder())
+    model.compile("adam")
+    history = model.fit(dataset, epochs=1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert int(model.optimizer.iterations) == 2
+
+
+def test_training_learns_to_match_views():
+    model = seed_weights(ContrastiveModel(small_encoder(), seed=0))
+    model.compile(keras.optimizers.Adam(3e-3))
+    time = np.arange(4 * SAMPLES) / 22050
+    tones = [np.sin(2 * np.pi * f * time) * 0.5 for f in np.geomspace(200, 8000, 16)]
+    x = np.stack(tones).astype("float32")
+    history = model.fit(x, batch_size=16, epochs=30, verbose=0).history
+    assert np.mean(history["loss"][-3:]) < np.mean(history["loss"][:3]) - 0.5
+    assert np.mean(history["contrastive_accuracy"][-5:]) > 5 / 31
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_batch_norm_over_views_together_or_apart(separate):
+    model = seed_weights(ContrastiveModel(small_encoder(), separate_views=separate))
+    x = pairs()
+    # Views of very different loudness: statistics over both are unlike those of either.
+    x[:, 1] *= 10
+    if separate:
+        halves = [model.project(ops.convert_to_tensor(x[:, k]), training=True) for k in (0, 1)]
+        expected = np.stack([ops.convert_to_numpy(half) for half in halves], axis=1)
+    else:
+        both = model.project(ops.convert_to_tensor(x.reshape(16, SAMPLES)), training=True)
+        expected = ops.convert_to_numpy(both).reshape(8, 2, 64)
+    found = ops.convert_to_numpy(model(x, training=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    other = ContrastiveModel(model.encoder, separate_views=not separate)
+    other.projector.set_weights(model.projector.get_weights())
+    assert np.abs(ops.convert_to_numpy(other(x, training=True)) - found).max() > 0.01
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_compiled_or_not_the_loss_is_the_same(jit_compile):
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("torch is run eagerly")
+    model = seed_weights(ContrastiveModel(small_encoder()))
+    model.compile(jit_compile=jit_compile, run_eagerly=not jit_compile)
+    losses = [model.train_on_batch(pairs(seed=k), return_dict=True)["loss"] for k in range(3)]
+    assert all(np.isfinite(losses))
+    reference = seed_weights(ContrastiveModel(small_encoder()))
+    y = reference(pairs(seed=0), training=True)
+    assert float(losses[0]) == pytest.approx(float(NTXent()(y[:, 0], y[:, 1])), rel=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = ContrastiveModel(small_encoder(), augmenter=Chain([Gain()], seed=0))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile("adam")
+    history = model.fit(clips(16), batch_size=8, epochs=1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert all(v.dtype == "float32" for v in model.encoder.trainable_variables)
+
+
+def test_a_saved_model_goes_on_where_it_stopped(tmp_path):
+    chain = Chain([PolarityInversion(0.5), Gain(probability=0.5)], seed=1)
+    whole = seed_weights(ContrastiveModel(small_encoder(), augmenter=chain, seed=1))
+    whole.compile(keras.optimizers.Adam(1e-2))
+
+    def train(model, epochs):
+        for epoch in epochs:
+            # The state of the random draws is not part of the file; this sets it.
+            model.reseed(7, epoch)
+            for step in range(2):
+                model.train_on_batch(clips(seed=10 * epoch + step))
+
+    train(whole, [0])
+    whole.save(tmp_path / "model.keras")
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    assert int(resumed.optimizer.iterations) == 2
+    train(whole, [1, 2])
+    train(resumed, [1, 2])
+    for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_crop_length_must_be_known():
+    encoder = TUNe(base_filters=2, tail_filters=[4], input_samples=None)
+    with pytest.raises(ValueError, match="crop_samples"):
+        ContrastiveModel(encoder)
+    assert ContrastiveModel(encoder, crop_samples=SAMPLES).crop_samples == SAMPLES
