@@ -216,6 +216,8 @@ def _contrastive(path, encoder, tensors, hyper_parameters, options):
         options = {"temperature": float(temperature), **options}
     width = tensors["2.weight"].array.shape[0]
     model = ContrastiveModel(encoder, projection_dim=width, **options)
+    # All of its weights are there; unbuilt models save with a warning and cannot be counted.
+    model.build()
     _assign(path, dense_tensors(model.projector.layers), tensors, "the projector")
     return model
 
