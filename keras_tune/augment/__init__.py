@@ -8,19 +8,45 @@ the identity. The same code runs on TensorFlow, JAX and PyTorch, eager and compi
 import keras  # isort: skip  # noqa: F401
 
 from keras_tune.augment.augmentation import Augmentation
+from keras_tune.augment.background_mix import BackgroundMix
+from keras_tune.augment.band_reject import BandReject
 from keras_tune.augment.chain import Chain
+from keras_tune.augment.clipping import Clipping
+from keras_tune.augment.clmr_chain import clmr_chain
+from keras_tune.augment.delay import Delay
 from keras_tune.augment.gain import Gain
 from keras_tune.augment.gaussian_noise import GaussianNoise
+from keras_tune.augment.high_low_pass import HighLowPass
+from keras_tune.augment.high_pass import HighPass
+from keras_tune.augment.linear_augmentation import LinearAugmentation
+from keras_tune.augment.low_pass import LowPass
+from keras_tune.augment.pitch_shift import PitchShift
 from keras_tune.augment.polarity_inversion import PolarityInversion
 from keras_tune.augment.random_apply import RandomApply
 from keras_tune.augment.random_crop import RandomCrop
+from keras_tune.augment.reverb import Reverb
+from keras_tune.augment.time_mask import TimeMask
+from keras_tune.augment.time_stretch import TimeStretch
 
 __all__ = [
     "Augmentation",
+    "BackgroundMix",
+    "BandReject",
     "Chain",
+    "Clipping",
+    "Delay",
     "Gain",
     "GaussianNoise",
+    "HighLowPass",
+    "HighPass",
+    "LinearAugmentation",
+    "LowPass",
+    "PitchShift",
     "PolarityInversion",
     "RandomApply",
     "RandomCrop",
+    "Reverb",
+    "TimeMask",
+    "TimeStretch",
+    "clmr_chain",
 ]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.augment.active_rows import map_active
 from keras_tune.augment.seeds import derive_seed
 
 
@@ -42,6 +43,9 @@ class Augmentation(keras.layers.Layer):
     views = Mute(probability=0.5, seed=1)(keras.random.normal((4, 2205)), training=True)
     ```
     """
+
+    # Whether `transform` costs so much that on a CPU it should run for active examples only.
+    costly = False
 
     def __init__(self, probability=1.0, seed=None, **kwargs):
         kwargs.setdefault("dtype", "float32")
@@ -92,6 +96,8 @@ class Augmentation(keras.layers.Layer):
         Returns:
             (batch, samples), float32; examples whose `active` is false are as they were.
         """
+        if self.costly:
+            return map_active(self.transform, waveforms, parameters, parameters["active"])
         transformed = self.transform(waveforms, parameters)
         return ops.where(parameters["active"][:, None], transformed, waveforms)
 

@@ -1,12 +1,20 @@
+import itertools
+
 import keras
 
 from keras_tune.augment.augmentation import Augmentation
+from keras_tune.augment.linear_augmentation import LinearAugmentation, apply_responses
 from keras_tune.augment.seeds import derive_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class Chain(Augmentation):
     """Apply augmentations one after the other.
+
+    Neighbouring linear layers (gain, polarity, filters, delay, reverb) are applied together: one
+    real FFT, one product of their responses, one inverse FFT. The order of the list is kept, so
+    the result is that of applying the layers one by one, up to what a filter rings on for after
+    the waveform's end and rounding.
 
     Args:
         layers: List of `Augmentation` layers. Each one flips its own coins.
@@ -37,17 +45,28 @@ class Chain(Augmentation):
             layer.build(input_shape)
 
     def draw_parameters(self, batch, samples):
-        return {
-            f"layer_{index}": layer.draw(batch, samples)
-            for index, layer in enumerate(self.layers)
-            if layer.probability > 0.0
-        }
+        return {name: layer.draw(batch, samples) for name, layer in self._steps()}
 
     def transform(self, waveforms, parameters):
-        for index, layer in enumerate(self.layers):
-            if layer.probability > 0.0:
-                waveforms = layer.apply(waveforms, parameters[f"layer_{index}"])
+        for linear, steps in itertools.groupby(
+            self._steps(), lambda step: isinstance(step[1], LinearAugmentation)
+        ):
+            names, layers = zip(*steps, strict=True)
+            draws = [parameters[name] for name in names]
+            if linear:
+                waveforms = apply_responses(layers, waveforms, draws)
+            else:
+                for layer, draw in zip(layers, draws, strict=True):
+                    waveforms = layer.apply(waveforms, draw)
         return waveforms
+
+    def _steps(self):
+        """Name the layers that can ever do something; the others must not cost anything."""
+        return [
+            (f"step_{index}", layer)
+            for index, layer in enumerate(self.layers)
+            if layer.probability > 0.0
+        ]
 
     def reseed(self, seed):
         super().reseed(seed)

@@ -1,11 +1,11 @@
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import Augmentation
+from keras_tune.augment.linear_augmentation import LinearAugmentation
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class Gain(Augmentation):
+class Gain(LinearAugmentation):
     """Multiply each waveform by a gain drawn uniformly in decibels.
 
     Args:
@@ -37,8 +37,8 @@ class Gain(Augmentation):
     def draw_parameters(self, batch, samples):
         return {"gain_db": self.uniform((batch,), self.min_gain_db, self.max_gain_db)}
 
-    def transform(self, waveforms, parameters):
-        return waveforms * ops.power(10.0, parameters["gain_db"] / 20.0)[:, None]
+    def response(self, parameters, grid):
+        return ops.power(10.0, parameters["gain_db"] / 20.0)[:, None, None], 0.0
 
     def get_config(self):
         config = {"min_gain_db": self.min_gain_db, "max_gain_db": self.max_gain_db}

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_tune.augment.augmentation import Augmentation
+from keras_tune.augment.hashed_noise import hashed_normal
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -18,6 +19,9 @@ class GaussianNoise(Augmentation):
         seed: Integer seed of the draws.
         **kwargs: Arguments of `keras.layers.Layer`.
 
+    The noise is computed from a random key for each example, so that a noise which is seldom
+    added costs nothing for the other examples.
+
     Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021).
 
     Example:
@@ -26,6 +30,8 @@ class GaussianNoise(Augmentation):
     noisy = GaussianNoise(min_ratio=0.01, max_ratio=0.1, seed=1)(waveforms, training=True)
     ```
     """
+
+    costly = True
 
     def __init__(self, min_ratio=1e-4, max_ratio=1e-2, probability=1.0, seed=None, **kwargs):
         super().__init__(probability=probability, seed=seed, **kwargs)
@@ -38,12 +44,14 @@ class GaussianNoise(Augmentation):
         self.max_ratio = max_ratio
 
     def draw_parameters(self, batch, samples):
-        noise = keras.random.normal((batch, samples), dtype="float32", seed=self.seed_generator)
-        return {"ratio": self.uniform((batch,), self.min_ratio, self.max_ratio), "noise": noise}
+        ratio = self.uniform((batch,), self.min_ratio, self.max_ratio)
+        key = keras.random.randint((batch, 2), 0, 2**31 - 1, seed=self.seed_generator)
+        return {"ratio": ratio, "key": key}
 
     def transform(self, waveforms, parameters):
         level = ops.std(waveforms, axis=1) * parameters["ratio"]
-        return waveforms + level[:, None] * parameters["noise"]
+        noise = hashed_normal(parameters["key"], waveforms.shape[1])
+        return waveforms + level[:, None] * noise
 
     def get_config(self):
         config = {"min_ratio": self.min_ratio, "max_ratio": self.max_ratio}

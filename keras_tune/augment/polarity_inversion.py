@@ -1,10 +1,10 @@
 import keras
 
-from keras_tune.augment.augmentation import Augmentation
+from keras_tune.augment.linear_augmentation import LinearAugmentation
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class PolarityInversion(Augmentation):
+class PolarityInversion(LinearAugmentation):
     """Turn waveforms upside down: x becomes -x.
 
     Args:
@@ -24,5 +24,5 @@ class PolarityInversion(Augmentation):
     def draw_parameters(self, batch, samples):
         return {}
 
-    def transform(self, waveforms, parameters):
-        return -waveforms
+    def response(self, parameters, grid):
+        return -1.0, 0.0

@@ -1,0 +1,162 @@
+"""A phase vocoder that stretches each waveform of a batch by its own ratio, without any sine.
+
+The spectrum of an output frame has the magnitude of the input between two neighbouring frames,
+and its phase advances from frame to frame as the input's does between those two. The advance is
+the unit complex number conj(a) b / |a b| of the two frames' bins, so phases are accumulated as a
+product of complex numbers. Afterwards each bin takes the phase of the sum of itself and its two
+neighbours (with alternating signs, which is how a window that begins at the frame's first sample
+appears), so that the bins of one partial stay in phase.
+
+Sources: M. Dolson, The phase vocoder: a tutorial (1986); D. Ellis, A phase vocoder in Matlab
+(2002); M. Puckette, Phase-locked vocoder (1995).
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_tune.augment.complex_pairs import multiply
+
+OVERLAP = 4
+TINY = 1e-20
+
+
+def check_frame_length(frame_length):
+    """Raise ValueError unless frames of this length can overlap four times."""
+    if frame_length < 16 or frame_length % OVERLAP:
+        raise ValueError(
+            f"`frame_length` must be a multiple of {OVERLAP} and at least 16. "
+            f"Received: frame_length={frame_length}"
+        )
+
+
+class PhaseVocoder:
+    """Stretch waveforms in time, each by its own ratio, keeping their pitch.
+
+    Args:
+        samples: Length of the waveforms.
+        frame_length: Length of the frames in samples; four frames overlap. A multiple of 4.
+        output_samples: How many samples of the stretched waveforms are wanted.
+
+    Example:
+
+    ```python
+    vocoder = PhaseVocoder(22050, frame_length=1024, output_samples=44100)
+    slower = vocoder.stretch(waveforms, ratios)  # ratio 2: twice as long
+    ```
+    """
+
+    def __init__(self, samples, frame_length, output_samples):
+        self.samples = samples
+        self.frame_length = frame_length
+        self.output_samples = output_samples
+        self.hop = frame_length // OVERLAP
+        # The last two input frames lie wholly beyond the waveform's end.
+        self.input_frames = -(-samples // self.hop) + OVERLAP // 2 + 2
+        frames = -(-output_samples // self.hop) + OVERLAP // 2 + 1
+        self.block = math.ceil(math.sqrt(frames))
+        self.blocks = -(-frames // self.block)
+        angle = 2.0 * np.pi * np.arange(frame_length) / frame_length
+        self.window = ops.convert_to_tensor(0.5 - 0.5 * np.cos(angle), dtype="float32")
+
+    def stretch(self, waveforms, ratios):
+        """Stretch each waveform to `ratio` times its duration.
+
+        Args:
+            waveforms: (batch, samples), float32, with a peak of about 1 (or 0).
+            ratios: (batch,), float32.
+
+        Returns:
+            (batch, output_samples), float32: the beginning of the stretched waveforms, followed
+            by silence where they are shorter. Frequencies of at least `ratio` times below half
+            the sample rate are kept, the others removed, so that the result can be read `ratio`
+            times as fast without aliasing.
+        """
+        first, second, fraction = self._neighbours(self._analyse(waveforms), ratios)
+        magnitudes = _magnitude(first) * (1.0 - fraction) + _magnitude(second) * fraction
+        bins = ops.arange(self.frame_length // 2 + 1, dtype="float32")
+        highest = (self.frame_length // 2) / ops.maximum(ratios, 1.0)
+        magnitudes = magnitudes * ops.cast(bins < highest[:, None] + 0.5, "float32")
+
+        advance = _unit(multiply(second, (first[0], -first[1])))
+        start = _unit((first[0][0, 0], first[1][0, 0]))
+        phases = multiply(self._accumulate(advance), start)
+        return self._synthesise(magnitudes, phases)
+
+    def _analyse(self, waveforms):
+        padding = self.frame_length // 2
+        total = (self.input_frames + OVERLAP - 1) * self.hop
+        padded = ops.pad(waveforms, ((0, 0), (padding, total - padding - self.samples)))
+        hops = ops.reshape(padded, (-1, self.input_frames + OVERLAP - 1, self.hop))
+        shifted = [hops[:, shift : shift + self.input_frames] for shift in range(OVERLAP)]
+        return ops.rfft(ops.concatenate(shifted, axis=-1) * self.window)
+
+    def _neighbours(self, spectra, ratios):
+        """Look up the two input frames around each output frame: (block, blocks, batch, bins)."""
+        bins = self.frame_length // 2 + 1
+        batch = ops.shape(ratios)[0]
+        table = ops.reshape(ops.concatenate(spectra, axis=-1), (-1, 2 * bins))
+        order = np.arange(self.blocks * self.block, dtype="float32")
+        order = order.reshape(self.blocks, self.block).T[:, :, None]
+        position = ops.convert_to_tensor(order) / ratios
+        frame = ops.minimum(ops.cast(position, "int32"), self.input_frames - 2)
+        fraction = ops.minimum(position - ops.cast(frame, "float32"), 1.0)
+        row = frame + ops.arange(batch, dtype="int32") * self.input_frames
+        first, second = ops.take(table, row, axis=0), ops.take(table, row + 1, axis=0)
+        first = (first[..., :bins], first[..., bins:])
+        second = (second[..., :bins], second[..., bins:])
+        return first, second, fraction[..., None]
+
+    def _accumulate(self, advance):
+        """Multiply up all advances before each frame: first within blocks, then over blocks."""
+
+        def step(product, factor):
+            return multiply(product, factor), product
+
+        def products(factors):
+            one = ops.ones_like(factors[0][0]), ops.zeros_like(factors[0][0])
+            total, before = ops.scan(step, one, factors)
+            shape = ops.shape(factors[0])
+            return total, tuple(ops.reshape(part, shape) for part in before)
+
+        totals, within = products(advance)
+        totals = tuple(ops.reshape(part, ops.shape(advance[0])[1:]) for part in totals)
+        _, before = products(totals)
+        return multiply(within, before)
+
+    def _synthesise(self, magnitudes, phases):
+        spectra = (magnitudes * phases[0], magnitudes * phases[1])
+        locked = tuple(_subtract_neighbours(part) for part in spectra)
+        scale = magnitudes / ops.sqrt(ops.maximum(_power(locked), TINY))
+        frames = ops.irfft((locked[0] * scale, locked[1] * scale), fft_length=self.frame_length)
+        # The squares of overlapping Hann windows add up to 3/8 of their number.
+        frames = ops.transpose(frames * (self.window / (OVERLAP * 3.0 / 8.0)), (2, 1, 0, 3))
+        frames = ops.reshape(frames, (-1, self.blocks * self.block, OVERLAP, self.hop))
+        total = 0.0
+        for shift in range(OVERLAP):
+            after = OVERLAP - 1 - shift
+            total = total + ops.pad(frames[:, :, shift], ((0, 0), (shift, after), (0, 0)))
+        length = (self.blocks * self.block + OVERLAP - 1) * self.hop
+        start = self.frame_length // 2
+        return ops.reshape(total, (-1, length))[:, start : start + self.output_samples]
+
+
+def _power(pair):
+    return pair[0] * pair[0] + pair[1] * pair[1]
+
+
+def _magnitude(pair):
+    return ops.sqrt(_power(pair))
+
+
+def _unit(pair):
+    power = _power(pair)
+    heard = power > TINY
+    scale = ops.rsqrt(ops.maximum(power, TINY))
+    return ops.where(heard, pair[0] * scale, 1.0), ops.where(heard, pair[1] * scale, 0.0)
+
+
+def _subtract_neighbours(part):
+    padded = ops.pad(part, ((0, 0), (0, 0), (0, 0), (1, 1)))
+    return part - padded[..., :-2] - padded[..., 2:]

@@ -1,0 +1,128 @@
+import math
+
+import keras
+from keras import ops
+
+from keras_tune.augment.complex_pairs import divide, multiply
+from keras_tune.augment.linear_augmentation import LinearAugmentation
+
+# Freeverb's delay lines, in samples at 44,100 Hz.
+COMB_LENGTHS = (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617)
+ALLPASS_LENGTHS = (225, 341, 441, 556)
+ALLPASS_FEEDBACK = 0.5
+MIN_FEEDBACK, MAX_FEEDBACK = 0.3, 0.98
+MIN_DAMPING, MAX_DAMPING = 0.2, 0.5
+WET_SCALE = 0.015
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class Reverb(LinearAugmentation):
+    """Put each waveform into a room of its own: Freeverb, with the parameters of SoX' `reverb`.
+
+    Eight comb filters in parallel, each with a one-pole low-pass in its loop, then four all-pass
+    sections in series; the result is added to the dry waveform. All of it is linear, so the layer
+    multiplies the spectrum by the transfer function in closed form instead of running the loops.
+
+    With d samples of delay, feedback g and damping h a comb is
+    C(z) = z^-d / (1 - g z^-d (1 - h) / (1 - h z^-1)), and an all-pass section is
+    A(z) = (1.5 z^-d - 1) / (1 - 0.5 z^-d). The wet gain is 0 dB, the pre-delay 0 and the stereo
+    depth 0 (one bank of filters).
+
+    Args:
+        sample_rate: Sample rate of the waveforms in Hz.
+        min_reverberance: Lowest reverberance in percent. Default 0 (feedback 0.3).
+        max_reverberance: Highest reverberance in percent. Default 100 (feedback 0.98).
+        min_damping: Lowest damping of high frequencies in percent. Default 0.
+        max_damping: Highest damping of high frequencies in percent. Default 100.
+        min_room_size: Smallest room scale in percent. Default 0.
+        max_room_size: Largest room scale in percent. Default 100.
+        probability: Probability that an example is changed. Default 1; CLMR uses 0.6.
+        seed: Integer seed of the draws.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Sources: J. Wakefield ("Jezar at Dreampoint"), Freeverb (2000); SoX, effect `reverb`
+    (parameters and their mapping to feedback, damping and delay lengths).
+
+    Example:
+
+    ```python
+    wet = Reverb(22050, min_reverberance=50, seed=1)(waveforms, training=True)
+    ```
+    """
+
+    def __init__(
+        self,
+        sample_rate,
+        min_reverberance=0.0,
+        max_reverberance=100.0,
+        min_damping=0.0,
+        max_damping=100.0,
+        min_room_size=0.0,
+        max_room_size=100.0,
+        probability=1.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(probability=probability, seed=seed, **kwargs)
+        self.sample_rate = sample_rate
+        self.ranges = {
+            "reverberance": (min_reverberance, max_reverberance),
+            "damping": (min_damping, max_damping),
+            "room_size": (min_room_size, max_room_size),
+        }
+        for name, (low, high) in self.ranges.items():
+            if not 0.0 <= low <= high <= 100.0:
+                raise ValueError(
+                    f"The range of {name} must be ordered and within 0 and 100 percent. "
+                    f"Received: min_{name}={low}, max_{name}={high}"
+                )
+
+    def draw_parameters(self, batch, samples):
+        return {name: self.uniform((batch,), *limits) for name, limits in self.ranges.items()}
+
+    def tail(self, samples):
+        return samples
+
+    def response(self, parameters, grid):
+        slope = -1.0 / math.log(1.0 - MIN_FEEDBACK)
+        scale = 100.0 / (math.log(1.0 - MAX_FEEDBACK) * slope + 1.0)
+        exponent = (parameters["reverberance"] - scale) / (slope * scale)
+        feedback = (1.0 - ops.exp(exponent))[:, None, None]
+        damping = parameters["damping"] / 100.0 * (MAX_DAMPING - MIN_DAMPING) + MIN_DAMPING
+        room = parameters["room_size"] / 100.0 * 0.9 + 0.1
+
+        low_pass = self._damped_feedback(feedback, damping[:, None, None], grid)
+        lines = [self._delay_in_samples(length, room) for length in COMB_LENGTHS]
+        lines += [self._delay_in_samples(length, ops.ones_like(room)) for length in ALLPASS_LENGTHS]
+        delays = grid.delays(ops.stack(lines))
+        wet = (0.0, 0.0)
+        for delay in delays[: len(COMB_LENGTHS)]:
+            loop = multiply(low_pass, delay)
+            comb = divide(delay, (1.0 - loop[0], -loop[1]))
+            wet = (wet[0] + comb[0], wet[1] + comb[1])
+        for real, imaginary in delays[len(COMB_LENGTHS) :]:
+            numerator = (
+                real * (1.0 + ALLPASS_FEEDBACK) - 1.0,
+                imaginary * (1.0 + ALLPASS_FEEDBACK),
+            )
+            denominator = (1.0 - ALLPASS_FEEDBACK * real, -ALLPASS_FEEDBACK * imaginary)
+            wet = multiply(wet, divide(numerator, denominator))
+        return 1.0 + WET_SCALE * wet[0], WET_SCALE * wet[1]
+
+    def _delay_in_samples(self, length, scale):
+        exact = scale * (self.sample_rate / 44100.0 * length)
+        # A little more than one half, because float32 may put 638.5 below itself.
+        return ops.cast(ops.floor(exact + 0.501), "int32")
+
+    def _damped_feedback(self, feedback, damping, grid):
+        inverse = 1.0 / grid.points
+        real = ops.convert_to_tensor(inverse.real, dtype="float32")
+        imaginary = ops.convert_to_tensor(inverse.imag, dtype="float32")
+        numerator = (feedback * (1.0 - damping), 0.0)
+        return divide(numerator, (1.0 - damping * real, -damping * imaginary))
+
+    def get_config(self):
+        config = {"sample_rate": self.sample_rate}
+        for name, (low, high) in self.ranges.items():
+            config |= {f"min_{name}": low, f"max_{name}": high}
+        return {**super().get_config(), **config}
