@@ -18,6 +18,7 @@ from keras_tune.training import ContrastiveModel
 
 SMALL = reference.FOLDER
 BACKENDS = ("tensorflow", "jax", "torch")
+OTHER_BACKEND = BACKENDS[(BACKENDS.index(keras.backend.backend()) + 1) % len(BACKENDS)]
 
 
 @pytest.fixture
@@ -38,8 +39,7 @@ def convert(monkeypatch, capsys):
 
 
 def compute(model):
-    waveforms = reference.tiny_waveforms()[..., None]
-    return keras.ops.convert_to_numpy(model(waveforms, training=False))
+    return model.predict_on_batch(reference.tiny_waveforms()[..., None])
 
 
 def assert_close(value, expected):
@@ -61,12 +61,11 @@ def test_help_loads_no_framework():
     assert "--checkpoint" in result.stdout
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_encoder_converted_under_any_backend(tmp_path, backend):
-    if not importlib.util.find_spec(backend):
-        pytest.skip(f"{backend} is not installed")
+def test_encoder_converted_under_another_backend(tmp_path):
+    if not importlib.util.find_spec(OTHER_BACKEND):
+        pytest.skip(f"{OTHER_BACKEND} is not installed")
     path = tmp_path / "encoder.keras"
-    command = [sys.executable, "-m", "keras_tune.recipes.convert", "--backend", backend]
+    command = [sys.executable, "-m", "keras_tune.recipes.convert", "--backend", OTHER_BACKEND]
     command += ["--checkpoint", str(SMALL / "deep.safetensors"), "--output", str(path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -46,7 +46,7 @@ def outputs():
 
 
 def compute(model, x):
-    return keras.ops.convert_to_numpy(model(x, training=False))
+    return model.predict_on_batch(x)
 
 
 def relative_error(value, expected):
