@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
 
 
@@ -50,7 +51,7 @@ class SampleCNNBlock(keras.layers.Layer):
             name="convolution",
         )
         # The published models keep PyTorch's defaults, which are these in Keras' terms.
-        self.normalization = keras.layers.BatchNormalization(
+        self.normalization = BatchNormalization(
             axis=channel_axis(self.data_format),
             momentum=0.9,
             epsilon=1e-5,

@@ -1,5 +1,6 @@
 """What every command line shares: typed options, one-line errors, the choice of the backend."""
 
+import dataclasses
 import importlib.util
 import os
 import signal
@@ -45,9 +46,9 @@ def run(main, config_class, argv=None, demo=None):
     # SIGTERM becomes an ordinary exit, so that temporary files are cleaned up on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        namespace = parser.parse_args(argv)
+        namespace = parser.parse_args(_with_values(argv, config_class))
         namespace.pop("config", None)
-        config = config_class(**vars(parser.instantiate_classes(namespace)))
+        config = config_class(**vars(parser.instantiate(namespace)))
         if hasattr(config, "backend"):
             choose_backend(config.backend)
     except (_Usage, UserError) as error:
@@ -58,6 +59,17 @@ def run(main, config_class, argv=None, demo=None):
         _stop(name, error, 1)
     except KeyboardInterrupt:
         _stop(name, "interrupted", 130)
+
+
+def _with_values(argv, config_class):
+    """`--resume` alone means `--resume true`, which is what the parser takes."""
+    flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type is bool}
+    filled = []
+    for option, after in zip(argv, [*argv[1:], "--"], strict=True):
+        filled.append(option)
+        if option in flags and after.startswith("--"):
+            filled.append("true")
+    return filled
 
 
 class _Usage(Exception):

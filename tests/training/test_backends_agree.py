@@ -14,13 +14,18 @@ import json, sys
 import keras, numpy as np
 sys.path.insert(0, sys.argv[1])
 from seeded import seed_weights
+from keras_tune.data import demo_clips
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
 
 encoder = TUNe.from_preset("tune_plus_32", base_filters=3)
 model = seed_weights(ContrastiveModel(encoder))
 model.compile(keras.optimizers.Adam(3e-4))
-views = np.random.default_rng(0).normal(0, 0.2, (3, 2, 2, 59049)).astype("float32")
+clips = demo_clips("train", num_clips=8, seconds=6.0)[0]
+views = [
+    np.stack([clips[:, start : start + 59049] for start in starts], axis=1)
+    for starts in ((0, 59049), (10000, 70000), (30000, 50000))
+]
 steps = [model.train_on_batch(batch, return_dict=True) for batch in views]
 print("losses", json.dumps([float(logs["loss"]) for logs in steps]))
 """

@@ -1,0 +1,87 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_tune.layers import BatchNormalization
+
+
+def reference(x, gamma, beta, upstream, epsilon):
+    """Outputs and gradients of batch normalization in float64 (Ioffe & Szegedy 2015)."""
+    x, upstream = x.astype("float64"), upstream.astype("float64")
+    count = x.shape[0] * x.shape[1]
+    mean, variance = x.mean((0, 1)), x.var((0, 1))
+    inverse = 1 / np.sqrt(variance + epsilon)
+    normalized = (x - mean) * inverse
+    d_beta = upstream.sum((0, 1))
+    d_gamma = (upstream * normalized).sum((0, 1))
+    d_x = gamma * inverse * (upstream - d_beta / count - normalized * d_gamma / count)
+    return normalized * gamma + beta, d_x, d_gamma, d_beta, mean, variance
+
+
+def outputs_and_gradients(layer, x, upstream):
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        sources = [x, layer.gamma.value, layer.beta.value]
+        found = [y, *tape.gradient(y, sources, output_gradients=upstream)]
+    elif backend == "jax":
+        import jax
+
+        state = [v.value for v in layer.non_trainable_variables]
+
+        def function(x, trainable):
+            y, _ = layer.stateless_call(trainable, state, x, training=True)
+            return y
+
+        y, pull = jax.vjp(function, x, [v.value for v in layer.trainable_variables])
+        d_x, (d_gamma, d_beta) = pull(ops.convert_to_tensor(upstream))
+        layer(x, training=True)
+        found = [y, d_x, d_gamma, d_beta]
+    else:
+        import torch
+
+        x = torch.tensor(x, requires_grad=True)
+        y = layer(x, training=True)
+        y.backward(torch.tensor(upstream))
+        found = [y, x.grad, layer.gamma.value.grad, layer.beta.value.grad]
+    return [ops.convert_to_numpy(ops.stop_gradient(array)) for array in found]
+
+
+@pytest.mark.parametrize("shape", [(48, 59049, 3), (4, 2 * 59, 5), (3, 97, 2)])
+def test_outputs_and_gradients_are_those_of_float64(shape):
+    generator = np.random.default_rng(0)
+    x = np.maximum(generator.normal(size=shape), 0).astype("float32") + np.float32(0.3)
+    upstream = (generator.normal(size=shape) * 1e-3 + 1e-4).astype("float32")
+    layer = BatchNormalization(momentum=0.9, epsilon=1e-5)
+    layer.build(shape)
+    gamma, beta = generator.uniform(0.5, 1.5, (2, shape[-1]))
+    layer.set_weights([gamma, beta, np.zeros(shape[-1]), np.ones(shape[-1])])
+    found = outputs_and_gradients(layer, x, upstream)
+    *expected, mean, variance = reference(x, gamma, beta, upstream, 1e-5)
+    for one, two in zip(found, expected, strict=True):
+        assert np.linalg.norm(one - two) < 2e-3 * np.linalg.norm(two)
+    assert np.linalg.norm(found[0] - expected[0]) < 2e-5 * np.linalg.norm(expected[0])
+    moving_mean, moving_variance = layer.get_weights()[2:]
+    np.testing.assert_allclose(moving_mean, 0.1 * mean, rtol=1e-4)
+    np.testing.assert_allclose(moving_variance, 0.9 + 0.1 * variance, rtol=1e-4)
+
+
+def test_inference_and_frozen_layers_use_the_moving_statistics():
+    x = np.random.default_rng(0).normal(size=(2, 27, 3)).astype("float32")
+    layer, plain = BatchNormalization(), keras.layers.BatchNormalization()
+    for each in (layer, plain):
+        each.build(x.shape)
+        each.set_weights(np.array([[1, 2, 3], [0, 1, 0], [0.1, 0.2, 0.3], [1, 2, 3]]))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(plain(x))
+    )
+    layer.trainable = False
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(layer(x, training=True)), ops.convert_to_numpy(plain(x))
+    )
