@@ -1,0 +1,238 @@
+"""Write augmented views of an audio file, to listen to and to look at.
+
+Cuts crops out of the file, sends each through the published augmentation chain, and writes every
+crop and its view as WAV files, with a picture of both (waveform and spectrogram). With --each true
+there is also one view for each augmentation alone, applied for certain.
+"""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from keras_tune.recipes._cli import run
+
+
+@dataclasses.dataclass
+class AugmentConfig:
+    """The augmentation chain; a probability of 0 takes a step out.
+
+    Attributes:
+        polarity_probability: Probability of inverting the polarity.
+        noise_probability: Probability of added white noise.
+        min_noise_ratio: Lowest ratio of the noise's standard deviation to the waveform's.
+        max_noise_ratio: Highest ratio of the noise's standard deviation to the waveform's.
+        gain_probability: Probability of a gain.
+        min_gain_db: Lowest gain in dB.
+        max_gain_db: Highest gain in dB.
+        filter_probability: Probability of a high-pass or low-pass filter, with even odds.
+        min_high_pass: Lowest cutoff frequency of the high-pass in Hz.
+        max_high_pass: Highest cutoff frequency of the high-pass in Hz.
+        min_low_pass: Lowest cutoff frequency of the low-pass in Hz.
+        max_low_pass: Highest cutoff frequency of the low-pass in Hz.
+        delay_probability: Probability of an echo.
+        min_delay_ms: Shortest delay in milliseconds.
+        max_delay_ms: Longest delay in milliseconds.
+        delay_step_ms: Distance between the possible delays in milliseconds.
+        delay_volume: Factor of the echo.
+        pitch_shift_probability: Probability of a pitch shift.
+        min_cents: Lowest pitch shift in cents.
+        max_cents: Highest pitch shift in cents.
+        reverb_probability: Probability of a reverberation.
+        min_reverberance: Lowest reverberance in percent.
+        max_reverberance: Highest reverberance in percent.
+        min_damping: Lowest damping of high frequencies in percent.
+        max_damping: Highest damping of high frequencies in percent.
+        min_room_size: Smallest room scale in percent.
+        max_room_size: Largest room scale in percent.
+    """
+
+    polarity_probability: float = 0.8
+    noise_probability: float = 0.01
+    min_noise_ratio: float = 1e-4
+    max_noise_ratio: float = 1e-2
+    gain_probability: float = 0.3
+    min_gain_db: float = -20.0
+    max_gain_db: float = -1.0
+    filter_probability: float = 0.8
+    min_high_pass: float = 200.0
+    max_high_pass: float = 1200.0
+    min_low_pass: float = 2200.0
+    max_low_pass: float = 4000.0
+    delay_probability: float = 0.3
+    min_delay_ms: float = 200.0
+    max_delay_ms: float = 450.0
+    delay_step_ms: float = 50.0
+    delay_volume: float = 0.5
+    pitch_shift_probability: float = 0.6
+    min_cents: float = -700.0
+    max_cents: float = 700.0
+    reverb_probability: float = 0.6
+    min_reverberance: float = 0.0
+    max_reverberance: float = 100.0
+    min_damping: float = 0.0
+    max_damping: float = 100.0
+    min_room_size: float = 0.0
+    max_room_size: float = 100.0
+
+
+@dataclasses.dataclass
+class Config:
+    """Options of the views.
+
+    Attributes:
+        source: Audio file.
+        output: Folder for the WAV files and pictures.
+        views: Number of views.
+        samples: Length of a view in samples.
+        sample_rate: Sample rate in Hz.
+        seed: Seed of crops and augmentations.
+        each: Whether to write a view for each augmentation alone, too.
+        augment: The augmentation chain.
+        backend: Keras backend. Defaults to KERAS_BACKEND, else the first one installed.
+    """
+
+    source: str
+    output: str
+    views: int = 4
+    samples: int = 59049
+    sample_rate: int = 22050
+    seed: int = 42
+    each: bool = False
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    backend: Literal["tensorflow", "jax", "torch"] | None = None
+
+
+def main(config):
+    """Write the views.
+
+    Args:
+        config: `Config`.
+
+    Raises:
+        UserError: The file cannot be read or is too short, or an option is out of range.
+    """
+    import numpy as np
+    from keras import ops
+
+    from keras_tune.augment import RandomCrop, clmr_chain
+    from keras_tune.data import load_audio
+    from keras_tune.errors import UserError
+
+    audio = load_audio(config.source, config.sample_rate, min_samples=config.samples)
+    try:
+        keys = dataclasses.asdict(config.augment)
+        chain = clmr_chain(config.sample_rate, config.seed, **keys)
+    except ValueError as error:
+        raise UserError(f"--augment: {error}") from error
+    clips = np.repeat(audio[None], config.views, axis=0)
+    crops = RandomCrop(config.samples, config.seed)(clips, training=True)
+    views = chain(crops, training=True)
+    pairs = {
+        f"view-{index + 1}": (crop, view)
+        for index, (crop, view) in enumerate(
+            zip(ops.convert_to_numpy(crops), ops.convert_to_numpy(views), strict=True)
+        )
+    }
+    if config.each:
+        crop = crops[:1]
+        for name, layer in single_layers(config.sample_rate).items():
+            view = layer(_with_partner(crop, config.sample_rate), training=True)
+            pairs[name] = (ops.convert_to_numpy(crop[0]), ops.convert_to_numpy(view[0]))
+    output = pathlib.Path(config.output)
+    for name, (crop, view) in pairs.items():
+        _write(output, name, crop, view, config.sample_rate)
+    print(f"{output}: {len(pairs)} views of {config.source}, as WAV files and PNG pictures")
+
+
+def single_layers(sample_rate):
+    """Build one layer of every kind, at a clearly audible setting.
+
+    Args:
+        sample_rate: Sample rate in Hz.
+
+    Returns:
+        A dict of file name to layer.
+    """
+    from keras_tune import augment
+
+    layers = [
+        augment.PolarityInversion(),
+        augment.GaussianNoise(0.1, 0.1, seed=1),
+        augment.Gain(-12.0, -12.0),
+        augment.HighPass(sample_rate, 1000.0, 1000.0),
+        augment.LowPass(sample_rate, 2200.0, 2200.0),
+        augment.HighLowPass(sample_rate, seed=1),
+        augment.Delay(sample_rate, 400.0, 400.0, volume=0.9),
+        augment.Reverb(sample_rate, 85.0, 85.0, 30.0, 30.0, 100.0, 100.0),
+        augment.PitchShift(500.0, 500.0),
+        augment.TimeStretch(1.25, 1.25),
+        augment.TimeMask(0.15, 0.15, seed=2),
+        augment.BandReject(sample_rate, 1500.0, 1500.0, 2.0, 2.0),
+        augment.Clipping(0.3, 0.3),
+        augment.BackgroundMix(6.0, 6.0),
+    ]
+    return {type(layer).__name__: layer for layer in layers}
+
+
+def _with_partner(crop, sample_rate):
+    """Put a second clip into the batch, for the layer that mixes clips: pulses of a high tone."""
+    import numpy as np
+    from keras import ops
+
+    time = np.arange(crop.shape[1]) / sample_rate
+    pulses = np.sin(2 * np.pi * 3000 * time) * (np.sin(2 * np.pi * 4 * time) > 0)
+    return ops.concatenate([crop, ops.convert_to_tensor(pulses[None], dtype="float32")])
+
+
+def _write(output, name, crop, view, sample_rate):
+    import soundfile
+
+    from keras_tune.files import atomic_path
+
+    for suffix, samples in (("before", crop), ("after", view)):
+        with atomic_path(output / f"{name}-{suffix}.wav") as path:
+            soundfile.write(path, samples, sample_rate)
+    with atomic_path(output / f"{name}.png") as path:
+        draw_comparison(path, name, crop, view, sample_rate)
+
+
+def draw_comparison(path, title, before, after, sample_rate):
+    """Draw waveform and spectrogram of a crop and its view.
+
+    Args:
+        path: PNG file to write.
+        title: Title of the picture.
+        before: (samples,), the crop.
+        after: (samples,), the view.
+        sample_rate: Sample rate in Hz.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    axes = figure.subplots(2, 2, sharex=True, height_ratios=[1, 2])
+    seconds = len(before) / sample_rate
+    limit = 1.05 * max(np.abs(before).max(), np.abs(after).max(), 1e-6)
+    for column, (label, samples) in enumerate((("before", before), ("after", after))):
+        top, bottom = axes[:, column]
+        time = np.arange(len(samples)) / sample_rate
+        top.plot(time, samples, linewidth=0.3, color="tab:blue")
+        top.set(title=label, ylim=(-limit, limit), xlim=(0, seconds))
+        frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::256]
+        power = np.abs(np.fft.rfft(frames * np.hanning(1024), axis=1)) ** 2
+        decibels = 10 * np.log10(power.T + 1e-6)
+        extent = (0, seconds, 0, sample_rate / 2000)
+        bottom.imshow(
+            decibels, origin="lower", aspect="auto", extent=extent, vmin=-40, vmax=45, cmap="magma"
+        )
+        bottom.set(xlabel="seconds")
+    axes[0, 0].set_ylabel("amplitude")
+    axes[1, 0].set_ylabel("kHz")
+    figure.savefig(path, dpi=60)
+
+
+if __name__ == "__main__":
+    run(main, Config)
