@@ -4,8 +4,16 @@ import keras  # noqa: F401  First, so that the hook that registers the classes r
 
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.crop_to_multiple import CropToMultiple
+from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 
-__all__ = ["BatchNormalization", "CropToMultiple", "SampleCNNBlock", "TailBlock", "UpsampleBlock"]
+__all__ = [
+    "BatchNormalization",
+    "CropToMultiple",
+    "HeUniform",
+    "SampleCNNBlock",
+    "TailBlock",
+    "UpsampleBlock",
+]

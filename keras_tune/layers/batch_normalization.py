@@ -44,7 +44,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not staged:
             return super().call(inputs, training=training, mask=mask)
         x = ops.cast(inputs, "float32")
-        # TensorFlow's custom gradients are functions of tensors; a reshape makes variables into them.
+        # TensorFlow's custom gradients take tensors only; a reshape makes variables into them.
         gamma, beta = ops.reshape(self.gamma, (-1,)), ops.reshape(self.beta, (-1,))
         outputs, mean, variance = _normalize(self.epsilon)(x, gamma, beta)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
@@ -68,9 +68,7 @@ def _normalize(epsilon):
             normalized = (x - mean) * inverse
             d_beta = _sum(upstream)
             d_gamma = _sum(upstream * normalized)
-            d_x = (gamma * inverse) * (
-                upstream - d_beta / count - normalized * (d_gamma / count)
-            )
+            d_x = (gamma * inverse) * (upstream - d_beta / count - normalized * (d_gamma / count))
             return d_x, d_gamma, d_beta
 
         return (outputs, mean, variance), gradient

@@ -4,6 +4,7 @@ import keras
 
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.initializers import HeUniform
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -46,7 +47,7 @@ class SampleCNNBlock(keras.layers.Layer):
             strides=strides,
             padding=padding,
             data_format=self.data_format,
-            kernel_initializer="he_uniform",
+            kernel_initializer=HeUniform(),
             dtype=self.dtype_policy,
             name="convolution",
         )

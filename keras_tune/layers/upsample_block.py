@@ -3,6 +3,7 @@
 import keras
 
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 
 
@@ -44,7 +45,7 @@ class UpsampleBlock(keras.layers.Layer):
             strides=factor,
             padding="valid",
             data_format=self.data_format,
-            kernel_initializer="he_uniform",
+            kernel_initializer=HeUniform(),
             dtype=self.dtype_policy,
             name="upsampling",
         )

@@ -148,6 +148,15 @@ class TUNe(keras.Model):
         self.stage_names = tuple(stages)
         self._layer_policy = policy.name
 
+    def call(self, inputs, training=None, mask=None):
+        if inputs.shape[1] is not None and inputs.shape[1] < self.min_samples:
+            # Nothing would be left to average; JAX would return NaN without a word.
+            raise ValueError(
+                f"the waveform must have at least {self.min_samples} samples. "
+                f"Received: shape={tuple(inputs.shape)}"
+            )
+        return super().call(inputs, training=training, mask=mask)
+
     @classmethod
     def from_preset(cls, preset, **overrides):
         """Build a published variant, with randomly initialized weights.

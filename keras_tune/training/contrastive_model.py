@@ -104,6 +104,7 @@ class ContrastiveModel(keras.Model):
             keras.metrics.Mean(name=metric)
             for metric in ("contrastive_accuracy", "alignment", "uniformity", "spread")
         ]
+        self.build()
 
     def build(self, input_shape=None):
         # Encoder and projector were built with their own shapes; no weight depends on the clips'.

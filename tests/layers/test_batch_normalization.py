@@ -78,9 +78,7 @@ def test_inference_and_frozen_layers_use_the_moving_statistics():
     for each in (layer, plain):
         each.build(x.shape)
         each.set_weights(np.array([[1, 2, 3], [0, 1, 0], [0.1, 0.2, 0.3], [1, 2, 3]]))
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(plain(x))
-    )
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(plain(x)))
     layer.trainable = False
     np.testing.assert_array_equal(
         ops.convert_to_numpy(layer(x, training=True)), ops.convert_to_numpy(plain(x))

@@ -77,3 +77,17 @@ def test_cropping_a_length_that_only_the_data_knows():
 def test_unknown_data_format():
     with pytest.raises(ValueError, match="Received: data_format=first"):
         SampleCNNBlock(4, data_format="first")
+
+
+def test_seeded_initial_weights_are_drawn_with_numpy():
+    keras.utils.set_random_seed(1)
+    first = SampleCNNBlock(4)
+    first.build((None, 27, 2) if first.data_format == "channels_last" else (None, 2, 27))
+    seed = first.convolution.kernel_initializer.seed
+    limit = np.sqrt(6 / (3 * 2))
+    expected = np.random.default_rng(seed).uniform(-limit, limit, (3, 2, 4))
+    np.testing.assert_allclose(first.get_weights()[0], expected, rtol=1e-6)
+    keras.utils.set_random_seed(1)
+    assert SampleCNNBlock(4).convolution.kernel_initializer.seed == seed
+    keras.utils.set_random_seed(2)
+    assert SampleCNNBlock(4).convolution.kernel_initializer.seed != seed

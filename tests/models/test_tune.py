@@ -222,3 +222,8 @@ def test_arguments_that_do_not_fit(arguments, message):
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="tune_plsu.*did you mean tune_plus"):
         TUNe.from_preset("tune_plsu")
+
+
+def test_waveforms_too_short_for_the_pooling_are_refused():
+    with pytest.raises(ValueError, match="at least 19683 samples"):
+        small(input_samples=None)(noise(1, 19000, 1))
