@@ -115,8 +115,8 @@ def clmr_chain(
             PitchShift(
                 min_cents,
                 max_cents,
-                # Frames of about 46 ms.
-                frame_length=4 * round(sample_rate * 256 / 22050),
+                # Frames of about 52 ms.
+                frame_length=6 * round(sample_rate * 192 / 22050),
                 probability=pitch_shift_probability,
                 name="pitch_shift",
             ),

@@ -18,15 +18,16 @@ from keras import ops
 
 from keras_tune.augment.complex_pairs import multiply
 
-OVERLAP = 4
+# Three is the least for which the squares of Hann windows add up to a constant.
+OVERLAP = 3
 TINY = 1e-20
 
 
 def check_frame_length(frame_length):
-    """Raise ValueError unless frames of this length can overlap four times."""
-    if frame_length < 16 or frame_length % OVERLAP:
+    """Raise ValueError unless frames of this length have a hop and a middle."""
+    if frame_length < 18 or frame_length % (2 * OVERLAP):
         raise ValueError(
-            f"`frame_length` must be a multiple of {OVERLAP} and at least 16. "
+            f"`frame_length` must be a multiple of {2 * OVERLAP} and at least 18. "
             f"Received: frame_length={frame_length}"
         )
 
@@ -36,13 +37,13 @@ class PhaseVocoder:
 
     Args:
         samples: Length of the waveforms.
-        frame_length: Length of the frames in samples; four frames overlap. A multiple of 4.
+        frame_length: Length of the frames in samples; three frames overlap. A multiple of 6.
         output_samples: How many samples of the stretched waveforms are wanted.
 
     Example:
 
     ```python
-    vocoder = PhaseVocoder(22050, frame_length=1024, output_samples=44100)
+    vocoder = PhaseVocoder(22050, frame_length=1152, output_samples=44100)
     slower = vocoder.stretch(waveforms, ratios)  # ratio 2: twice as long
     ```
     """
@@ -53,8 +54,8 @@ class PhaseVocoder:
         self.output_samples = output_samples
         self.hop = frame_length // OVERLAP
         # The last two input frames lie wholly beyond the waveform's end.
-        self.input_frames = -(-samples // self.hop) + OVERLAP // 2 + 2
-        frames = -(-output_samples // self.hop) + OVERLAP // 2 + 1
+        self.input_frames = -(-samples // self.hop) - (-OVERLAP // 2) + 2
+        frames = -(-output_samples // self.hop) - (-OVERLAP // 2) + 1
         self.block = math.ceil(math.sqrt(frames))
         self.blocks = -(-frames // self.block)
         angle = 2.0 * np.pi * np.arange(frame_length) / frame_length
@@ -73,16 +74,13 @@ class PhaseVocoder:
             the sample rate are kept, the others removed, so that the result can be read `ratio`
             times as fast without aliasing.
         """
-        first, second, fraction = self._neighbours(self._analyse(waveforms), ratios)
-        magnitudes = _magnitude(first) * (1.0 - fraction) + _magnitude(second) * fraction
+        spectra = self._analyse(waveforms)
+        start = _unit((spectra[0][:, 0], spectra[1][:, 0]))
+        magnitudes, advance = self._between_frames(spectra, ratios)
         bins = ops.arange(self.frame_length // 2 + 1, dtype="float32")
         highest = (self.frame_length // 2) / ops.maximum(ratios, 1.0)
         magnitudes = magnitudes * ops.cast(bins < highest[:, None] + 0.5, "float32")
-
-        advance = _unit(multiply(second, (first[0], -first[1])))
-        start = _unit((first[0][0, 0], first[1][0, 0]))
-        phases = multiply(self._accumulate(advance), start)
-        return self._synthesise(magnitudes, phases)
+        return self._synthesise(magnitudes, multiply(self._accumulate(advance), start))
 
     def _analyse(self, waveforms):
         padding = self.frame_length // 2
@@ -92,21 +90,26 @@ class PhaseVocoder:
         shifted = [hops[:, shift : shift + self.input_frames] for shift in range(OVERLAP)]
         return ops.rfft(ops.concatenate(shifted, axis=-1) * self.window)
 
-    def _neighbours(self, spectra, ratios):
-        """Look up the two input frames around each output frame: (block, blocks, batch, bins)."""
+    def _between_frames(self, spectra, ratios):
+        """Give each output frame's magnitudes and advance: (block, blocks, batch, bins)."""
         bins = self.frame_length // 2 + 1
-        batch = ops.shape(ratios)[0]
-        table = ops.reshape(ops.concatenate(spectra, axis=-1), (-1, 2 * bins))
+        pairs = self.input_frames - 1
+        magnitude = ops.sqrt(_power(spectra))
+        before = tuple(part[:, :-1] for part in spectra)
+        after = tuple(part[:, 1:] for part in spectra)
+        advance = _unit(multiply(after, (before[0], -before[1])))
+        first = ops.reshape(ops.concatenate([*advance, magnitude[:, :-1]], axis=-1), (-1, 3 * bins))
+        second = ops.reshape(magnitude[:, 1:], (-1, bins))
+
         order = np.arange(self.blocks * self.block, dtype="float32")
         order = order.reshape(self.blocks, self.block).T[:, :, None]
         position = ops.convert_to_tensor(order) / ratios
-        frame = ops.minimum(ops.cast(position, "int32"), self.input_frames - 2)
-        fraction = ops.minimum(position - ops.cast(frame, "float32"), 1.0)
-        row = frame + ops.arange(batch, dtype="int32") * self.input_frames
-        first, second = ops.take(table, row, axis=0), ops.take(table, row + 1, axis=0)
-        first = (first[..., :bins], first[..., bins:])
-        second = (second[..., :bins], second[..., bins:])
-        return first, second, fraction[..., None]
+        frame = ops.minimum(ops.cast(position, "int32"), pairs - 1)
+        fraction = ops.minimum(position - ops.cast(frame, "float32"), 1.0)[..., None]
+        row = frame + ops.arange(ops.shape(ratios)[0], dtype="int32") * pairs
+        first, second = ops.take(first, row, axis=0), ops.take(second, row, axis=0)
+        magnitudes = first[..., 2 * bins :] * (1.0 - fraction) + second * fraction
+        return magnitudes, (first[..., :bins], first[..., bins : 2 * bins])
 
     def _accumulate(self, advance):
         """Multiply up all advances before each frame: first within blocks, then over blocks."""
@@ -144,10 +147,6 @@ class PhaseVocoder:
 
 def _power(pair):
     return pair[0] * pair[0] + pair[1] * pair[1]
-
-
-def _magnitude(pair):
-    return ops.sqrt(_power(pair))
 
 
 def _unit(pair):

@@ -20,8 +20,8 @@ class PitchShift(Augmentation):
     Args:
         min_cents: Lowest shift in cents (1/100 semitone). Default -700.
         max_cents: Highest shift in cents. Default 700.
-        frame_length: Length of the vocoder's frames in samples, a multiple of 4. Default 1024,
-            which is 46 ms at 22,050 Hz.
+        frame_length: Length of the vocoder's frames in samples, a multiple of 6. Default 1152,
+            which is 52 ms at 22,050 Hz.
         probability: Probability that an example is changed. Default 1; CLMR uses 0.6.
         seed: Integer seed of the draws.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -42,7 +42,7 @@ class PitchShift(Augmentation):
         self,
         min_cents=-700.0,
         max_cents=700.0,
-        frame_length=1024,
+        frame_length=1152,
         probability=1.0,
         seed=None,
         **kwargs,

@@ -17,8 +17,8 @@ class TimeStretch(Augmentation):
     Args:
         min_rate: Slowest rate; 0.8 makes a waveform 1.25 times as long. Default 0.8.
         max_rate: Fastest rate. Default 1.25.
-        frame_length: Length of the vocoder's frames in samples, a multiple of 4. Default 1024,
-            which is 46 ms at 22,050 Hz.
+        frame_length: Length of the vocoder's frames in samples, a multiple of 6. Default 1152,
+            which is 52 ms at 22,050 Hz.
         probability: Probability that an example is changed. Default 1.
         seed: Integer seed of the draws.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -38,7 +38,7 @@ class TimeStretch(Augmentation):
         self,
         min_rate=0.8,
         max_rate=1.25,
-        frame_length=1024,
+        frame_length=1152,
         probability=1.0,
         seed=None,
         **kwargs,
