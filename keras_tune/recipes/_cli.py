@@ -32,12 +32,13 @@ def run(main, config_class, argv=None, demo=None):
         def error(self, message, ex=None):
             raise _Usage(" ".join(str(message).split()))
 
-    module = sys.modules[main.__module__]
+    module = sys.modules[config_class.__module__]
     name = module.__spec__.name if module.__spec__ else module.__name__
     argv = sys.argv[1:] if argv is None else argv
     own_data = any(option.split("=")[0] in ("--data", "--config") for option in argv)
     parser = Parser(
         prog=f"python -m {name}",
+        allow_abbrev=False,
         description=(module.__doc__ or "").strip(),
         default_config_files=[str(demo)] if demo and not own_data else [],
     )

@@ -1,0 +1,226 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from keras_tune.data import save_demo
+from keras_tune.recipes import _cli, pretrain
+
+# The smallest encoder that has everything, on crops of nine tenths of a second.
+SMALL = [
+    "--model.preset=tune_plus_32",
+    "--model.base_filters=2",
+    "--model.input_samples=19683",
+    "--augment.pitch_shift_probability=0",
+    "--augment.reverb_probability=0",
+    "--batch_size=4",
+]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "demo.npz"
+    save_demo(path, num_clips={"train": 8, "valid": 8, "test": 8}, seconds=2.0)
+    return path
+
+
+def command(*options):
+    _cli.run(pretrain.main, pretrain.PretrainConfig, [str(option) for option in options])
+
+
+def error_of(capsys, *options):
+    """The one line on standard error of a command that must fail, and its exit status."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command(*options)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0], stop.value.code
+
+
+def weights_of(folder):
+    return keras.models.load_model(folder / "model.keras").get_weights()
+
+
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory):
+    """A run of three epochs without interruption."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    command("--data", clips, "--output", folder, "--epochs=3", "--probe=instrument", *SMALL)
+    return folder
+
+
+def test_a_run_leaves_everything_behind(whole, clips):
+    report = json.loads((whole / "report.json").read_text())
+    assert report["steps"] == 6
+    assert report["parameters"] == keras.models.load_model(whole / "encoder.keras").count_params()
+    assert report["versions"]["keras"] == keras.__version__
+    assert report["chance_contrastive_accuracy"] == pytest.approx(1 / 7)
+    for name in ("pretrained", "untrained"):
+        low, high = report["probe"][name]["interval_95"]
+        assert 0 <= low <= report["probe"][name]["accuracy"] <= high <= 1
+    history = pd.read_csv(whole / "history.csv")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert {"loss", "val_loss", "val_contrastive_accuracy", "spread"} <= set(history.columns)
+    assert np.isfinite(history.to_numpy()).all()
+    config = yaml.safe_load((whole / "config.yaml").read_text())
+    assert config["model"]["preset"] == "tune_plus_32" and config["data"] == str(clips)
+    assert list((whole / "tensorboard").rglob("events*"))
+    assert not list(whole.glob(".*")), "temporary files are left"
+
+
+def test_the_encoder_is_the_one_inside_the_model(whole):
+    encoder = keras.models.load_model(whole / "encoder.keras")
+    model = keras.models.load_model(whole / "model.keras")
+    assert int(model.optimizer.iterations) == 6
+    for one, two in zip(encoder.get_weights(), model.encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_resuming_gives_what_an_uninterrupted_run_gives(whole, clips, tmp_path):
+    output = tmp_path / "resumed"
+    command("--data", clips, "--output", output, "--epochs=1", *SMALL)
+    # As if the kill had come between the history and the checkpoint of the second epoch.
+    history = (output / "history.csv").read_text().splitlines()
+    (output / "history.csv").write_text("\n".join([*history, history[-1].replace("0", "1", 1), ""]))
+    command("--data", clips, "--output", output, "--epochs=3", "--resume", *SMALL)
+    resumed, expected = (pd.read_csv(path / "history.csv") for path in (output, whole))
+    assert resumed["epoch"].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(resumed.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-4)
+    for one, two in zip(weights_of(output), weights_of(whole), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    # A finished run that is resumed has nothing left to do, and breaks nothing.
+    command("--data", clips, "--output", output, "--epochs=3", "--resume", *SMALL)
+    assert json.loads((output / "report.json").read_text())["steps"] == 6
+
+
+def test_killed_in_the_middle_and_resumed(clips, tmp_path):
+    output = tmp_path / "killed"
+    options = ["--data", clips, "--output", output, "--epochs=40", *SMALL]
+    arguments = [sys.executable, "-m", "keras_tune.recipes.pretrain", *map(str, options)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while not (output / "model.keras").exists() and time.monotonic() < deadline:
+            assert process.poll() is None, "the run ended by itself"
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = pretrain._claim(output, parsed(*options, "--resume"))
+    assert 1 <= done < 40
+    command("--data", clips, "--output", output, f"--epochs={done + 2}", "--resume", *SMALL)
+    assert pd.read_csv(output / "history.csv")["epoch"].tolist() == list(range(done + 2))
+    model = keras.models.load_model(output / "model.keras")
+    assert int(model.optimizer.iterations) == 2 * (done + 2)
+
+
+def parsed(*options):
+    found = []
+    _cli.run(found.append, pretrain.PretrainConfig, [str(option) for option in options])
+    return found[0]
+
+
+def test_a_written_configuration_is_taken_back(whole):
+    config = parsed("--config", whole / "config.yaml", "--epochs=7")
+    assert config.epochs == 7 and config.model.base_filters == 2
+    assert config.augment.reverb_probability == 0
+
+
+def test_without_data_it_is_the_demo_recipe():
+    found = []
+    _cli.run(found.append, pretrain.PretrainConfig, ["--epochs=1"], demo=pretrain.DEMO)
+    assert found[0].output == "runs/demo" and found[0].epochs == 1
+    assert found[0].probe == "instrument"
+    found.clear()
+    _cli.run(found.append, pretrain.PretrainConfig, ["--data=x"], demo=pretrain.DEMO)
+    assert found[0].probe is None
+
+
+@pytest.mark.parametrize(
+    "options, message, status",
+    [
+        (["--model.preset=tune_pluss"], "'tune_pluss': no such preset; did you mean tune_plus", 1),
+        (["--model.decoder_depth=9"], "decoder_depth=9", 1),
+        (["--model.input_samples=100"], "at least", 1),
+        (["--model.input_samples=100000"], "test_pretrain", 1),
+        (["--epochs=many"], "epochs", 2),
+        (["--epochs=0"], "--epochs 0: must be positive", 1),
+        (["--learning_rat=1"], "learning_rat", 2),
+        (["--precision=float8"], "--precision float8: take one of float32", 1),
+        (["--batch_size=1"], "at least 2 clips", 1),
+        (["--batch_size=99"], "batch_size", 1),
+        (["--augment.gain_probability=1.5"], "probability=1.5", 1),
+        (["--config=nowhere.yaml"], "nowhere.yaml", 2),
+        (["--data=nowhere"], "nowhere: no such folder", 1),
+        (["--data=nowhere.npz"], "nowhere.npz", 1),
+        (["--backend=mxnet"], "--backend mxnet: unknown", 2),
+        (["--probe=mood"], "mood", 1),
+    ],
+)
+def test_one_line_names_the_culprit(capsys, clips, tmp_path, options, message, status):
+    if message == "test_pretrain":
+        message = "clip_samples"
+    line, code = error_of(
+        capsys, "--data", clips, "--output", tmp_path / "run", "--epochs=1", *SMALL, *options
+    )
+    assert message in line
+    assert code == status
+
+
+def test_a_backend_that_is_not_installed(capsys, monkeypatch, clips, tmp_path):
+    find = _cli.importlib.util.find_spec
+    monkeypatch.setattr(
+        _cli.importlib.util, "find_spec", lambda name: None if name == "jax" else find(name)
+    )
+    line, code = error_of(capsys, "--backend=jax", "--data", clips, "--output", tmp_path / "run")
+    assert "--backend jax: not installed here; pip install jax" in line and code == 2
+
+
+def test_a_folder_that_holds_a_run_is_not_written_to(capsys, whole, clips):
+    before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
+    line, _ = error_of(capsys, "--data", clips, "--output", whole, *SMALL)
+    assert "holds a run already" in line and "--resume" in line
+    line, _ = error_of(
+        capsys, "--data", clips, "--output", whole, "--resume", *SMALL, "--temperature=0.1"
+    )
+    assert "temperature was 0.5" in line and "0.1 now" in line
+    assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_a_damaged_checkpoint_is_named(capsys, clips, tmp_path):
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "model.keras").write_bytes(b"PK\x03\x04 no archive")
+    (output / "history.csv").write_text("epoch,loss\n0,1.0\n")
+    config = parsed("--data", clips, "--output", output, *SMALL)
+    from keras_tune.recipes._folder import write_config
+
+    write_config(output, config)
+    line, _ = error_of(capsys, "--data", clips, "--output", output, "--resume", *SMALL)
+    assert "model.keras" in line
+
+
+def test_a_flipped_byte_in_a_shard_is_named(capsys, tmp_path):
+    pytest.importorskip("tensorflow")
+    from keras_tune.data import write_demo
+
+    data = tmp_path / "set"
+    write_demo(data, num_clips={"train": 8, "valid": 4, "test": 4}, seconds=2.0, shards=2)
+    shard = sorted(data.glob("*train*.tfrecord"))[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    line, _ = error_of(capsys, "--data", data, "--output", tmp_path / "run", "--epochs=1", *SMALL)
+    assert shard.name in line
+    shard.write_bytes(content[: len(content) // 2])
+    line, _ = error_of(capsys, "--data", data, "--output", tmp_path / "other", "--epochs=1", *SMALL)
+    assert shard.name in line
