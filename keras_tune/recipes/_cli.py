@@ -66,7 +66,7 @@ def _with_values(argv, config_class):
     """`--resume` alone means `--resume true`, which is what the parser takes."""
     flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type is bool}
     filled = []
-    for option, after in zip(argv, [*argv[1:], "--"], strict=True):
+    for option, after in zip(argv, [*argv[1:], "--"], strict=False):
         filled.append(option)
         if option in flags and after.startswith("--"):
             filled.append("true")

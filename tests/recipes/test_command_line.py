@@ -1,0 +1,100 @@
+import dataclasses
+import json
+
+import pytest
+
+from keras_tune.errors import UserError
+from keras_tune.recipes import _cli
+
+
+@dataclasses.dataclass
+class Config:
+    """A command.
+
+    Args:
+        columns: Names.
+        fast: Whether to hurry.
+        backend: Where to run.
+    """
+
+    columns: list[str] = dataclasses.field(default_factory=list)
+    fast: bool = False
+    backend: str | None = None
+
+
+def parse(*options):
+    found = []
+    _cli.run(found.append, Config, list(options))
+    return found[0]
+
+
+def test_flags_need_no_value_and_lists_are_yaml():
+    assert parse("--fast").fast
+    assert parse("--fast", "--columns", "[a, b]") == Config(["a", "b"], True, None)
+    assert not parse("--fast", "false").fast
+
+
+def test_later_options_win_over_the_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("columns: [x]\nfast: true\n")
+    assert parse("--config", str(path), "--columns", "[y]") == Config(["y"], True, None)
+
+
+@pytest.mark.parametrize(
+    "options, culprit",
+    [
+        (["--fsat"], "--fsat"),
+        (["--fas", "true"], "--fas"),
+        (["--fast", "maybe"], "fast"),
+        (["--backend", "theano"], "theano"),
+    ],
+)
+def test_wrong_options_end_with_status_2(capsys, options, culprit):
+    with pytest.raises(SystemExit) as stop:
+        parse(*options)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert culprit in line and stop.value.code == 2
+
+
+def test_an_unknown_key_in_the_file_is_named(capsys, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("speed: 3\n")
+    with pytest.raises(SystemExit) as stop:
+        parse("--config", str(path))
+    assert "speed" in capsys.readouterr().err and stop.value.code == 2
+
+
+def test_user_errors_are_one_line_and_others_keep_their_traceback(capsys):
+    def fail(config):
+        raise UserError("x.wav:\n  not audio")
+
+    with pytest.raises(SystemExit) as stop:
+        _cli.run(fail, Config, [])
+    assert capsys.readouterr().err.endswith("error: x.wav: not audio\n")
+    assert stop.value.code == 1
+    with pytest.raises(ZeroDivisionError):
+        _cli.run(lambda config: 1 / 0, Config, [])
+
+
+def test_backend_defaults_to_the_environment_then_to_what_is_installed(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setattr(_cli.importlib.util, "find_spec", lambda name: name == "torch")
+    assert _cli.choose_backend() == "torch"
+    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(_cli.importlib.util, "find_spec", lambda name: name != "tensorflow")
+    assert _cli.choose_backend() == "jax"
+    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(_cli.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="no backend is installed"):
+        _cli.choose_backend()
+
+
+def test_the_printed_configuration_is_a_recipe(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        parse("--columns", "[a]", "--print_config")
+    assert stop.value.code == 0
+    path = tmp_path / "printed.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert json.dumps(dataclasses.asdict(parse("--config", str(path)))) == json.dumps(
+        dataclasses.asdict(Config(["a"]))
+    )
