@@ -43,20 +43,23 @@ class AudioError(UserError):
         return type(self), (self.path, self.reason)
 
 
-def load_audio(path, sample_rate=22050, min_samples=1):
-    """Decode an audio file to mono at the given sample rate.
+def load_audio(path, sample_rate=22050, min_samples=1, start=0.0, duration=None):
+    """Decode an audio file, or a part of it, to mono at the given sample rate.
 
     Args:
         path: The file.
         sample_rate: Samples per second of the result. Defaults to 22,050.
         min_samples: The fewest samples (at `sample_rate`) that will do. Defaults to 1.
+        start: Where the part begins, in seconds. Defaults to 0.
+        duration: Length of the part, in seconds. Defaults to what there is.
 
     Returns:
         float32 array of shape (samples,), full scale being 1.
 
     Raises:
         AudioError: If the file is missing, cannot be decoded, is silent (peak below -80 dB of full
-            scale), shorter than `min_samples`, or holds values that are not finite.
+            scale), shorter than `min_samples`, ends before the part does, or holds values that are
+            not finite.
 
     Example:
 
@@ -70,7 +73,7 @@ def load_audio(path, sample_rate=22050, min_samples=1):
     audio = load_audio("/tmp/a4.wav")  # shape (22050,)
     ```
     """
-    samples, rate = decode_audio(read_bytes(path), path)
+    samples, rate = decode_audio(read_bytes(path), path, start, duration)
     return checked(resample(samples, rate, sample_rate), path, sample_rate, min_samples)
 
 
@@ -85,18 +88,20 @@ def read_bytes(path):
         raise AudioError(path, f"cannot be read ({error.strerror})") from error
 
 
-def decode_audio(content, path="audio"):
-    """Decode the bytes of an audio file to mono at their own sample rate.
+def decode_audio(content, path="audio", start=0.0, duration=None):
+    """Decode the bytes of an audio file, or a part of it, to mono at their own sample rate.
 
     Args:
         content: The bytes of the file.
         path: The file's name, for the error. Defaults to "audio".
+        start: Where the part begins, in seconds. Defaults to 0.
+        duration: Length of the part, in seconds. Defaults to what there is.
 
     Returns:
         Pair of a float32 array of shape (samples,) and the sample rate in Hz.
 
     Raises:
-        AudioError: If the bytes cannot be decoded.
+        AudioError: If the bytes cannot be decoded, or end before the part does.
 
     Example:
 
@@ -109,11 +114,21 @@ def decode_audio(content, path="audio"):
     if not content:
         raise AudioError(path, "cannot be decoded (the file is empty)")
     try:
-        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate = file.samplerate
+            first = round(start * rate)
+            stop = -1 if duration is None else first + round(duration * rate)
+            # From the file's beginning, since seeking is not exact in every compressed format.
+            samples = file.read(stop, dtype="float32", always_2d=True)
     except (RuntimeError, ValueError, TypeError) as error:
         # The library's message names the buffer, which says nothing to anyone.
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(path, f"cannot be decoded ({reason.rstrip('.')})") from error
+    if len(samples) < stop:
+        raise AudioError(
+            path, f"ends at {len(samples) / rate:.2f} s, a part of it at {stop / rate:.2f} s"
+        )
+    samples = samples[first:]
     return samples.mean(axis=1, dtype="float32"), rate
 
 

@@ -84,7 +84,9 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
     only once it is complete. Files that cannot be used are left out and reported.
 
     Args:
-        manifest: DataFrame with the columns `id`, `path`, `split` and one for each label.
+        manifest: DataFrame with the columns `id`, `path`, `split` and one for each label. Where it
+            has both `start` and `duration`, a row with these (in seconds) stands for that part of
+            its file, and one without for all of it.
         split: The split to write of.
         shard: Number of the shard, from 0.
         of: Number of shards of the split.
@@ -158,11 +160,14 @@ def _rows(manifest, split, shard, of):
 
 def _record(row, settings):
     path = row["path"]
+    part = _part(row)
     content = read_bytes(path)
-    samples, rate = decode_audio(content, path)
+    samples, rate = decode_audio(content, path, **part)
     resampled = resample(samples, rate, settings.sample_rate)
     checked(resampled, path, settings.sample_rate, settings.min_samples)
     if settings.encoding == "source":
+        if part:
+            raise AudioError(path, "a part of a file cannot be kept as it is (use pcm16 or flac)")
         audio, encoding, count = content, _source_encoding(content, path), len(samples)
     else:
         pcm = to_int16(resampled)
@@ -174,6 +179,14 @@ def _record(row, settings):
     labels = tuple(column.encode(row[column.name]) for column in settings.labels)
     record = Record(str(row["id"]), audio, encoding, rate, count, labels, row["split"])
     return record, len(resampled)
+
+
+def _part(row):
+    """Return the start and duration that a row names, nothing for the whole file."""
+    part = {name: row[name] for name in ("start", "duration") if name in row}
+    # A missing value of a column of numbers is NaN, which equals nothing.
+    whole = len(part) < 2 or any(value is None or value != value for value in part.values())
+    return {} if whole else part
 
 
 def _flac(pcm, sample_rate):

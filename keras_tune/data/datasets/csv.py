@@ -8,6 +8,9 @@ Splits: the column named by `split_column` where the table has it (`train`, `val
 otherwise a hash of the id, or of `group_column`, so that no group (an artist, an album) is in two
 splits.
 
+Clips that are parts of longer files: keep the columns `start` and `duration` (seconds) as labels,
+and a column `song` for what the parts are of.
+
 Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with the columns
 `track_id`, `file`, `genre`, `artist`, ..., `split`:
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
@@ -16,6 +19,7 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 import pathlib
 
 from keras_tune.data.datasets.splits import hash_split
+from keras_tune.data.datasets.tables import read_table, table_column, unique_column
 from keras_tune.errors import UserError
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "file_path", "audio_path", "mp3_path")
@@ -61,23 +65,20 @@ def csv_manifest(
     import pandas as pd
 
     source = pathlib.Path(source)
-    table = _read(source)
+    table = read_table(source, "Give --source a csv file with a header line.")
     path_column = path_column or _first(table, PATH_COLUMNS)
     if path_column is None:
         raise UserError(
             f"{source}: no column is named like one of files ({', '.join(table.columns)}). "
             "Give --path_column."
         )
-    paths = _column(table, path_column, source, complete=True)
+    paths = table_column(table, path_column, source, complete=True)
     id_column = id_column or _first(table, ID_COLUMNS)
-    ids = _column(table, id_column, source, complete=True) if id_column else paths
-    if ids.duplicated().any():
-        double = ids[ids.duplicated()].iloc[0]
-        raise UserError(f"{source}: the id {double!r} is there more than once. Ids must be unique.")
+    ids = unique_column(table, id_column or path_column, source)
     if split_column in table.columns:
-        splits = _column(table, split_column, source, complete=True)
+        splits = table_column(table, split_column, source, complete=True)
     elif group_column:
-        groups = _column(table, group_column, source).fillna(ids)
+        groups = table_column(table, group_column, source).fillna(ids)
         splits = hash_split(groups, fractions)
     else:
         splits = hash_split(ids, fractions)
@@ -91,45 +92,13 @@ def csv_manifest(
     for name in label_columns:
         if name in manifest.columns:
             raise UserError(f"{source}: {name!r} cannot be the name of a label. Rename the column.")
-        manifest[name] = _label(_column(table, name, source))
+        manifest[name] = _label(table_column(table, name, source))
     return manifest
-
-
-def _read(source):
-    import pandas as pd
-
-    if not source.is_file():
-        raise UserError(f"{source}: no such file. Give --source a csv file with a header line.")
-    try:
-        with open(source, encoding="utf-8-sig") as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        # As text: an id 007 stays one, and a genre called None is not a missing value.
-        return pd.read_csv(
-            source,
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-        )
-    except (ValueError, OSError) as error:
-        raise UserError(f"{source}: cannot be read as csv ({error}).") from error
 
 
 def _first(table, names):
     lower = {name.lower(): name for name in reversed(table.columns)}
     return next((lower[name] for name in names if name in lower), None)
-
-
-def _column(table, name, source, complete=False):
-    if name not in table.columns:
-        raise UserError(f"{source}: has no column {name!r}. It has: {', '.join(table.columns)}.")
-    column = table[name]
-    if complete and column.isna().any():
-        # The header is line 1.
-        line = int(column.isna().to_numpy().argmax()) + 2
-        raise UserError(f"{source}: the column {name!r} is empty on line {line}.")
-    return column
 
 
 def _label(column):

@@ -1,0 +1,137 @@
+"""Reading the tables that come with sets, a `UserError` being what is wrong with them."""
+
+import pathlib
+
+from keras_tune.errors import UserError
+
+
+def read_table(path, mend="It comes with the set: see the adapter's description."):
+    """Read a file of comma- or tab-separated values with a header line.
+
+    Args:
+        path: The file.
+        mend: What to do if it is missing, for the error.
+
+    Returns:
+        DataFrame of texts; a value that is empty is missing.
+
+    Raises:
+        UserError: If the file is missing or not such a table.
+
+    Example:
+
+    ```python
+    table = read_table("emotify/tracks.csv")
+    ```
+    """
+    import pandas as pd
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. {mend}")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            separator = "\t" if "\t" in file.readline() else ","
+        # As text: an id 007 stays one, and a genre called None is not a missing value.
+        return pd.read_csv(
+            path,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8-sig",
+        )
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as csv ({error}).") from error
+
+
+def table_column(table, name, path, complete=False):
+    """Return a column of a table.
+
+    Args:
+        table: What `read_table` returned.
+        name: The column's name.
+        path: The table's file, for the error.
+        complete: Whether a missing value is an error. Defaults to False.
+
+    Returns:
+        Series of texts.
+
+    Raises:
+        UserError: If there is no such column, or with `complete` a value is missing.
+
+    Example:
+
+    ```python
+    genres = table_column(read_table("tracks.csv"), "genre", "tracks.csv", complete=True)
+    ```
+    """
+    if name not in table.columns:
+        raise UserError(f"{path}: has no column {name!r}. It has: {', '.join(table.columns)}.")
+    column = table[name]
+    if complete and column.isna().any():
+        raise UserError(
+            f"{path}: the column {name!r} is empty on line {line_of(column.isna())}. "
+            "Fill it in, or get the table anew."
+        )
+    return column
+
+
+def number_column(table, name, path):
+    """Return a column of a table as floats, a `UserError` unless all its values are numbers.
+
+    Args:
+        table: What `read_table` returned.
+        name: The column's name.
+        path: The table's file, for the error.
+
+    Returns:
+        Series of floats.
+
+    Example:
+
+    ```python
+    arousal = number_column(read_table("static.csv"), "mean_arousal", "static.csv")
+    ```
+    """
+    import pandas as pd
+
+    column = table_column(table, name, path, complete=True)
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.isna().any():
+        bad = numbers.isna()
+        raise UserError(
+            f"{path}: {column[bad].iloc[0]!r} in the column {name!r} on line {line_of(bad)} is no "
+            "number. Mend it, or get the table anew."
+        )
+    return numbers.astype(float)
+
+
+def unique_column(table, name, path):
+    """Return a column of ids, a `UserError` if one is missing or there more than once.
+
+    Args:
+        table: What `read_table` returned.
+        name: The column's name.
+        path: The table's file, for the error.
+
+    Returns:
+        Series of texts.
+
+    Example:
+
+    ```python
+    ids = unique_column(read_table("songs_info.csv"), "song_id", "songs_info.csv")
+    ```
+    """
+    ids = table_column(table, name, path, complete=True)
+    if ids.duplicated().any():
+        double = ids[ids.duplicated()].iloc[0]
+        raise UserError(f"{path}: the id {double!r} is there more than once. Ids must be unique.")
+    return ids
+
+
+def line_of(mask):
+    """Return the line of the file in which the first true value of `mask` stands."""
+    # The header is line 1.
+    return int(mask.to_numpy().argmax()) + 2
