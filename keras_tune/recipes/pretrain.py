@@ -12,6 +12,7 @@ import sys
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
+from keras_tune.recipes.augment import AugmentConfig
 
 DEMO = pathlib.Path(__file__).with_name("demo.yaml")
 
@@ -35,69 +36,6 @@ class ModelConfig:
     base_filters: int | None = None
     extra_links: bool | None = None
     input_samples: int = 59049
-
-
-@dataclasses.dataclass
-class AugmentConfig:
-    """What is done to each view, each with draws of its own: the published chain.
-
-    Args:
-        polarity_probability: Probability of inverting the polarity.
-        noise_probability: Probability of added white noise.
-        min_noise_ratio: Lowest ratio of the noise's standard deviation to the waveform's.
-        max_noise_ratio: Highest ratio of the noise's standard deviation to the waveform's.
-        gain_probability: Probability of a gain.
-        min_gain_db: Lowest gain in dB.
-        max_gain_db: Highest gain in dB.
-        filter_probability: Probability of a high-pass or low-pass filter (even odds).
-        min_high_pass: Lowest cutoff frequency of the high-pass in Hz.
-        max_high_pass: Highest cutoff frequency of the high-pass in Hz.
-        min_low_pass: Lowest cutoff frequency of the low-pass in Hz.
-        max_low_pass: Highest cutoff frequency of the low-pass in Hz.
-        delay_probability: Probability of an echo.
-        min_delay_ms: Shortest delay in milliseconds.
-        max_delay_ms: Longest delay in milliseconds.
-        delay_step_ms: Distance between the possible delays in milliseconds.
-        delay_volume: Factor of the echo.
-        pitch_shift_probability: Probability of a pitch shift.
-        min_cents: Lowest pitch shift in cents.
-        max_cents: Highest pitch shift in cents.
-        reverb_probability: Probability of a reverberation.
-        min_reverberance: Lowest reverberance in percent.
-        max_reverberance: Highest reverberance in percent.
-        min_damping: Lowest damping of high frequencies in percent.
-        max_damping: Highest damping of high frequencies in percent.
-        min_room_size: Smallest room scale in percent.
-        max_room_size: Largest room scale in percent.
-    """
-
-    polarity_probability: float = 0.8
-    noise_probability: float = 0.01
-    min_noise_ratio: float = 0.0001
-    max_noise_ratio: float = 0.01
-    gain_probability: float = 0.3
-    min_gain_db: float = -20.0
-    max_gain_db: float = -1.0
-    filter_probability: float = 0.8
-    min_high_pass: float = 200.0
-    max_high_pass: float = 1200.0
-    min_low_pass: float = 2200.0
-    max_low_pass: float = 4000.0
-    delay_probability: float = 0.3
-    min_delay_ms: float = 200.0
-    max_delay_ms: float = 450.0
-    delay_step_ms: float = 50.0
-    delay_volume: float = 0.5
-    pitch_shift_probability: float = 0.6
-    min_cents: float = -700.0
-    max_cents: float = 700.0
-    reverb_probability: float = 0.6
-    min_reverberance: float = 0.0
-    max_reverberance: float = 100.0
-    min_damping: float = 0.0
-    max_damping: float = 100.0
-    min_room_size: float = 0.0
-    max_room_size: float = 100.0
 
 
 @dataclasses.dataclass
@@ -167,7 +105,7 @@ def main(config):
     if initial_epoch:
         model = _load(output / "model.keras")
     else:
-        model = _build(config)
+        model = _build(config, load_info(data).sample_rate)
     write_config(output, config)
     trained = initial_epoch * streams.steps_per_epoch
     print(
@@ -341,7 +279,7 @@ def _clips(data, split, **options):
         raise UserError(f"{data}, {split}: {error}") from error
 
 
-def _build(config):
+def _build(config, sample_rate):
     import keras
 
     from keras_tune.augment import clmr_chain
@@ -352,7 +290,7 @@ def _build(config):
     overrides = {key: value for key, value in chosen.items() if value is not None}
     try:
         encoder = TUNe.from_preset(overrides.pop("preset"), **overrides)
-        chain = clmr_chain(seed=config.seed, **dataclasses.asdict(config.augment))
+        chain = clmr_chain(sample_rate, config.seed, **dataclasses.asdict(config.augment))
         model = ContrastiveModel(
             encoder,
             projection_dim=config.projection_dim,
