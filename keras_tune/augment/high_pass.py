@@ -1,12 +1,10 @@
 import keras
-from keras import ops
 
-from keras_tune.augment.filters import butterworth, check_cutoffs, impulse_length
-from keras_tune.augment.linear_augmentation import LinearAugmentation
+from keras_tune.augment.cutoff_filter import CutoffFilter
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class HighPass(LinearAugmentation):
+class HighPass(CutoffFilter):
     """Take away what lies below a cutoff frequency drawn for each waveform.
 
     The filter is a second-order Butterworth high-pass (12 dB an octave).
@@ -15,9 +13,7 @@ class HighPass(LinearAugmentation):
         sample_rate: Sample rate of the waveforms in Hz.
         min_cutoff: Lowest cutoff frequency in Hz. Default 200.
         max_cutoff: Highest cutoff frequency in Hz. Default 1200.
-        probability: Probability that an example is changed. Default 1.
-        seed: Integer seed of the draws.
-        **kwargs: Arguments of `keras.layers.Layer`.
+        **kwargs: `probability`, `seed` and the arguments of `keras.layers.Layer`.
 
     Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021),
     for the range; see `HighLowPass` for the kind of filter.
@@ -29,36 +25,7 @@ class HighPass(LinearAugmentation):
     ```
     """
 
-    def __init__(
-        self,
-        sample_rate,
-        min_cutoff=200.0,
-        max_cutoff=1200.0,
-        probability=1.0,
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(probability=probability, seed=seed, **kwargs)
-        check_cutoffs(min_cutoff, max_cutoff, sample_rate, ("min_cutoff", "max_cutoff"))
-        self.sample_rate = sample_rate
-        self.min_cutoff = min_cutoff
-        self.max_cutoff = max_cutoff
+    passes_high = True
 
-    def draw_parameters(self, batch, samples):
-        return {"cutoff": self.uniform((batch,), self.min_cutoff, self.max_cutoff)}
-
-    def tail(self, samples):
-        return min(samples, impulse_length(self.min_cutoff, self.sample_rate))
-
-    def response(self, parameters, grid):
-        cutoff = parameters["cutoff"]
-        high_pass = ops.full_like(cutoff, True, dtype="bool")
-        return butterworth(cutoff, high_pass, self.sample_rate, grid)
-
-    def get_config(self):
-        config = {
-            "sample_rate": self.sample_rate,
-            "min_cutoff": self.min_cutoff,
-            "max_cutoff": self.max_cutoff,
-        }
-        return {**super().get_config(), **config}
+    def __init__(self, sample_rate, min_cutoff=200.0, max_cutoff=1200.0, *args, **kwargs):
+        super().__init__(sample_rate, min_cutoff, max_cutoff, *args, **kwargs)
