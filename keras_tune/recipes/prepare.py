@@ -1,7 +1,8 @@
 """Prepare audio files as TFRecords for training.
 
-A csv file with a column of audio files, or a folder of them, becomes a folder of shards. A run that
-was interrupted goes on where it stopped when it is started again with the same options.
+A csv file with a column of audio files, a folder of them, or a known set as its archives unpack
+becomes a folder of shards. A run that was interrupted goes on where it stopped when it is started
+again with the same options.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ class Config:
     """Options of a preparation.
 
     Attributes:
-        dataset: What the source is: a csv file with a row a clip, or a folder of audio files.
+        dataset: What the source is: a csv file with a row a clip, a folder of audio files, or a
+            known set in the layout of its archives.
         source: The csv file or the folder.
         output: Folder to write the shards to.
         name: Name of the set. Defaults to the name of the output folder.
@@ -26,6 +28,8 @@ class Config:
         group_column: csv: column whose values (artists, say) stay within one split.
         label: folder: name of the label that sub-folders stand for. Defaults to label.
         fractions: Shares of train, valid and test where splits are drawn. Defaults to .8, .1, .1.
+        split: magnatagatune: clips to take: full, or clean for those with tags. Defaults to full.
+        subset: fma: small, medium or large. Defaults to small.
         encoding: How clips are stored: 16-bit samples, the same as FLAC, or the files' own bytes.
         sample_rate: Samples per second of the clips.
         min_seconds: Clips shorter than this are left out.
@@ -34,7 +38,16 @@ class Config:
         strict: Whether files that have to be left out are an error.
     """
 
-    dataset: Literal["csv", "folder"]
+    dataset: Literal[
+        "csv",
+        "folder",
+        "emomusic",
+        "fma",
+        "giantsteps_key",
+        "gtzan",
+        "magnatagatune",
+        "mcgill_billboard",
+    ]
     source: str
     output: str
     name: str | None = None
@@ -45,6 +58,8 @@ class Config:
     group_column: str | None = None
     label: str | None = None
     fractions: list[float] | None = None
+    split: Literal["full", "clean"] | None = None
+    subset: Literal["small", "medium", "large"] | None = None
     encoding: Literal["pcm16", "flac", "source"] = "pcm16"
     sample_rate: int = 22050
     # The encoders' usual window of 59,049 samples at 22,050 Hz.
@@ -62,6 +77,8 @@ ADAPTER_OPTIONS = (
     "group_column",
     "label",
     "fractions",
+    "split",
+    "subset",
 )
 
 
@@ -74,12 +91,13 @@ def main(config):
     Raises:
         UserError: If the source or an option is wrong, or with `strict` a file has to be left out.
     """
-    from keras_tune.data.datasets import manifest_for
+    from keras_tune.data.datasets import manifest_for, split_report
     from keras_tune.data.preparation import LeftOutError, prepare
 
     options = {name: getattr(config, name) for name in ADAPTER_OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
     manifest = manifest_for(config.dataset, config.source, **options)
+    print(split_report(manifest))
     try:
         info = prepare(
             manifest,
@@ -99,6 +117,9 @@ def main(config):
     size = sum(shard.bytes for shard in info.shards) / 1e6
     counts = ", ".join(f"{count} {split}" for split, count in info.counts.items())
     print(f"{config.output}: {counts} ({size:,.1f} MB in {len(info.shards)} shards)")
+    if info.failed:
+        prints = ", ".join(f"{name} {digits[:12]}" for name, digits in info.fingerprints.items())
+        print(f"fingerprints of what was written: {prints}")
 
 
 def print_left_out(failed):

@@ -1,7 +1,18 @@
 """Manifests: the clips of a set, one adapter a file.
 
 A manifest is a DataFrame with a row a clip and the columns `id`, `path`, `split` and one for each
-label. `keras_tune.data.prepare` turns it into shards.
+label. `keras_tune.data.prepare` turns it into shards. Some columns mean the same in all sets:
+
+- `start` and `duration` (seconds, always both): the clip is that part of its file.
+- `song`: clips with the same value are of one song, so that their predictions can be combined and
+  intervals resampled over songs. Without it, each clip is a song.
+- `artist`: what folds of a small set should keep together.
+
+Each adapter reads the layout in which a set's own archives unpack, offline, and says in its header
+whom to cite, the licence, where to get the set, the layout, and where the split is from. mirdata is
+not used for this: its indexes are not part of its package but fetched on first use, they expect the
+layout of mirdata's own downloads and hold no splits for these tasks, and of the sets here it has
+only three (GTZAN, the later Zenodo edition of GiantSteps key, and McGill Billboard).
 """
 
 import inspect
@@ -12,22 +23,43 @@ from keras_tune.errors import UserError
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"csv": ["csv_manifest"], "folder": ["folder_manifest"]},
+    submod_attrs={
+        "csv": ["csv_manifest"],
+        "emomusic": ["emomusic_manifest"],
+        "fma": ["fma_manifest"],
+        "folder": ["folder_manifest"],
+        "giantsteps_key": ["giantsteps_key_manifest"],
+        "gtzan": ["gtzan_manifest"],
+        "magnatagatune": ["magnatagatune_manifest"],
+        "mcgill_billboard": ["mcgill_billboard_manifest"],
+        "published": ["split_report"],
+    },
 )
 
-DATASETS = ("csv", "folder")
+DATASETS = (
+    "csv",
+    "folder",
+    "emomusic",
+    "fma",
+    "giantsteps_key",
+    "gtzan",
+    "magnatagatune",
+    "mcgill_billboard",
+)
 
 
 def manifest_for(dataset, source, **options):
     """Build the manifest of a set.
 
     Args:
-        dataset: Name of the adapter: "csv" or "folder".
+        dataset: Name of the adapter: "csv", "folder", "emomusic", "fma", "giantsteps_key", "gtzan",
+            "magnatagatune" or "mcgill_billboard".
         source: Where the set lies: the table, or the folder.
-        **options: What else the adapter takes, see `csv_manifest` and `folder_manifest`.
+        **options: What else the adapter takes, see `csv_manifest`, `folder_manifest` and so on.
 
     Returns:
-        DataFrame with the columns id, path, split and the labels.
+        DataFrame with the columns id, path, split and the labels. `split_report` tells how many
+        clips there are and should be.
 
     Raises:
         UserError: If there is no such adapter, it does not take an option, or the source is wrong.

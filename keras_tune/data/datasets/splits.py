@@ -1,5 +1,7 @@
 """Splits that follow from the clips' names alone, the same on every machine and every day."""
 
+import hashlib
+
 import numpy as np
 
 from keras_tune.data.shards import id_hash
@@ -76,6 +78,17 @@ def check_fractions(fractions):
             "Give three numbers that sum to 1."
         )
     return shares
+
+
+def sha1_modulo(text, modulus):
+    """Return the SHA-1 of a text, read as an integer, modulo a number."""
+    return int(hashlib.sha1(text.encode()).hexdigest(), 16) % modulus
+
+
+def plain_name(name):
+    """Return a name in lower case, with nothing but ASCII letters and single spaces."""
+    kept = (sign for sign in name.lower() if sign.isascii() and (sign.isalpha() or sign.isspace()))
+    return " ".join("".join(kept).split())
 
 
 def _held_out(count, fractions):

@@ -1,8 +1,12 @@
 """Reading the tables that come with sets, a `UserError` being what is wrong with them."""
 
+import contextlib
 import pathlib
 
 from keras_tune.errors import UserError
+
+# Options of pandas.read_csv: an id 007 stays one, and a genre called None is not a missing value.
+AS_TEXT = {"dtype": str, "keep_default_na": False, "na_values": [""]}
 
 
 def read_table(path, mend="It comes with the set: see the adapter's description."):
@@ -29,18 +33,28 @@ def read_table(path, mend="It comes with the set: see the adapter's description.
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file. {mend}")
-    try:
+    with reading(path):
         with open(path, encoding="utf-8-sig") as file:
             separator = "\t" if "\t" in file.readline() else ","
-        # As text: an id 007 stays one, and a genre called None is not a missing value.
-        return pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-        )
+        return pd.read_csv(path, sep=separator, encoding="utf-8-sig", **AS_TEXT)
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Turn what goes wrong with reading a table into a `UserError` that names it.
+
+    Args:
+        path: The table's file.
+
+    Example:
+
+    ```python
+    with reading("tracks.csv"):
+        table = pandas.read_csv("tracks.csv")
+    ```
+    """
+    try:
+        yield
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read as csv ({error}).") from error
 

@@ -1,0 +1,100 @@
+"""emomusic: 744 excerpts of 45 s with the arousal and valence that listeners perceive.
+
+Citation: M. Soleymani, M. N. Caro, E. M. Schmidt, C.-Y. Sha and Y.-H. Yang, "1000 songs for
+emotional analysis of music", ACM workshop on Crowdsourcing for Multimedia, 2013.
+
+Licence: for research (see the set's manual); the music is under the Creative Commons licences that
+its artists chose on the Free Music Archive.
+
+Where to get it: https://cvml.unige.ch/databases/emoMusic: `annotations.tar.gz` and
+`clips_45sec.tar.gz`.
+
+Layout expected:
+
+    SOURCE/songs_info.csv             song_id, Artist, Mediaeval 2013 set, ...   or in annotations/
+    SOURCE/static_annotations.csv     song_id, mean_arousal, mean_valence, ...   or in annotations/
+    SOURCE/clips_45seconds/SONG_ID.mp3
+
+Labels: the numbers `arousal` and `valence`, each the mean over the listeners on the original scale
+of 1 to 9 (a probe standardises them by the train songs' mean and deviation, as the papers do), and
+the category `artist`, for folds that keep an artist together. There is one clip a song.
+
+Split: 504 / 115 / 125 clips, as jukemir (Castellon et al., ISMIR 2021) made it. Test: the songs
+whose `Mediaeval 2013 set` is `evaluation`. Of the others, those are valid whose artist's SHA-1
+(of the lower-cased name, only ASCII letters and single spaces kept), modulo 10, is 8 or 9.
+"""
+
+import pathlib
+
+from keras_tune.data.datasets.layout import audio_path, locate
+from keras_tune.data.datasets.published import with_published_counts
+from keras_tune.data.datasets.splits import plain_name, sha1_modulo
+from keras_tune.data.datasets.tables import (
+    number_column,
+    read_table,
+    table_column,
+    unique_column,
+)
+from keras_tune.errors import UserError
+
+SONGS, ANNOTATIONS, CLIPS = "songs_info.csv", "static_annotations.csv", "clips_45seconds"
+MEND = "Give --source the folder in which EmoMusic's two archives are unpacked."
+
+
+def emomusic_manifest(source):
+    """List the clips of EmoMusic with their mean arousal and valence.
+
+    Args:
+        source: Folder in which `annotations.tar.gz` and `clips_45sec.tar.gz` are unpacked.
+
+    Returns:
+        DataFrame with the columns id, path, split, arousal, valence and artist.
+
+    Raises:
+        UserError: If a table or the folder of clips is missing, a table is damaged, or the two
+            tables do not list the same songs.
+
+    Example:
+
+    ```python
+    manifest = emomusic_manifest("emomusic")
+    ```
+    """
+    import pandas as pd
+
+    folder = locate(source, [".", "annotations"], [SONGS, ANNOTATIONS], MEND)
+    clips = locate(source, ["."], [CLIPS], MEND) / CLIPS
+    songs = _table(folder / SONGS)
+    means = _table(folder / ANNOTATIONS)
+    if set(songs.index) != set(means.index):
+        song = min(set(songs.index) ^ set(means.index), key=int)
+        raise UserError(f"{folder}: song {song} is not in both {SONGS} and {ANNOTATIONS}.")
+    arousal = number_column(means, "mean_arousal", folder / ANNOTATIONS)[songs.index]
+    valence = number_column(means, "mean_valence", folder / ANNOTATIONS)[songs.index]
+    artists = table_column(songs, "Artist", folder / SONGS, complete=True).str.strip()
+    sets = table_column(songs, "Mediaeval 2013 set", folder / SONGS, complete=True).str.strip()
+    manifest = pd.DataFrame(
+        {
+            "id": songs.index,
+            "path": [audio_path(clips, song, (".mp3", ".wav")) for song in songs.index],
+            "split": [_split(*row) for row in zip(sets, artists, strict=True)],
+            "arousal": arousal.to_numpy(),
+            "valence": valence.to_numpy(),
+            "artist": artists.to_numpy(),
+        }
+    )
+    return with_published_counts(manifest, train=504, valid=115, test=125)
+
+
+def _table(file):
+    """Read a table whose index is the song's number, as text without leading zeros."""
+    table = read_table(pathlib.Path(file), MEND)
+    numbers = number_column(table, "song_id", file)
+    table = table.assign(song_id=[str(int(number)) for number in numbers])
+    return table.set_index(unique_column(table, "song_id", file).to_numpy())
+
+
+def _split(part, artist):
+    if part == "evaluation":
+        return "test"
+    return "valid" if sha1_modulo(plain_name(artist), 10) >= 8 else "train"

@@ -1,0 +1,56 @@
+"""Finding a set's folders and files as its archives lay them out."""
+
+import pathlib
+
+from keras_tune.errors import UserError
+
+
+def locate(source, places, holds, mend):
+    """Return the first of some places that holds what is looked for.
+
+    Args:
+        source: The folder that was given.
+        places: Paths within it, "." being the folder itself.
+        holds: Names, any one of which marks the right place.
+        mend: What to do if there is none, for the error.
+
+    Returns:
+        `pathlib.Path` of a folder.
+
+    Raises:
+        UserError: If the folder is missing, or none of the places holds any of the names.
+
+    Example:
+
+    ```python
+    folder = locate("gtzan", [".", "genres"], ["blues"], "Unpack genres.tar.gz there.")
+    ```
+    """
+    source = pathlib.Path(source)
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder. {mend}")
+    for place in places:
+        if any((source / place / name).exists() for name in holds):
+            return source / place
+    raise UserError(f"{source}: holds no {' or '.join(holds)}. {mend}")
+
+
+def audio_path(folder, stem, suffixes):
+    """Return the path of an audio file, under the first suffix if it is there under none.
+
+    Args:
+        folder: The folder it lies in.
+        stem: Its name, without the suffix.
+        suffixes: The suffixes it may have, e.g. `(".wav", ".au")`.
+
+    Returns:
+        The path, a text.
+
+    Example:
+
+    ```python
+    audio_path("gtzan/genres/blues", "blues.00000", (".wav", ".au"))
+    ```
+    """
+    paths = [pathlib.Path(folder) / f"{stem}{suffix}" for suffix in suffixes]
+    return str(next((path for path in paths if path.is_file()), paths[0]))

@@ -1,0 +1,129 @@
+"""magnatagatune: 25,863 clips of 29 s, tagged by players of a game; the 50 most frequent tags.
+
+Citation: E. Law, K. West, M. Mandel, M. Bay and J. S. Downie, "Evaluation of algorithms using
+games: the case of music tagging", ISMIR 2009.
+
+Licence: CC BY-NC-SA 3.0 (music of the Magnatune label).
+
+Where to get it: https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset: `annotations_final.csv`
+and the three parts of `mp3.zip`, which `cat mp3.zip.* > mp3.zip` puts together.
+
+Layout expected:
+
+    SOURCE/annotations_final.csv          tab-separated: clip_id, one 0/1 column a tag, mp3_path
+    SOURCE/0/*.mp3 ... SOURCE/f/*.mp3     16 folders, or the same within SOURCE/mp3
+
+Labels: a number (0 or 1) for each of the 50 tags with the highest counts over the whole table, and
+the category `song`: the clips of one song share it, and lie in one folder.
+
+Splits, both by folder (0-9, a, b train; c valid; d, e, f test):
+
+- `full`: every clip whose file is not empty, 18,706 / 1,825 / 5,329. Used by CLMR (Spijkervet &
+  Burgoyne 2021), TUNe (2022) and jukemir (Castellon et al. 2021). The files of the clips 35644,
+  55753 and 57881 are empty in the archive.
+- `clean`: of these, the clips with at least one of the 50 tags, 15,247 / 1,529 / 4,332. Used by Lee
+  et al. ("Sample-level deep convolutional neural networks", SMC 2017, the `MTAT_split` of
+  https://github.com/jongpillee/music_dataset_split) and by Won et al. (2020). Their lists need not
+  be supplied: the rule follows from the table. Their second condition, more than 29.1 s of audio,
+  holds for all clips but the empty ones. Where a publication counts these, its number for train is
+  higher by up to three.
+
+The two have different test sets, so that their scores cannot be compared.
+"""
+
+import pathlib
+
+from keras_tune.data.datasets.layout import locate
+from keras_tune.data.datasets.published import with_published_counts
+from keras_tune.data.datasets.tables import line_of, read_table, table_column, unique_column
+from keras_tune.errors import UserError
+
+TAGS = 50
+TABLE = "annotations_final.csv"
+FOLDERS = "0123456789abcdef"
+EMPTY_FILES = (
+    "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
+    "8/jacob_heringman-josquin_des_prez_lute_settings-19-gintzler__pater_noster-204-233.mp3",
+    "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-"
+    "le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
+)
+PUBLISHED = {
+    "full": {"train": 18706, "valid": 1825, "test": 5329},
+    "clean": {"train": 15247, "valid": 1529, "test": 4332},
+}
+
+
+def magnatagatune_manifest(source, split="full"):
+    """List the clips of MagnaTagATune with the 50 most frequent tags.
+
+    Args:
+        source: Folder with `annotations_final.csv` and the folders of clips.
+        split: "full" for all clips, "clean" for those with at least one of the 50 tags. Defaults
+            to "full".
+
+    Returns:
+        DataFrame with the columns id, path, split, song and one for each tag, the most frequent
+        first.
+
+    Raises:
+        UserError: If the table or the folders of clips are missing, or the table is damaged.
+
+    Example:
+
+    ```python
+    manifest = magnatagatune_manifest("magnatagatune", split="clean")
+    ```
+    """
+    import pandas as pd
+
+    if split not in PUBLISHED:
+        raise UserError(f"split {split!r} of magnatagatune is unknown. Give full or clean.")
+    source = pathlib.Path(source)
+    file = source / TABLE
+    table = read_table(file, f"Give --source the folder that holds {TABLE} of MagnaTagATune.")
+    ids = unique_column(table, "clip_id", file)
+    paths = table_column(table, "mp3_path", file, complete=True)
+    strange = ~paths.str.match(r"[0-9a-f]/.+\.mp3$")
+    if strange.any():
+        raise UserError(
+            f"{file}: {paths[strange].iloc[0]!r} in the column 'mp3_path' on line "
+            f"{line_of(strange)} is not like '0/name.mp3'. Get the table anew."
+        )
+    audio = locate(source, [".", "mp3"], list(FOLDERS), "Unpack mp3.zip there.")
+    tags = _top_tags(table, file)
+    manifest = pd.DataFrame(
+        {
+            "id": ids,
+            "path": [str(audio / path) for path in paths],
+            "split": [_split(path) for path in paths],
+            "song": paths.str.replace(r"-\d+-\d+\.mp3$", "", regex=True),
+        }
+    )
+    manifest = pd.concat([manifest, tags], axis=1)
+    kept = ~paths.isin(EMPTY_FILES)
+    if split == "clean":
+        kept &= tags.any(axis=1)
+    return with_published_counts(manifest[kept].reset_index(drop=True), **PUBLISHED[split])
+
+
+def _top_tags(table, file):
+    import pandas as pd
+
+    texts = table.drop(columns=["clip_id", "mp3_path"])
+    if texts.shape[1] < TAGS:
+        raise UserError(
+            f"{file}: has {texts.shape[1]} columns of tags, fewer than {TAGS}. Get the table anew."
+        )
+    wrong = ~texts.isin(["0", "1"])
+    if wrong.to_numpy().any():
+        name = wrong.columns[wrong.any()][0]
+        raise UserError(
+            f"{file}: the tag {name!r} on line {line_of(wrong[name])} is neither 0 nor 1. "
+            "Get the table anew."
+        )
+    tags = pd.DataFrame(texts.to_numpy() == "1", columns=texts.columns).astype(float)
+    return tags[tags.sum().sort_values(ascending=False, kind="stable").index[:TAGS]]
+
+
+def _split(path):
+    return "train" if path[0] <= "b" else "valid" if path[0] == "c" else "test"

@@ -1,0 +1,109 @@
+"""mcgill_billboard: songs of the Billboard Hot 100, 1958 to 1991, where the user has the audio.
+
+Citation: J. A. Burgoyne, J. Wild and I. Fujinaga, "An expert ground truth set for audio chord
+recognition and music analysis", ISMIR 2011.
+
+Licence: CC0 (index and annotations). The audio is commercial music and is not distributed.
+
+Where to get it: the index `billboard-2.0-index.csv` from
+https://ddmal.music.mcgill.ca/research/The_McGill_Billboard_Project_(Chord_Analysis_Dataset); the
+songs from your own collection.
+
+Layout expected: audio files that are named for a slot of the chart, as the annotations are, in
+SOURCE/audio or any folder below it:
+
+    SOURCE/billboard-2.0-index.csv     id, chart_date, target_rank, ..., title, artist, ...
+    SOURCE/audio/0003.mp3              slot 3; any format, with or without leading zeros
+
+What is possible: pretraining on whole songs, as TUNe's authors did, and probing the labels that the
+index holds. The chords are not used here. The index has 1,300 slots, of which 890 have a title and
+annotations; they are 740 distinct songs, since a song may be drawn for several slots. Each song is
+listed once, and its file may bear the number of any of its slots.
+
+Labels: the category `artist` and the number `year` of the chart.
+
+Split: none is published for this use. A hash of the artist draws 80, 10 and 10 %, so that no artist
+is in two splits ("Rolling Stones" and "The Rolling Stones" count as one).
+"""
+
+import pathlib
+
+from keras_tune.data.datasets.folder import SUFFIXES
+from keras_tune.data.datasets.published import with_published_counts
+from keras_tune.data.datasets.splits import hash_split, plain_name
+from keras_tune.data.datasets.tables import line_of, read_table, table_column, unique_column
+from keras_tune.errors import UserError
+
+INDEX = "billboard-2.0-index.csv"
+
+
+def mcgill_billboard_manifest(source, fractions=(0.8, 0.1, 0.1)):
+    """List the songs of the McGill Billboard index, each once.
+
+    Args:
+        source: Folder with `billboard-2.0-index.csv` and the folder `audio`.
+        fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
+
+    Returns:
+        DataFrame with the columns id (four digits: the song's first slot), path, split, artist and
+        year. The path of a song without a file is that of its first slot with the suffix `.*`.
+
+    Raises:
+        UserError: If the index is missing or damaged, or no audio file bears a slot's number.
+
+    Example:
+
+    ```python
+    manifest = mcgill_billboard_manifest("billboard")
+    ```
+    """
+    import pandas as pd
+
+    source = pathlib.Path(source)
+    file = source / INDEX
+    table = read_table(file, f"Give --source the folder that holds {INDEX}.")
+    slots = unique_column(table, "id", file)
+    dates = table_column(table, "chart_date", file, complete=True)
+    strange = ~(slots.str.fullmatch(r"\d{1,4}") & dates.str.fullmatch(r"\d{4}-\d\d-\d\d"))
+    if strange.any():
+        raise UserError(
+            f"{file}: line {line_of(strange)} does not begin with a slot's number and a date like "
+            "1987-11-25. Get the index anew."
+        )
+    table = table.assign(slot=slots.astype(int), year=dates.str[:4].astype(float))
+    table = table[table_column(table, "title", file).notna()]
+    artists = table_column(table, "artist", file).fillna("").str.strip()
+    groups = pd.Series([_group(artist) for artist in artists], table.index)
+    titles = table["title"].str.strip().str.casefold()
+    files = _numbered_files(source / "audio")
+    rows = []
+    for _, song in table.groupby([groups, titles], sort=False):
+        slot = song["slot"].iloc[0]
+        found = [files[number] for number in song["slot"] if number in files]
+        path = found[0] if found else str(source / "audio" / f"{slot:04d}.*")
+        rows.append((f"{slot:04d}", path, artists[song.index[0]], song["year"].iloc[0]))
+    manifest = pd.DataFrame(rows, columns=["id", "path", "artist", "year"])
+    splits = hash_split([_group(artist) for artist in manifest["artist"]], fractions)
+    manifest.insert(2, "split", splits)
+    return with_published_counts(manifest, total=740)
+
+
+def _group(artist):
+    """Return what the spellings of an artist's name have in common."""
+    return plain_name(artist).removeprefix("the ") or artist.casefold()
+
+
+def _numbered_files(folder):
+    """Return the path of each audio file whose name is a number, by this number."""
+    paths = sorted(folder.rglob("*"), reverse=True)
+    files = {
+        int(path.stem): str(path)
+        for path in paths
+        if path.stem.isdecimal() and path.suffix.lower() in SUFFIXES
+    }
+    if not files:
+        raise UserError(
+            f"{folder}: holds no audio file that is named for a slot of the index, like 0003.mp3. "
+            "The set comes without audio: put your own there."
+        )
+    return files

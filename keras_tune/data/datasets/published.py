@@ -1,0 +1,70 @@
+"""What a manifest holds, beside what is published about the set."""
+
+from keras_tune.data.datasets.splits import SPLITS
+from keras_tune.data.schema import fingerprint
+
+# The first digits of a fingerprint tell splits apart; all of them are in `dataset.json`.
+DIGITS = 12
+
+
+def with_published_counts(manifest, **counts):
+    """Note the published number of clips in each split on a manifest, and return it.
+
+    Args:
+        manifest: DataFrame with the column split.
+        **counts: Clips in `train`, `valid` and `test`, or in `total` where no split is published.
+
+    Returns:
+        The manifest, the counts being in its `attrs`.
+
+    Example:
+
+    ```python
+    manifest = with_published_counts(manifest, train=443, valid=197, test=290)
+    ```
+    """
+    manifest.attrs["published_counts"] = counts
+    return manifest
+
+
+def split_report(manifest):
+    """Describe the splits of a manifest: clips, published clips, fingerprint.
+
+    The fingerprint is a hash over the sorted ids. A line of warning follows for each count that is
+    not the published one.
+
+    Args:
+        manifest: DataFrame as `manifest_for` returns it.
+
+    Returns:
+        Text of a few lines.
+
+    Example:
+
+    ```python
+    print(split_report(manifest_for("gtzan", "genres")))
+    ```
+    """
+    published = manifest.attrs.get("published_counts", {})
+    ids = {split: list(rows["id"].astype(str)) for split, rows in manifest.groupby("split")}
+    names = [split for split in SPLITS if split in ids or split in published]
+    names += sorted(set(ids) - set(names))
+    counts = {split: len(ids.get(split, ())) for split in names}
+    rows = [("split", "clips", "published", "fingerprint")]
+    rows += [
+        (
+            split,
+            f"{counts[split]:,}",
+            f"{published[split]:,}" if split in published else "-",
+            fingerprint(ids.get(split, ()))[:DIGITS],
+        )
+        for split in names
+    ]
+    counts["total"] = len(manifest)
+    lines = [f"{name:<8}{count:>9}{of:>11}  {digits}" for name, count, of, digits in rows]
+    lines += [
+        f"warning: {counts[name]:,} clips in {name} instead of the {count:,} published"
+        for name, count in published.items()
+        if counts[name] != count
+    ]
+    return "\n".join(lines)
