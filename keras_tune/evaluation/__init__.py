@@ -6,8 +6,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bootstrap": ["bootstrap_interval"],
-        "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips"],
-        "logistic_probe": ["ProbeResult", "logistic_probe"],
+        "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "tap_stages"],
+        "folds": ["group_folds"],
+        "judge": ["Fold", "Outcome", "judge"],
+        "mel_statistics": ["MelStatistics"],
+        "probe_stack": ["ProbeConfiguration", "ProbeStack"],
+        "protocols": ["FittedProbe", "fit_probe"],
+        "tasks": ["make_task"],
+        "train_probes": ["Schedule", "train_probes"],
         "untrained": ["untrained_copy"],
     },
 )

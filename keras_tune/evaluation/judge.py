@@ -1,0 +1,188 @@
+"""From representations to a score with an interval: fit, predict, score, resample."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_tune.errors import UserError
+from keras_tune.evaluation.bootstrap import draw_groups, percentiles
+from keras_tune.evaluation.protocols import (
+    DETERMINISTIC,
+    combine_songs,
+    fit_probe,
+    groups_of,
+    songs_of,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One division of clips, and the seed of the probe that is trained on it.
+
+    Args:
+        train: Rows of the clips to train on.
+        valid: Rows of the clips to choose on.
+        test: Rows of the clips that are scored once.
+        seed: Integer.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What came of one fold.
+
+    Args:
+        probe: `FittedProbe`.
+        targets: Targets of the test clips (or songs) with labels.
+        predictions: Array (test clips, outputs).
+        groups: Array (test clips,), what the bootstrap draws as a whole.
+        seed: Integer.
+    """
+
+    probe: object
+    targets: np.ndarray
+    predictions: np.ndarray
+    groups: np.ndarray
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The judgement of one representation by one protocol.
+
+    Args:
+        task: `Task`.
+        runs: List of `Run`.
+    """
+
+    task: object
+    runs: list
+
+    def scores(self):
+        """Every metric, averaged over the runs: a dict of floats, the primary one first."""
+        found = [self.task.scores(run.targets, run.predictions) for run in self.runs]
+        return {metric: float(np.nanmean([run[metric] for run in found])) for metric in found[0]}
+
+    def samples(self, resamples=1000, seed=0):
+        """The metrics over resampled test clips: a dict from metric to an array (resamples,).
+
+        Groups are drawn with replacement, the same ones for all runs, and the mean over the runs is
+        scored anew. Two outcomes on the same clips are resampled alike, so that their samples can
+        be compared one by one.
+        """
+        names = np.unique(np.concatenate([run.groups for run in self.runs]))
+        places = [np.searchsorted(names, run.groups) for run in self.runs]
+        samples = {metric: [] for metric in self.task.metrics}
+        for draws in draw_groups(len(names), resamples, seed):
+            found = []
+            for run, place in zip(self.runs, places, strict=True):
+                rows = np.repeat(np.arange(len(place)), draws[place])
+                if len(rows):
+                    found.append(self.task.quick_scores(run.targets[rows], run.predictions[rows]))
+            for metric, values in samples.items():
+                values.append(np.nanmean([scores[metric] for scores in found]))
+        return {metric: np.array(values) for metric, values in samples.items()}
+
+    def report(self, samples):
+        """A dict for the report: scores, intervals, seeds, and what was chosen on valid.
+
+        Args:
+            samples: What `samples` gave.
+        """
+        scores = self.scores()
+        intervals = {metric: list(percentiles(values)) for metric, values in samples.items()}
+        runs = [self.task.scores(run.targets, run.predictions) for run in self.runs]
+        return {
+            "metric": self.task.primary,
+            "score": scores[self.task.primary],
+            "interval_95": intervals[self.task.primary],
+            **scores,
+            "intervals_95": intervals,
+            "scores_of_runs": [run[self.task.primary] for run in runs],
+            "seeds": sorted({run.seed for run in self.runs}),
+            "valid_score": float(np.mean([run.probe.valid_score for run in self.runs])),
+            "chosen_on_valid": [
+                {**run.probe.configuration, "valid_score": run.probe.valid_score}
+                for run in self.runs
+            ],
+        }
+
+
+def judge(protocol, clips, folds, task, group=None, progress=None):
+    """Train, choose and score once, for each fold.
+
+    Args:
+        protocol: One of `keras_tune.evaluation.PROTOCOLS`.
+        clips: `ClipEmbeddings` of all splits.
+        folds: List of `Fold`, rows of `clips`. Of a protocol without randomness, folds that differ
+            in nothing but the seed count once.
+        task: `Task`.
+        group: Column whose values the bootstrap draws as a whole. Defaults to `song` where the set
+            has it, else to single clips.
+        progress: Function of the number of folds just finished, for a progress bar. Defaults to
+            None.
+
+    Returns:
+        `Outcome`.
+
+    Raises:
+        UserError: A split lacks labels.
+
+    Example:
+
+    ```python
+    outcome = judge("linear", clips, [Fold(train, valid, test)], task)
+    outcome.scores()["accuracy"]
+    ```
+    """
+    runs, seen = [], set()
+    for fold in folds:
+        if protocol in DETERMINISTIC:
+            key = (fold.train.tobytes(), fold.valid.tobytes(), fold.test.tobytes())
+            if key in seen:
+                continue
+            seen.add(key)
+        probe = fit_probe(protocol, clips.take(fold.train), clips.take(fold.valid), task, fold.seed)
+        runs.append(predict_test(probe, clips.take(fold.test), task, group, fold.seed))
+        if progress is not None:
+            progress(1)
+    return Outcome(task, runs)
+
+
+def predict_test(probe, test, task, group=None, seed=0):
+    """Predict the test clips that have labels.
+
+    Args:
+        probe: `FittedProbe`.
+        test: `ClipEmbeddings`.
+        task: `Task`.
+        group: As in `judge`.
+        seed: Integer, the probe's. Defaults to 0.
+
+    Returns:
+        `Run`.
+
+    Raises:
+        UserError: No clip has labels.
+    """
+    rows, targets = task.encode(test.labels)
+    if not len(rows):
+        columns = ", ".join(column.name for column in task.columns)
+        raise UserError(f"--target {columns}: no clip of the test split has this label")
+    test = test.take(rows)
+    songs = songs_of(test.labels)
+    predictions = probe.predict(test)
+    if group:
+        groups = groups_of(test.labels, group)
+    else:
+        groups = np.array(test.ids) if songs is None else songs
+    if songs is not None:
+        _, first = np.unique(songs, return_index=True)
+        groups = groups[first]
+    targets, predictions = combine_songs(test.labels, targets, predictions)
+    return Run(probe, targets, predictions, groups, seed)

@@ -1,0 +1,214 @@
+"""Pictures for a report, drawn by matplotlib without a display."""
+
+import pathlib
+
+import numpy as np
+
+from keras_tune.files import atomic_path
+
+COLOURS = ("tab:blue", "tab:gray", "tab:orange", "tab:green", "tab:red", "tab:purple")
+
+
+def draw_layers(path, curves, metric):
+    """Draw the score of each stage, with intervals.
+
+    Args:
+        path: The `.png` to write.
+        curves: Dict from the name of an encoder to a dict from stage to a dict with `score` and
+            `interval_95`.
+        metric: Name of the metric.
+
+    Example:
+
+    ```python
+    draw_layers("layers.png", {"pretrained": {"tail_9": report}}, "accuracy")
+    ```
+    """
+    figure, axes = _figure(9, 4.5)
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        scores = [entry["score"] for entry in curve.values()]
+        low, high = np.transpose([entry["interval_95"] for entry in curve.values()])
+        axes.plot(list(curve), scores, "o-", color=colour, label=name)
+        axes.fill_between(np.arange(len(scores)), low, high, color=colour, alpha=0.12)
+    axes.set_ylabel(metric)
+    axes.tick_params(axis="x", rotation=60)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def draw_scores(path, results, metric):
+    """Draw the scores of all protocols and representations side by side, with intervals.
+
+    Args:
+        path: The `.png` to write.
+        results: Dict from protocol to a dict from representation to a dict with `score` and
+            `interval_95`.
+        metric: Name of the metric.
+    """
+    names = list(dict.fromkeys(name for entries in results.values() for name in entries))
+    figure, axes = _figure(1.5 + 1.6 * len(results), 4)
+    for place, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
+        entries = [entries[name] for entries in results.values()]
+        scores = np.array([entry["score"] for entry in entries])
+        limits = np.transpose([entry["interval_95"] for entry in entries])
+        spread = np.maximum(np.abs(limits - scores), 0)
+        at = np.arange(len(entries)) + (place - (len(names) - 1) / 2) * 0.2
+        axes.errorbar(at, scores, spread, fmt="o", color=colour, capsize=3, label=name)
+    axes.set_xticks(np.arange(len(results)), list(results))
+    axes.set_ylabel(metric)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def draw_history(path, history):
+    """Draw the columns of a training's history over its epochs.
+
+    Args:
+        path: The `.png` to write.
+        history: DataFrame as `history.csv` holds it; `x` and `val_x` share a panel.
+    """
+    columns = [name for name in history.columns if name != "epoch"]
+    panels = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
+    wide = min(3, len(panels))
+    figure, all_axes = _figure(
+        4 * wide, 3 * -(-len(panels) // wide), (-(-len(panels) // wide), wide)
+    )
+    for axes, name in zip(np.ravel(all_axes), panels, strict=False):
+        for column, colour in ((name, "tab:blue"), (f"val_{name}", "tab:orange")):
+            if column in columns:
+                axes.plot(history["epoch"] + 1, history[column], color=colour, label=column)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    for axes in np.ravel(all_axes)[len(panels) :]:
+        axes.set_visible(False)
+    _save(figure, path)
+
+
+def draw_map(path, vectors, labels, title=""):
+    """Draw embeddings in two dimensions (t-SNE of standardized features), coloured by label.
+
+    Args:
+        path: The `.png` to write.
+        vectors: Array (clips, d), at least 5 clips.
+        labels: List of the clips' labels: names or numbers.
+        title: String. Defaults to none.
+
+    Source: van der Maaten & Hinton, "Visualizing data using t-SNE" (JMLR 2008).
+    """
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import StandardScaler
+
+    perplexity = min(30, (len(vectors) - 1) / 4)
+    features = StandardScaler().fit_transform(vectors)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
+    figure, axes = _figure(6.5, 5.5)
+    if any(isinstance(label, float) for label in labels):
+        dots = axes.scatter(*places.T, c=np.array(labels, float), s=16, cmap="viridis")
+        figure.colorbar(dots)
+    else:
+        names = np.array([str(label) for label in labels])
+        for name in sorted(set(names)):
+            axes.scatter(*places[names == name].T, s=16, label=name)
+        axes.legend(fontsize="small")
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    _save(figure, path)
+
+
+def draw_confusion(path, truth, predicted, classes, title=""):
+    """Draw a confusion matrix, each row's counts with the row's shares as colours.
+
+    Args:
+        path: The `.png` to write.
+        truth: Integer array (clips,).
+        predicted: Integer array (clips,).
+        classes: List of class names.
+        title: String. Defaults to none.
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+
+    counts = confusion_matrix(truth, predicted, labels=range(len(classes)))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = 3 + 0.45 * len(classes)
+    figure, axes = _figure(size + 1, size)
+    display = ConfusionMatrixDisplay(shares, display_labels=classes)
+    display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=False)
+    display.im_.set_clim(0, 1)
+    for row in range(len(classes)):
+        for column in range(len(classes)):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
+    axes.tick_params(axis="x", rotation=60)
+    axes.set_title(title)
+    _save(figure, path)
+
+
+def draw_tags(path, tags, title=""):
+    """Draw ROC-AUC and average precision of each tag as bars.
+
+    Args:
+        path: The `.png` to write.
+        tags: Dict from the name of a representation to a dict from tag to a dict with `roc_auc` and
+            `average_precision`.
+        title: String. Defaults to none.
+    """
+    names = list(next(iter(tags.values())))
+    figure, both = _figure(9, 1.5 + 0.3 * len(names), (1, 2), sharey=True)
+    height = 0.8 / len(tags)
+    for axes, metric in zip(both, ("roc_auc", "average_precision"), strict=True):
+        for place, (colour, (name, scores)) in enumerate(zip(COLOURS, tags.items(), strict=False)):
+            at = np.arange(len(names)) + (place - (len(tags) - 1) / 2) * height
+            values = [scores[tag][metric] for tag in names]
+            axes.barh(at, values, height, color=colour, label=name)
+        axes.set_xlabel(metric)
+        axes.set_xlim(0, 1)
+        axes.set_yticks(np.arange(len(names)), names)
+        axes.grid(axis="x", alpha=0.3)
+    both[0].invert_yaxis()
+    both[0].set_title(title)
+    both[1].legend(fontsize="small")
+    _save(figure, path)
+
+
+def draw_curve(path, curves, metric, xlabel, log=False):
+    """Draw scores over a number: the share of labels, or the strength of a deformation.
+
+    Args:
+        path: The `.png` to write.
+        curves: Dict from a name to a dict from number to a list of scores, one a seed.
+        metric: Name of the metric.
+        xlabel: Name of the number.
+        log: Whether the number's axis is logarithmic. Defaults to False.
+    """
+    figure, axes = _figure(6, 4)
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        scores = [np.asarray(values) for values in curve.values()]
+        means = np.array([values.mean() for values in scores])
+        spread = np.array([values.std() for values in scores])
+        axes.errorbar(list(curve), means, spread, fmt="o-", color=colour, capsize=3, label=name)
+    if log:
+        axes.set_xscale("log")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _figure(width, height, panels=(1, 1), **options):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A figure of its own, not pyplot's: nothing of the caller's matplotlib is changed.
+    figure = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(*panels, **options)
+
+
+def _save(figure, path):
+    with atomic_path(pathlib.Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -1,0 +1,315 @@
+"""The protocols by which a frozen representation is judged.
+
+Each takes the clips of train and of valid and gives a probe that predicts. None of them is handed
+the clips of test: what is chosen is chosen on valid.
+
+| protocol | probe | chosen on valid |
+|---|---|---|
+| `linear` | CLMR's linear evaluation: trained on one random crop a clip, averaged over the windows of a clip on test | linear or one hidden layer |
+| `grid` | jukemir's probes on the mean over windows | one of 216 configurations |
+| `logistic` | logistic regression on standardized features (ridge regression for values) | its regularization |
+| `knn` | the mean of the targets of the nearest clips, by cosine | their number, standardization |
+"""  # noqa: E501
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from keras_tune.errors import UserError
+
+# Inverse regularization strengths to choose from.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+NEIGHBOURS = (1, 3, 5, 10, 20, 40)
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedProbe:
+    """A probe that was trained on train and chosen on valid.
+
+    Args:
+        predict: Function of `ClipEmbeddings` that gives predictions (clips, outputs).
+        configuration: Dict, what was chosen.
+        valid_score: Float, its primary metric on valid.
+        alternatives: List of dicts with the configuration and the valid score of each candidate.
+    """
+
+    predict: object
+    configuration: dict
+    valid_score: float
+    alternatives: list
+
+
+def fit_probe(protocol, train, valid, task, seed=0):
+    """Train what the protocol asks for on train and choose on valid.
+
+    Args:
+        protocol: One of `PROTOCOLS`.
+        train: `ClipEmbeddings`.
+        valid: `ClipEmbeddings`.
+        task: `Task`.
+        seed: Integer, for what is random in the training. Defaults to 0.
+
+    Returns:
+        `FittedProbe`.
+
+    Raises:
+        UserError: Train or valid lack labels.
+
+    Example:
+
+    ```python
+    probe = fit_probe("grid", train, valid, task)
+    predictions = probe.predict(test)  # (clips, classes)
+    ```
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(PROTOCOLS)}")
+    sides = []
+    for name, clips in (("train", train), ("valid", valid)):
+        rows, targets = task.encode(clips.labels)
+        if not len(rows):
+            columns = ", ".join(column.name for column in task.columns)
+            raise UserError(f"--target {columns}: no clip of the {name} split has this label")
+        sides.append(_Side(clips.take(rows), targets))
+    if task.loss == "softmax" and len(set(sides[0].targets)) < 2:
+        raise UserError(
+            f"--target {task.columns[0].name}: the train split holds fewer than two classes of it"
+        )
+    if task.loss != "squares":
+        return PROTOCOLS[protocol](*sides, task, seed)
+    # Probes learn values of mean 0 and deviation 1, whatever the unit of the labels.
+    mean, deviation = sides[0].targets.mean(axis=0), sides[0].targets.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1)
+    scaled = [_Side(side.clips, (side.targets - mean) / deviation) for side in sides]
+    probe = PROTOCOLS[protocol](*scaled, task, seed)
+    return dataclasses.replace(probe, predict=lambda clips: probe.predict(clips) * deviation + mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Side:
+    """The clips of train or valid whose labels are known, and their targets."""
+
+    clips: object
+    targets: np.ndarray
+
+    def score(self, task, predictions):
+        """The primary metric of predictions (..., clips, outputs), clips of a song combined."""
+        targets, predictions = combine_songs(self.clips.labels, self.targets, predictions)
+        scores = task.quick_scores(targets, predictions)[task.primary]
+        # On a valid split without both kinds of clips no probe is better than another.
+        return np.nan_to_num(scores, nan=-1e9)
+
+
+def combine_songs(labels, targets, predictions):
+    """Average the predictions of the clips of one song, where the set has a label `song`.
+
+    Args:
+        labels: List of dicts from label name to value.
+        targets: Array (clips, ...).
+        predictions: Array (..., clips, outputs).
+
+    Returns:
+        Targets (songs, ...) and predictions (..., songs, outputs); unchanged where there are no
+        songs. A clip without a song is one of its own.
+
+    Source: Castellon et al., jukemir (ISMIR 2021), for key.
+    """
+    songs = songs_of(labels)
+    if songs is None:
+        return targets, predictions
+    _, first, song = np.unique(songs, return_index=True, return_inverse=True)
+    mixing = np.zeros((len(first), len(songs)))
+    mixing[song, np.arange(len(songs))] = 1 / np.bincount(song)[song]
+    return targets[first], mixing @ predictions
+
+
+def songs_of(labels):
+    """The song of each clip as an array of strings, or None where the set does not tell."""
+    return groups_of(labels, "song") if any("song" in row for row in labels) else None
+
+
+def groups_of(labels, column):
+    """The value of a column for each clip; a clip that lacks it is a group of its own."""
+    return np.array(
+        [
+            f"clip {place}" if row.get(column) is None else f"{column} {row[column]}"
+            for place, row in enumerate(labels)
+        ]
+    )
+
+
+def linear(train, valid, task, seed):
+    """CLMR's and TUNe's linear evaluation, without and with a hidden layer.
+
+    Source: Spijkervet & Burgoyne, CLMR (ISMIR 2021), section 4; Vélez Vásquez & Burgoyne (ISMIR
+    2022), section 4.
+    """
+    from keras_tune.evaluation.probe_stack import ProbeConfiguration
+    from keras_tune.evaluation.train_probes import Schedule, train_probes
+
+    width = train.clips.crops.shape[1]
+    configurations = [ProbeConfiguration(hidden_units=units, l2=1e-6) for units in (None, width)]
+    probes = train_probes(
+        (train.clips.crops, train.targets),
+        (valid.clips.crops, valid.targets),
+        configurations,
+        task.loss,
+        len(task.outputs),
+        "loss",
+        Schedule(patience=10, max_looks=200, plateau_patience=5),
+        seed,
+    )
+    scores = [valid.score(task, probe.predict(valid.clips.crops)) for probe in probes]
+    best = int(np.argmax(scores))
+    chosen = probes[best]
+
+    def predict(clips):
+        sums = np.zeros((len(clips.ids), len(task.outputs)))
+        np.add.at(sums, clips.owners, chosen.predict(clips.windows))
+        return sums / np.bincount(clips.owners)[:, None]
+
+    return _fitted(predict, configurations, scores, best)
+
+
+def grid(train, valid, task, seed):
+    """Jukemir's grid of 216 probes, chosen by the primary metric on valid.
+
+    Source: Castellon et al., "Codified audio language modeling learns useful representations for
+    music information retrieval" (ISMIR 2021), section 4.3.
+    """
+    from keras_tune.evaluation.train_probes import Schedule, activate, train_probes
+
+    configurations = grid_configurations()
+
+    def valid_score(outputs):
+        return valid.score(task, activate(outputs, task.loss))
+
+    probes = train_probes(
+        (train.clips.vectors, train.targets),
+        (valid.clips.vectors, valid.targets),
+        configurations,
+        task.loss,
+        len(task.outputs),
+        valid_score,
+        Schedule(min_steps=8, patience=10, max_looks=200),
+        seed,
+    )
+    scores = [probe.valid_score for probe in probes]
+    best = int(np.argmax(scores))
+    return _fitted(lambda clips: probes[best].predict(clips.vectors), configurations, scores, best)
+
+
+def grid_configurations():
+    """The 216 configurations of the grid."""
+    from keras_tune.evaluation.probe_stack import ProbeConfiguration
+
+    axes = {
+        "standardize": (False, True),
+        "hidden_units": (None, 512),
+        "batch_size": (64, 256),
+        "learning_rate": (1e-5, 1e-4, 1e-3),
+        "dropout": (0.25, 0.5, 0.75),
+        "l2": (0.0, 1e-4, 1e-3),
+    }
+    return [
+        ProbeConfiguration(**dict(zip(axes, values, strict=True)))
+        for values in itertools.product(*axes.values())
+    ]
+
+
+def logistic(train, valid, task, seed):
+    """Logistic regression for classes and tags, ridge regression for values."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train.clips.vectors)
+    features = scaler.transform(train.clips.vectors)
+    held_out = scaler.transform(valid.clips.vectors)
+    fits, scores = [], []
+    for strength in STRENGTHS:
+        fits.append(_regress(features, train.targets, task, strength))
+        scores.append(float(valid.score(task, fits[-1](held_out))))
+    best = int(np.argmax(scores))
+    return FittedProbe(
+        lambda clips: fits[best](scaler.transform(clips.vectors)),
+        {"C": STRENGTHS[best]},
+        scores[best],
+        [{"C": c, "valid_score": s} for c, s in zip(STRENGTHS, scores, strict=True)],
+    )
+
+
+def _regress(features, targets, task, strength):
+    """Fit one regression; returns a function from features to predictions."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if task.loss == "squares":
+        ridge = Ridge(alpha=1 / strength).fit(features, targets)
+        return lambda x: ridge.predict(x).reshape(len(x), -1)
+    if task.loss == "softmax":
+        model = LogisticRegression(C=strength, max_iter=2000).fit(features, targets)
+        return lambda x: _spread(model.predict_proba(x), model.classes_, len(task.outputs))
+    models = []
+    for tag in range(targets.shape[1]):
+        if targets[:, tag].all() or not targets[:, tag].any():
+            models.append(float(targets[0, tag]))
+        else:
+            model = LogisticRegression(C=strength, max_iter=2000)
+            models.append(model.fit(features, targets[:, tag]))
+    return lambda x: np.stack(
+        [
+            np.full(len(x), model) if isinstance(model, float) else model.predict_proba(x)[:, 1]
+            for model in models
+        ],
+        axis=1,
+    )
+
+
+def _spread(probabilities, classes, count):
+    """Put probabilities of the classes that train has in their places among all."""
+    spread = np.zeros((len(probabilities), count))
+    spread[:, classes] = probabilities
+    return spread
+
+
+def knn(train, valid, task, seed):
+    """The mean of the targets of the nearest clips of train, by cosine."""
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train.clips.vectors)
+    fits, configurations, scores = [], [], []
+    for standardize, neighbours in itertools.product((False, True), NEIGHBOURS):
+        if neighbours > len(train.targets):
+            continue
+        change = scaler.transform if standardize else np.asarray
+        model = KNeighborsRegressor(neighbours, metric="cosine")
+        model.fit(change(train.clips.vectors), task.matrix(train.targets))
+
+        def predict(clips, model=model, change=change):
+            return model.predict(change(clips.vectors)).reshape(len(clips.ids), -1)
+
+        fits.append(predict)
+        configurations.append({"neighbours": neighbours, "standardize": standardize})
+        scores.append(float(valid.score(task, predict(valid.clips))))
+    best = int(np.argmax(scores))
+    return FittedProbe(
+        fits[best],
+        configurations[best],
+        scores[best],
+        [{**c, "valid_score": s} for c, s in zip(configurations, scores, strict=True)],
+    )
+
+
+def _fitted(predict, configurations, scores, best):
+    named = [dataclasses.asdict(configuration) for configuration in configurations]
+    return FittedProbe(
+        predict,
+        named[best],
+        float(scores[best]),
+        [{**c, "valid_score": float(s)} for c, s in zip(named, scores, strict=True)],
+    )
+
+
+PROTOCOLS = {"linear": linear, "grid": grid, "knn": knn, "logistic": logistic}
+# Protocols that give the same probe whatever the seed.
+DETERMINISTIC = ("knn", "logistic")

@@ -1,0 +1,110 @@
+"""A report for people: tables of scores, and in words where the encoder beats its yardsticks."""
+
+from keras_tune.evaluation.verdicts import verdicts
+
+
+def report_markdown(content, versions, config):
+    """Write a report as Markdown.
+
+    Args:
+        content: What `report.json` holds.
+        versions: Dict of versions.
+        config: Dict, the configuration of the run.
+
+    Returns:
+        String.
+    """
+    target = content["target"]
+    named = target if isinstance(target, str) else ", ".join(target)
+    folds = content["folds"]
+    clips = ", ".join(f"{count} {split}" for split, count in content["clips"].items())
+    lines = [f"# {content['task']}: {named}", ""]
+    if folds["number"]:
+        lines.append(
+            f"{folds['number']} folds over all splits ({clips}), no {folds['group']} in two."
+        )
+    else:
+        lines.append(f"The set's own split: {clips}.")
+    lines += [
+        "Configurations were chosen on valid, test was scored once. Brackets: 95 % bootstrap "
+        f"interval, resampled over {folds['group'] or 'songs (clips, where songs are not known)'}.",
+        "",
+    ]
+    for protocol, reports in content["results"].items():
+        if protocol == "layers":
+            lines += _layers(reports)
+        else:
+            lines += [f"## {protocol}", "", *_scores(reports), "", *verdicts(reports), ""]
+    for key, title in (
+        ("label_fraction", "Shares of the labels"),
+        ("deformations", "Deformations"),
+    ):
+        for protocol, found in content.get(key, {}).items():
+            lines += [f"## {title}, {protocol}", "", *_table_of(found), ""]
+    if content["pictures"]:
+        lines += [*(f"![{name}]({name})" for name in content["pictures"]), ""]
+    lines += ["## Configuration", ""]
+    lines += [f"- {key}: {value}" for key, value in config.items() if value is not None]
+    lines += [f"- split {split}: {hashed}" for split, hashed in content["splits"].items()]
+    lines += [f"- folds: {folds['fingerprint']}"]
+    lines += [f"- encoder {name}: {hashed}" for name, hashed in content["encoders"].items()]
+    lines += [f"- {name}: {value}" for name, value in versions.items()]
+    lines += [f"- seconds, {name}: {value}" for name, value in content["seconds"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(reports):
+    metrics = [
+        name
+        for name, value in next(iter(reports.values())).items()
+        if isinstance(value, float) and name not in ("score", "valid_score", "seconds")
+    ]
+    lines = [
+        f"| | {' | '.join(metrics)} | on valid | chosen | seeds | seconds |",
+        "|" + "---|" * (len(metrics) + 5),
+    ]
+    for name, report in reports.items():
+        cells = [_score(report, metric) for metric in metrics]
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {report['valid_score']:.3f} | {_chosen(report)} "
+            f"| {', '.join(map(str, report['seeds']))} | {report['seconds']} |"
+        )
+    return lines
+
+
+def _score(report, metric):
+    interval = report["intervals_95"].get(metric)
+    text = f"{report[metric]:.3f}"
+    return text if interval is None else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _chosen(report):
+    chosen = report["chosen_on_valid"]
+    if len(chosen) > 1:
+        return f"one for each of {len(chosen)} runs"
+    return ", ".join(f"{key} {value}" for key, value in chosen[0].items() if key != "valid_score")
+
+
+def _layers(curves):
+    first = next(iter(curves.values()))
+    lines = ["## layers", "", f"| stage | {' | '.join(curves)} |", "|" + "---|" * (len(curves) + 1)]
+    for stage in first:
+        cells = [
+            f"{curve[stage]['score']:.3f} [{curve[stage]['interval_95'][0]:.3f}, "
+            f"{curve[stage]['interval_95'][1]:.3f}]"
+            for curve in curves.values()
+        ]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _table_of(found):
+    columns = list(next(iter(found.values())))
+    lines = [f"| | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for name, scores in found.items():
+        cells = []
+        for value in scores.values():
+            value = sum(value) / len(value) if isinstance(value, list) else value
+            cells.append(f"{value:.3f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines

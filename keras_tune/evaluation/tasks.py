@@ -1,0 +1,319 @@
+"""What is predicted from a representation, and how a prediction is scored.
+
+A task turns labels into arrays, predictions into scores, and knows its primary metric, by which
+probes are stopped and chosen. A prediction is an array (clips, outputs): probabilities of classes,
+probabilities of tags, or values. Scores are scikit-learn's and mir_eval's; `quick_scores` gives the
+same numbers for many predictions at once.
+"""
+
+import numpy as np
+
+from keras_tune.errors import UserError
+from keras_tune.evaluation.ranking import average_precision, roc_auc
+
+
+class Task:
+    """The base of the tasks.
+
+    Args:
+        columns: List of `LabelColumn`.
+
+    Attributes:
+        kind: The task's name on the command line.
+        loss: What a probe minimizes: "softmax", "sigmoid" or "squares".
+        outputs: Names of the outputs.
+        metrics: Names of the metrics that `quick_scores` gives, the primary one first.
+    """
+
+    kind = None
+    loss = None
+    metrics = ()
+
+    def __init__(self, columns):
+        self.columns = list(columns)
+        self.outputs = [column.name for column in columns]
+
+    @property
+    def primary(self):
+        """The metric by which probes are stopped and chosen."""
+        return self.metrics[0]
+
+    def encode(self, labels):
+        """Turn label dicts into targets.
+
+        Args:
+            labels: List of dicts from label name to value.
+
+        Returns:
+            Pair of the rows whose labels are known, and the targets of these rows.
+        """
+        values = np.array(
+            [[_number(column, row.get(column.name)) for column in self.columns] for row in labels]
+        ).reshape(len(labels), len(self.columns))
+        rows = np.flatnonzero(np.isfinite(values).all(axis=1))
+        return rows, self.targets(values[rows])
+
+    def targets(self, values):
+        """Turn an array (clips, columns) of numbers, categories by their index, into targets."""
+        raise NotImplementedError
+
+    def matrix(self, targets):
+        """The targets as a float array (clips, outputs), of which a prediction is an estimate."""
+        return np.asarray(targets, "float32")
+
+    def strata(self, targets):
+        """A class for each clip, in which folds are to be alike."""
+        raise NotImplementedError
+
+    def scores(self, targets, predictions):
+        """All metrics of a prediction, a dict of floats, the primary one first."""
+        raise NotImplementedError
+
+    def quick_scores(self, targets, predictions):
+        """The metrics of predictions (..., clips, outputs): a dict of arrays of shape (...)."""
+        raise NotImplementedError
+
+
+class Classification(Task):
+    """One of several classes: accuracy and macro-averaged F1."""
+
+    kind = "classification"
+    loss = "softmax"
+    metrics = ("accuracy",)
+
+    def __init__(self, columns):
+        super().__init__(columns)
+        if len(columns) != 1 or columns[0].kind != "category":
+            raise UserError(
+                f"--task {self.kind}: give --target one column of categories, "
+                f"not {', '.join(column.name for column in columns)}"
+            )
+        self.outputs = list(columns[0].values)
+
+    def targets(self, values):
+        return values[:, 0].astype(int)
+
+    def matrix(self, targets):
+        return np.eye(len(self.outputs), dtype="float32")[targets]
+
+    def strata(self, targets):
+        return targets
+
+    def scores(self, targets, predictions):
+        from sklearn.metrics import accuracy_score, f1_score
+
+        named = predictions.argmax(axis=-1)
+        return {
+            "accuracy": float(accuracy_score(targets, named)),
+            "macro_f1": float(f1_score(targets, named, average="macro", zero_division=0)),
+        }
+
+    def quick_scores(self, targets, predictions):
+        return {"accuracy": np.mean(predictions.argmax(axis=-1) == targets, axis=-1)}
+
+
+class Key(Classification):
+    """The key of a song: the MIREX weighted score, in which near keys count in part.
+
+    Categories are keys as mir_eval reads them, "Eb minor" for one. Needs mir_eval.
+
+    Source: MIREX audio key detection; Raffel et al., "mir_eval" (ISMIR 2014).
+    """
+
+    kind = "key"
+    metrics = ("weighted_score", "accuracy")
+
+    def __init__(self, columns):
+        super().__init__(columns)
+        try:
+            import mir_eval
+        except ImportError as error:
+            raise UserError("--task key needs mir_eval: pip install mir_eval") from error
+        try:
+            # weights[reference, estimate]
+            self.weights = np.array(
+                [
+                    [mir_eval.key.weighted_score(true, named) for named in self.outputs]
+                    for true in self.outputs
+                ]
+            )
+        except ValueError as error:
+            raise UserError(f"--target {columns[0].name}: {error}") from error
+
+    def scores(self, targets, predictions):
+        import mir_eval
+
+        pairs = zip(targets, predictions.argmax(axis=-1), strict=True)
+        weighted = [
+            mir_eval.key.weighted_score(self.outputs[true], self.outputs[named])
+            for true, named in pairs
+        ]
+        return {"weighted_score": float(np.mean(weighted)), **super().scores(targets, predictions)}
+
+    def quick_scores(self, targets, predictions):
+        named = predictions.argmax(axis=-1)
+        return {
+            "weighted_score": self.weights[targets, named].mean(axis=-1),
+            **super().quick_scores(targets, predictions),
+        }
+
+
+class Tagging(Task):
+    """Any number of tags a clip: macro-averaged ROC-AUC and average precision.
+
+    A column of numbers is a tag, present from `threshold` on; a column of categories is a tag for
+    each category. Tags that all clips scored have, or none has, are left out of the averages.
+    """
+
+    kind = "tagging"
+    loss = "sigmoid"
+    metrics = ("mean_of_roc_auc_and_ap", "roc_auc", "average_precision")
+
+    def __init__(self, columns, threshold=0.5):
+        super().__init__(columns)
+        self.threshold = threshold
+        self.outputs = [
+            name
+            for column in columns
+            for name in (column.values if column.kind == "category" else [column.name])
+        ]
+
+    def targets(self, values):
+        parts = []
+        for place, column in enumerate(self.columns):
+            if column.kind == "category":
+                parts.append(values[:, place, None] == np.arange(len(column.values)))
+            else:
+                parts.append(values[:, place, None] >= self.threshold)
+        return np.concatenate(parts, axis=1)
+
+    def strata(self, targets):
+        # The rarest tag of a clip is what folds most easily lack.
+        counts = np.where(targets, targets.sum(axis=0), len(targets) + 1)
+        return np.where(targets.any(axis=1), counts.argmin(axis=1), -1)
+
+    def per_tag(self, targets, predictions):
+        """ROC-AUC and average precision of each tag: a dict from tag to a dict of both."""
+        from sklearn.metrics import average_precision_score, roc_auc_score
+
+        return {
+            self.outputs[tag]: {
+                "roc_auc": float(roc_auc_score(targets[:, tag], predictions[:, tag])),
+                "average_precision": float(
+                    average_precision_score(targets[:, tag], predictions[:, tag])
+                ),
+            }
+            for tag in np.flatnonzero(_varied(targets))
+        }
+
+    def scores(self, targets, predictions):
+        tags = self.per_tag(targets, predictions).values()
+        auc = float(np.mean([tag["roc_auc"] for tag in tags])) if tags else float("nan")
+        ap = float(np.mean([tag["average_precision"] for tag in tags])) if tags else float("nan")
+        return {"mean_of_roc_auc_and_ap": (auc + ap) / 2, "roc_auc": auc, "average_precision": ap}
+
+    def quick_scores(self, targets, predictions):
+        tags = _varied(targets)
+        if not tags.any():
+            nothing = np.full(predictions.shape[:-2], np.nan)
+            return {metric: nothing for metric in self.metrics}
+        auc = roc_auc(targets[:, tags], predictions[..., tags]).mean(axis=-1)
+        ap = average_precision(targets[:, tags], predictions[..., tags]).mean(axis=-1)
+        return {"mean_of_roc_auc_and_ap": (auc + ap) / 2, "roc_auc": auc, "average_precision": ap}
+
+
+class Regression(Task):
+    """One or several numbers a clip: the coefficient of determination R², averaged over them."""
+
+    kind = "regression"
+    loss = "squares"
+    metrics = ("r2",)
+
+    def __init__(self, columns):
+        super().__init__(columns)
+        for column in columns:
+            if column.kind != "number":
+                raise UserError(f"--target {column.name}: not a column of numbers")
+
+    def targets(self, values):
+        return values
+
+    def strata(self, targets):
+        edges = np.quantile(targets[:, 0], [0.2, 0.4, 0.6, 0.8])
+        return np.searchsorted(edges, targets[:, 0])
+
+    def scores(self, targets, predictions):
+        from sklearn.metrics import r2_score
+
+        raw = r2_score(targets, predictions, multioutput="raw_values")
+        named = {f"r2_{name}": float(value) for name, value in zip(self.outputs, raw, strict=True)}
+        return {"r2": float(np.mean(raw)), **(named if len(named) > 1 else {})}
+
+    def quick_scores(self, targets, predictions):
+        residual = np.square(predictions - targets).sum(axis=-2)
+        spread = np.square(targets - targets.mean(axis=0)).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return {"r2": (1 - residual / spread).mean(axis=-1)}
+
+
+TASKS = {task.kind: task for task in (Classification, Tagging, Key, Regression)}
+
+
+def make_task(columns, labels, kind=None, threshold=None):
+    """Choose the task that fits the labels, or make the one that is asked for.
+
+    One column of categories is a classification. Columns of numbers are tags where a threshold is
+    given or all values are 0 or 1, and values to regress on otherwise. Several columns with
+    categories among them are tags.
+
+    Args:
+        columns: List of `LabelColumn`, the targets.
+        labels: List of dicts from label name to value, those of the train split.
+        kind: "classification", "tagging", "key" or "regression". Defaults to None: what fits.
+        threshold: Float, the number from which on a tag is present. Defaults to 0.5 for tags.
+
+    Returns:
+        `Task`.
+
+    Raises:
+        UserError: The columns do not fit the task.
+
+    Example:
+
+    ```python
+    task = make_task([info.label_column("genre")[0]], train.labels)
+    task.primary  # "accuracy"
+    ```
+    """
+    categories = [column.kind == "category" for column in columns]
+    if kind is None:
+        values = {
+            row.get(column.name)
+            for column in columns
+            if column.kind == "number"
+            for row in labels
+            if row.get(column.name) == row.get(column.name)
+        }
+        if threshold is not None or (any(categories) and len(columns) > 1):
+            kind = "tagging"
+        elif all(categories):
+            kind = "classification"
+        else:
+            kind = "tagging" if values <= {0.0, 1.0} else "regression"
+    if kind not in TASKS:
+        raise UserError(f"--task {kind}: unknown; take one of {', '.join(TASKS)}")
+    if kind == "tagging":
+        return Tagging(columns, 0.5 if threshold is None else threshold)
+    if threshold is not None:
+        raise UserError(f"--threshold {threshold}: only tags have one, not --task {kind}")
+    return TASKS[kind](columns)
+
+
+def _number(column, value):
+    if value is None:
+        return np.nan
+    return column.values.index(value) if column.kind == "category" else value
+
+
+def _varied(targets):
+    return targets.any(axis=0) & ~targets.all(axis=0)
