@@ -184,3 +184,19 @@ def test_missing_folders(tmp_path):
         file.unlink()
     with pytest.raises(UserError, match="giantsteps-key-dataset: holds no annotations/key"):
         manifest_for("giantsteps_key", tmp_path)
+
+
+def test_damaged_audio_is_named(tmp_path):
+    pytest.importorskip("tensorflow")
+    source = build(tmp_path / "source")
+    (damaged,) = source.glob("*/audio/102.LOFI.wav")
+    damaged.write_bytes(b"This is not audio.")
+    (short,) = source.glob("*/audio/201.LOFI.wav")
+    soundfile.write(short, np.full(RATE, 0.5), RATE)
+    manifest = manifest_for("giantsteps_key", source)
+    info = prepare(manifest, tmp_path / "out", workers=1, progress=False, sample_rate=RATE)
+    assert {entry["id"]: (entry["path"], entry["reason"]) for entry in info.failed} == {
+        "102-0": (str(damaged), "cannot be decoded (Format not recognised)"),
+        "201-0": (str(short), "ends at 1.00 s, a part of it at 30.00 s"),
+        "203-0": (str(short.parent / "203.LOFI.mp3"), "missing"),
+    }
