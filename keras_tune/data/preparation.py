@@ -71,7 +71,8 @@ def prepare(
     Args:
         manifest: DataFrame with the columns `id`, `path`, `split` and any label columns, as
             `keras_tune.data.datasets.manifest_for` builds it. Columns of numbers become numbers,
-            others categories.
+            others categories. Where `start` and `duration` (seconds) are given, a clip is that part
+            of its file.
         output: Folder to write to.
         name: The set's name. Defaults to the folder's name.
         sample_rate: Samples per second of the set. Defaults to 22,050.
@@ -150,7 +151,7 @@ def label_columns(manifest):
 
     columns = []
     for name in manifest.columns:
-        if name in ("id", "path", "split"):
+        if name in ("id", "path", "split", "start", "duration"):
             continue
         if pd.api.types.is_numeric_dtype(manifest[name]):
             columns.append(LabelColumn(name, "number"))
