@@ -19,9 +19,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layers",
         "losses",
         "models",
+        "search",
         "training",
     ],
     submod_attrs={
+        "evaluation": ["embed"],
         "losses": ["NTXent"],
         "models": ["TUNe"],
         "training": ["ContrastiveModel"],

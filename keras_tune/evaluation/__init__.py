@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bootstrap": ["bootstrap_interval"],
         "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "tap_stages"],
+        "embed_audio": ["embed", "embedding_model"],
         "folds": ["group_folds"],
         "judge": ["Fold", "Outcome", "judge"],
         "mel_statistics": ["MelStatistics"],

@@ -1,0 +1,240 @@
+"""Embed audio files, or a prepared set, by an encoder.
+
+Files are decoded in parallel with the encoding. What is finished is kept beside the output until
+the end, so that a run that was killed goes on when it is started again with the same options.
+
+The output is an .npz file with `ids`, `vectors` (clips, d) and, of a prepared set, `split`; with
+--pool none `vectors` (windows, d), `owners` (windows,), the row of `ids` that a window is of, and
+`starts` (windows,) in seconds. A .parquet file has the same as a table, a row a vector.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Literal
+
+from keras_tune.errors import UserError
+from keras_tune.recipes._cli import run
+
+# Clips of one part: what is lost at most when a run is killed.
+PART = 64
+
+
+@dataclasses.dataclass
+class EmbedConfig:
+    """What to embed, how.
+
+    Args:
+        encoder: A .keras file, the folder of a pretraining run, untrained:PRESET, or mel.
+        source: An audio file, a folder of them (searched to its leaves), or a prepared set.
+        output: The .npz or .parquet file to write.
+        hop: Seconds from one window to the next; by default windows do not overlap.
+        pool: The mean over windows, mean and maximum, or none: a vector a window.
+        layers: Stages to put side by side in place of the representation: tail_7,tail_8,tail_9.
+        batch_size: Windows encoded at a time.
+        workers: Threads that decode; by default one a processor.
+        strict: Whether files that have to be left out are an error.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+    """
+
+    encoder: str
+    source: str
+    output: str
+    hop: float | None = None
+    pool: Literal["mean", "mean_max", "none"] = "mean"
+    layers: str | None = None
+    batch_size: int = 32
+    workers: int | None = None
+    strict: bool = False
+    backend: str | None = None
+
+
+def main(config):
+    """Run the command line; see `EmbedConfig`."""
+    import hashlib
+    import json
+    import shutil
+
+    from tqdm import tqdm
+
+    from keras_tune.evaluation import ClipEmbeddings, embed_clips
+    from keras_tune.evaluation.embed_audio import embedding_model, hop_in_samples
+    from keras_tune.evaluation.embeddings import window_length
+    from keras_tune.evaluation.fingerprints import encoder_fingerprint
+    from keras_tune.files import write_json
+    from keras_tune.recipes.probe import named_encoder
+
+    output = pathlib.Path(config.output)
+    if output.suffix not in (".npz", ".parquet"):
+        raise UserError(f"--output {output}: give a file that ends in .npz or .parquet")
+    if config.batch_size < 1 or (config.workers is not None and config.workers < 1):
+        raise UserError("--batch_size, --workers: must be positive")
+    if output.suffix == ".parquet":
+        _check_parquet()
+    source = _Source(pathlib.Path(config.source), config.workers)
+    layers = [name.strip() for name in (config.layers or "").split(",") if name.strip()]
+    encoder = named_encoder(config.encoder, source.sample_rate)
+    model = embedding_model(encoder, layers)
+    hop = hop_in_samples(config.hop, source.sample_rate)
+    what = [encoder_fingerprint(encoder), layers, hop, str(source.path.resolve())]
+    folder = output.with_name(f".{output.name}.parts")
+    parts = []
+    with tqdm(total=len(source), unit="clip", disable=not sys.stderr.isatty()) as bar:
+        for names in source.parts(PART):
+            key = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()[:20]
+            file, left_out_file = folder / f"{key}.npz", folder / f"{key}.json"
+            if left_out_file.is_file():
+                left_out = json.loads(left_out_file.read_text(encoding="utf-8"))
+                bar.update(len(names))
+            else:
+                left_out = []
+                try:
+                    clips = embed_clips(
+                        model,
+                        source.records(names, left_out, bar.update),
+                        hop_samples=hop,
+                        batch_size=config.batch_size,
+                    )
+                    left_out += [[name, "shorter than a window"] for name in clips.skipped]
+                    clips.save(file)
+                except UserError:
+                    # No clip of this part is long enough, which may be so in one of many.
+                    known = {name for name, _ in left_out}
+                    left_out += [[n, "shorter than a window"] for n in names if n not in known]
+                write_json(left_out_file, left_out)
+            parts.append((file if file.is_file() else None, left_out))
+    left_out = [entry for _, entries in parts for entry in entries]
+    files = [file for file, _ in parts if file is not None]
+    for name, reason in left_out:
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    if not files:
+        raise UserError(f"--source {config.source}: no clip could be embedded")
+    if left_out and config.strict:
+        raise UserError(f"--strict: {len(left_out)} of {len(source)} clips could not be embedded")
+    clips = ClipEmbeddings.merge(ClipEmbeddings.load(file) for file in files)
+    window = window_length(encoder)
+    _write(output, clips, config.pool, source, (hop or window) / source.sample_rate)
+    shutil.rmtree(folder)
+    vectors = len(clips.windows) if config.pool == "none" else len(clips.ids)
+    print(f"{output}: {vectors} vectors of {len(clips.ids)} clips, {len(left_out)} left out")
+
+
+class _Source:
+    """The clips to embed: a file, a folder of files, or a prepared set."""
+
+    def __init__(self, path, workers):
+        import os
+
+        from keras_tune.data import load_info
+
+        self.path = path
+        self.workers = workers or os.cpu_count()
+        self.info = None
+        self.sample_rate = 22050
+        if path.suffix == ".npz" or (path / "dataset.json").is_file():
+            self.info = load_info(path)
+            self.sample_rate = self.info.sample_rate
+            self.split_of = {}
+        elif path.is_dir():
+            from keras_tune.data.datasets.folder import SUFFIXES
+
+            self.names = sorted(
+                str(file.relative_to(path))
+                for file in path.rglob("*")
+                if file.is_file() and file.suffix.lower() in SUFFIXES
+            )
+            if not self.names:
+                raise UserError(
+                    f"--source {path}: holds no audio files ({', '.join(sorted(SUFFIXES))})"
+                )
+        elif path.is_file():
+            self.names, self.path = [path.name], path.parent
+        else:
+            raise UserError(f"--source {path}: no such file or folder")
+
+    def __len__(self):
+        return len(self.names) if self.info is None else sum(self.info.counts.values())
+
+    def parts(self, size):
+        """The clips' names in lists of at most `size`; of a prepared set, a list for each split."""
+        if self.info is not None:
+            yield from ([split] for split, count in self.info.counts.items() if count)
+            return
+        for start in range(0, len(self.names), size):
+            yield self.names[start : start + size]
+
+    def records(self, names, left_out, progress):
+        """Decode the clips of a part, a few ahead of those that are asked for."""
+        import collections
+        import concurrent.futures
+
+        from keras_tune.data import AudioError, load_audio, read_records
+
+        if self.info is not None:
+            for record in read_records(self.path, names[0]):
+                progress(1)
+                yield {**record, "labels": {"split": names[0]}}
+            return
+        with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
+            waiting = collections.deque()
+            upcoming = iter(names)
+
+            def ask():
+                name = next(upcoming, None)
+                if name is not None:
+                    waiting.append((name, pool.submit(load_audio, self.path / name)))
+
+            for _ in range(2 * self.workers):
+                ask()
+            while waiting:
+                name, future = waiting.popleft()
+                ask()
+                progress(1)
+                try:
+                    yield {"id": name, "audio": future.result(), "labels": {}}
+                except AudioError as error:
+                    left_out.append([name, error.reason])
+
+
+def _write(output, clips, pool, source, hop_seconds):
+    import numpy as np
+
+    from keras_tune.evaluation.embed_audio import pool_windows
+    from keras_tune.files import atomic_path
+
+    ids = np.array(clips.ids)
+    columns = {}
+    if source.info is not None:
+        columns["split"] = np.array([labels["split"] for labels in clips.labels])
+    if pool == "none":
+        vectors = clips.windows
+        counts = np.bincount(clips.owners, minlength=len(ids))
+        within = np.concatenate([np.arange(count) for count in counts])
+        windows = {"owners": clips.owners, "starts": within * hop_seconds}
+    else:
+        vectors, windows = pool_windows(clips, pool), {}
+    if output.suffix == ".npz":
+        with atomic_path(output) as temporary:
+            np.savez(temporary, ids=ids, vectors=vectors, **columns, **windows)
+        return
+    import pandas as pd
+
+    rows = windows.get("owners", np.arange(len(ids)))
+    table = {"id": ids[rows], **{name: values[rows] for name, values in columns.items()}}
+    if windows:
+        table["start"] = windows["starts"]
+    frame = pd.DataFrame(table)
+    numbers = pd.DataFrame(vectors, columns=[f"e{k}" for k in range(vectors.shape[1])])
+    with atomic_path(output) as temporary:
+        pd.concat([frame, numbers], axis=1).to_parquet(temporary, index=False)
+
+
+def _check_parquet():
+    import importlib.util
+
+    if not any(importlib.util.find_spec(name) for name in ("pyarrow", "fastparquet")):
+        raise UserError("--output: .parquet needs pyarrow: pip install pyarrow, or give .npz")
+
+
+if __name__ == "__main__":
+    run(main, EmbedConfig)

@@ -1,0 +1,264 @@
+"""Train an encoder end to end on labels: the supervised yardstick of a representation.
+
+A linear head, or one with a hidden layer, is put on a pretrained or an untrained encoder, and
+trained on random crops, the encoder with it or held fast. Training stops when the loss on valid no
+longer falls. On test, predictions are averaged over consecutive windows. The output folder gets
+tagger.keras, history.csv, report.json and config.yaml.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Literal
+
+from keras_tune.errors import UserError
+from keras_tune.recipes._cli import run
+
+
+@dataclasses.dataclass
+class FinetuneConfig:
+    """What to train, on what.
+
+    Args:
+        encoder: A .keras file, the folder of a pretraining run, or untrained:PRESET.
+        data: Folder written by `prepare`, or an .npz file of clips.
+        target: The label to predict, or several: [a,b,c].
+        output: Folder of the run.
+        task: classification, tagging, key or regression; by default what fits the labels.
+        threshold: Number from which on a tag is present; makes columns of numbers tags.
+        frozen: Whether the encoder is held fast throughout.
+        frozen_epochs: Epochs at the beginning in which the encoder is held fast.
+        hidden_units: Width of a hidden layer of the head; by default the head is linear.
+        epochs: Epochs at most.
+        patience: Epochs without a lower loss on valid after which training stops.
+        batch_size: Clips a batch.
+        learning_rate: Of Adam.
+        seed: Seed of head, order and crops.
+        resamples: Resamples of the bootstrap.
+        jit_compile: Whether to compile with XLA; by default what is fast on the backend.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+    """
+
+    encoder: str
+    data: str
+    target: list[str] | str
+    output: str
+    task: Literal["classification", "tagging", "key", "regression"] | None = None
+    threshold: float | None = None
+    frozen: bool = False
+    frozen_epochs: int = 0
+    hidden_units: int | None = None
+    epochs: int = 100
+    patience: int = 10
+    batch_size: int = 48
+    learning_rate: float = 3e-4
+    seed: int = 42
+    resamples: int = 1000
+    jit_compile: bool | None = None
+    backend: str | None = None
+
+
+def main(config):
+    """Run the command line; see `FinetuneConfig`."""
+    import keras
+
+    from keras_tune.data import load_info
+    from keras_tune.files import atomic_path
+    from keras_tune.models import Tagger
+    from keras_tune.recipes._folder import write_config, write_report
+    from keras_tune.recipes.probe import named_encoder
+
+    for key in ("epochs", "patience", "batch_size", "learning_rate", "resamples"):
+        if getattr(config, key) <= 0:
+            raise UserError(f"--{key} {getattr(config, key)}: must be positive")
+    if config.encoder == "mel":
+        raise UserError("--encoder mel: has no weights to train")
+    info = load_info(config.data)
+    for split in ("train", "valid", "test"):
+        if not info.counts.get(split):
+            raise UserError(f"{config.data}: needs the splits train, valid and test; no {split}")
+    keras.utils.set_random_seed(config.seed)
+    encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
+    labels = _Labels(config, info)
+    tagger = Tagger(encoder, labels=labels.task.outputs, hidden_units=config.hidden_units)
+    output = pathlib.Path(config.output)
+    if (output / "history.csv").exists():
+        raise UserError(f"--output {output}: holds a run already; give another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    write_config(output, config)
+    started = time.monotonic()
+    epochs = _train(tagger, labels, config, output)
+    with atomic_path(output / "tagger.keras") as temporary:
+        tagger.save(temporary)
+    report = _score(tagger, labels, config)
+    report["epochs"] = epochs
+    report["seconds"] = round(time.monotonic() - started, 1)
+    write_report(output, config, splits=info.fingerprints, **report)
+    low, high = report["interval_95"]
+    print(f"test {report['metric']}: {report['score']:.3f} [{low:.3f}, {high:.3f}]")
+    print(f"report: {output / 'report.json'}")
+
+
+class _Labels:
+    """The task, and the targets of batches of label vectors."""
+
+    def __init__(self, config, info):
+        import numpy as np
+
+        from keras_tune.evaluation.tasks import make_task
+
+        target = [config.target] if isinstance(config.target, str) else config.target
+        found = [info.label_column(name) for name in target]
+        self.columns = [column for column, _ in found]
+        self.places = [place for _, place in found]
+        vectors = _label_vectors(config.data, "train")
+        rows = [{c.name: c.decode(vector[p]) for c, p in found} for vector in vectors]
+        self.task = make_task(self.columns, rows, config.task, config.threshold)
+        known, targets = self.task.encode(rows)
+        if not len(known):
+            raise UserError(f"--target {', '.join(target)}: no clip of train has this label")
+        self.mean, self.deviation = 0.0, 1.0
+        if self.task.loss == "squares":
+            deviation = targets.std(axis=0)
+            self.mean, self.deviation = targets.mean(axis=0), np.where(deviation > 0, deviation, 1)
+
+    def of(self, vectors):
+        """Targets for the loss, and a weight that is 0 for clips without labels."""
+        import numpy as np
+
+        values = np.asarray(vectors, "float64")[:, self.places]
+        missing = [
+            (values[:, place] < 0) if column.kind == "category" else np.isnan(values[:, place])
+            for place, column in enumerate(self.columns)
+        ]
+        known = ~np.any(missing, axis=0)
+        targets = self.task.targets(np.where(known[:, None], values, 0))
+        if self.task.loss == "softmax":
+            return targets, known.astype("float32")
+        scaled = (targets - self.mean) / self.deviation
+        return scaled.astype("float32"), known.astype("float32")
+
+
+def _label_vectors(data, split):
+    import numpy as np
+
+    if pathlib.Path(data).suffix == ".npz":
+        from keras_tune.data import load_arrays
+
+        return load_arrays(data).of_split(split)[1]
+    from keras_tune.data import read_clips
+
+    # Of each clip a single sample is read: it is the labels that are wanted.
+    options = {"clip_samples": 1, "batch_size": 256, "shuffle": False, "drop_remainder": False}
+    batches = read_clips(data, split, labels=True, **options).as_numpy_iterator()
+    return np.concatenate([vectors for _, vectors in batches])
+
+
+def _batches(config, split, samples, labels, seed=None):
+    """Batches (waveforms, targets, weights): endless and random with a seed, else one pass."""
+    import numpy as np
+
+    shuffle = seed is not None
+    options = {"clip_samples": samples, "batch_size": config.batch_size, "shuffle": shuffle}
+    if pathlib.Path(config.data).suffix == ".npz":
+        from keras_tune.data import array_clips, load_arrays
+
+        audio, vectors = load_arrays(config.data).of_split(split)
+        options["batch_size"] = min(config.batch_size, len(audio))
+        stream = array_clips(audio, labels=vectors, repeat=shuffle, seed=seed, **options)
+        numbers = range(sys.maxsize if shuffle else stream.num_batches)
+        pairs = (stream[number] for number in numbers)
+    else:
+        from keras_tune.data import load_info, read_clips
+
+        options["batch_size"] = min(config.batch_size, load_info(config.data).counts[split])
+        dataset = read_clips(config.data, split, labels=True, repeat=shuffle, seed=seed, **options)
+        pairs = dataset.as_numpy_iterator()
+    for clips, vectors in pairs:
+        if clips.dtype == np.int16:
+            clips = clips.astype("float32") / np.float32(32768)
+        yield (clips[..., None], *labels.of(vectors))
+
+
+def _train(tagger, labels, config, output):
+    """Train in one phase, or with the encoder held fast at first; returns the epochs it took."""
+    import keras
+    import numpy as np
+
+    losses = {
+        "softmax": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "sigmoid": keras.losses.BinaryCrossentropy(from_logits=True),
+        "squares": keras.losses.MeanSquaredError(),
+    }
+    samples = tagger.encoder.input_shape[1] or 59049
+    counts = len(_label_vectors(config.data, "train"))
+    steps = max(1, counts // config.batch_size)
+    stream = _batches(config, "train", samples, labels, config.seed)
+    valid = list(_batches(config, "valid", samples, labels))
+    valid = tuple(np.concatenate(part) for part in zip(*valid, strict=True))
+    callbacks = [
+        keras.callbacks.CSVLogger(str(output / "history.csv"), append=True),
+        keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True),
+    ]
+    held = config.epochs if config.frozen else min(config.frozen_epochs, config.epochs)
+    epochs = 0
+    for frozen, last in ((True, held), (False, config.epochs)):
+        if last <= epochs:
+            continue
+        tagger.encoder.trainable = not frozen
+        tagger.compile(
+            keras.optimizers.Adam(config.learning_rate),
+            losses[labels.task.loss],
+            jit_compile="auto" if config.jit_compile is None else config.jit_compile,
+        )
+        history = tagger.fit(
+            stream,
+            validation_data=valid,
+            validation_batch_size=config.batch_size,
+            epochs=last,
+            initial_epoch=epochs,
+            steps_per_epoch=steps,
+            callbacks=callbacks,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+        epochs = history.epoch[-1] + 1
+        if frozen and config.frozen:
+            break
+        if frozen:
+            # Head alone and whole model are two trainings: the second has patience of its own.
+            epochs = held
+    tagger.encoder.trainable = True
+    return epochs
+
+
+def _score(tagger, labels, config):
+    """Predict valid and test over consecutive windows; the report of the scores."""
+    import numpy as np
+
+    from keras_tune.data import read_records
+    from keras_tune.evaluation import Outcome, embed_clips
+    from keras_tune.evaluation.judge import predict_test
+    from keras_tune.evaluation.protocols import FittedProbe
+    from keras_tune.evaluation.train_probes import activate
+
+    task = labels.task
+
+    def predict(clips):
+        values = activate(clips.windows, task.loss) * labels.deviation + labels.mean
+        sums = np.zeros((len(clips.ids), values.shape[1]))
+        np.add.at(sums, clips.owners, values)
+        return sums / np.bincount(clips.owners)[:, None]
+
+    found = {}
+    for split in ("valid", "test"):
+        clips = embed_clips(tagger, read_records(config.data, split), batch_size=config.batch_size)
+        probe = FittedProbe(predict, {}, found.get("valid", float("nan")), [])
+        one = predict_test(probe, clips, task, seed=config.seed)
+        found[split] = task.scores(one.targets, one.predictions)[task.primary]
+    outcome = Outcome(task, [one])
+    return outcome.report(outcome.samples(config.resamples)) | {"test_clips": len(one.targets)}
+
+
+if __name__ == "__main__":
+    run(main, FinetuneConfig)

@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_tune.evaluation import ProbeConfiguration, Schedule, train_probes
+from keras_tune.evaluation.train_probes import mean_losses
+
+
+def data(count=90, width=6, outputs=3, seed=0, loss="softmax"):
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).normal(size=(outputs, width))
+    classes = generator.integers(0, outputs, count)
+    features = (centres[classes] + generator.normal(size=(count, width))).astype("float32")
+    if loss == "softmax":
+        return features, classes
+    targets = (features @ centres.T > 0).astype("float32")
+    return features, targets if loss == "sigmoid" else targets + 0.1 * features[:, :outputs]
+
+
+MIXED = [
+    ProbeConfiguration(True, None, 32, 1e-2, 0.25, 0.0),
+    ProbeConfiguration(False, 5, 32, 1e-3, 0.5, 1e-3),
+    ProbeConfiguration(False, None, 32, 1e-3, 0.5, 1e-1),
+    ProbeConfiguration(True, 5, 32, 1e-2, 0.25, 0.0),
+    ProbeConfiguration(True, None, 16, 1e-1, 0.0, 0.0),
+    ProbeConfiguration(False, None, 32, 3e-2, 0.25, 1e-4),
+    ProbeConfiguration(True, None, 32, 1e-1, 0.75, 0.0),
+]
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "squares"])
+def test_probes_of_a_stack_are_those_trained_alone(loss):
+    train, valid = data(seed=1, loss=loss), data(60, seed=2, loss=loss)
+    # Short patience, so that probes leave the stack at different times and it is made smaller.
+    schedule = Schedule(patience=2, max_looks=12, plateau_patience=1)
+    together = train_probes(train, valid, MIXED, loss, 3, "loss", schedule, seed=5)
+    assert len({probe.steps for probe in together}) > 1
+    for configuration, probe in zip(MIXED, together, strict=True):
+        [alone] = train_probes(train, valid, [configuration], loss, 3, "loss", schedule, seed=5)
+        assert probe.configuration == configuration
+        assert probe.steps == alone.steps
+        assert probe.valid_score == pytest.approx(alone.valid_score, rel=1e-5)
+        for stacked, single in zip(probe.weights, alone.weights, strict=True):
+            np.testing.assert_allclose(stacked, single, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [None, 5])
+def test_a_probe_is_what_keras_trains(hidden):
+    """The same batches through Dense layers, Adam and L2 regularizers of Keras."""
+    features, classes = data(48)
+    configuration = ProbeConfiguration(False, hidden, 48, 1e-2, 0.0, 0.02)
+    one_look = Schedule(min_steps=15, max_looks=1)
+    train = (features, classes)
+    [probe] = train_probes(train, train, [configuration], "softmax", 3, "loss", one_look)
+
+    start = ProbeConfiguration(False, hidden, 48, 0.0, 0.0, 0.0)
+    [initial] = train_probes(train, train, [start], "softmax", 3, "loss", one_look)
+    regularizer = {"kernel_regularizer": keras.regularizers.L2(0.01)}
+    regularizer["bias_regularizer"] = keras.regularizers.L2(0.01)
+    layers = [keras.layers.Dense(3, **regularizer)]
+    if hidden:
+        layers.insert(0, keras.layers.Dense(hidden, activation="relu", **regularizer))
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.set_weights([w if w.shape[0] > 1 else w[0] for w in initial.weights])
+    model.compile(
+        keras.optimizers.Adam(1e-2, epsilon=1e-8),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    for _ in range(15):
+        model.train_on_batch(features, classes)
+    for found, expected in zip(probe.weights, model.get_weights(), strict=True):
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=2e-5)
+
+
+def test_the_best_look_is_kept():
+    """A score that is highest early: the probe is the one of that look, not the last one."""
+    train, valid = data(seed=1), data(60, seed=2)
+    looks = []
+
+    def falling(outputs):
+        looks.append(outputs.copy())
+        return np.full(len(outputs), -float(len(looks)))
+
+    [probe] = train_probes(
+        train,
+        valid,
+        [ProbeConfiguration(learning_rate=1e-1)],
+        "softmax",
+        3,
+        falling,
+        Schedule(patience=3),
+    )
+    assert len(looks) == 4
+    assert probe.valid_score == -1
+    first = np.exp(looks[0][0]) / np.exp(looks[0][0]).sum(-1, keepdims=True)
+    np.testing.assert_allclose(probe.predict(valid[0]), first, atol=1e-5)
+
+
+def test_losses_on_valid_are_those_that_are_minimized():
+    from keras_tune.evaluation.probe_stack import probe_losses
+
+    outputs = np.random.default_rng(0).normal(size=(4, 20, 3)).astype("float32")
+    for loss in ("softmax", "sigmoid", "squares"):
+        _, targets = data(20, loss=loss)
+        found = keras.ops.convert_to_numpy(
+            probe_losses(targets, keras.ops.convert_to_tensor(outputs), loss)
+        )
+        np.testing.assert_allclose(found, mean_losses(targets, outputs, loss), rtol=1e-5)

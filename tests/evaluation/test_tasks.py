@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+
+from keras_tune.data import LabelColumn
+from keras_tune.errors import UserError
+from keras_tune.evaluation import make_task
+
+GENRE = LabelColumn("genre", "category", ("jazz", "rock", "ska"))
+CALM = LabelColumn("calm", "number")
+SAD = LabelColumn("sad", "number")
+KEY = LabelColumn("key", "category", ("A minor", "C major", "C minor", "G major"))
+
+
+def labels(count, seed=0):
+    generator = np.random.default_rng(seed)
+    return [
+        {
+            "genre": GENRE.values[generator.integers(3)],
+            "calm": float(generator.random()),
+            "sad": float(generator.random()),
+            "key": KEY.values[generator.integers(4)],
+        }
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "columns, options, kind",
+    [
+        ([GENRE], {}, "classification"),
+        ([CALM], {}, "regression"),
+        ([CALM, SAD], {"threshold": 0.3}, "tagging"),
+        ([GENRE, CALM], {}, "tagging"),
+        ([KEY], {"kind": "key"}, "key"),
+        ([GENRE], {"kind": "tagging"}, "tagging"),
+    ],
+)
+def test_the_task_fits_the_labels(columns, options, kind):
+    if kind == "key":
+        pytest.importorskip("mir_eval")
+    assert make_task(columns, labels(20), **options).kind == kind
+
+
+def test_zeros_and_ones_are_tags():
+    rows = [{"calm": float(k % 2)} for k in range(6)]
+    assert make_task([CALM], rows).kind == "tagging"
+
+
+def test_wrong_tasks():
+    with pytest.raises(UserError, match="one column of categories, not calm, sad"):
+        make_task([CALM, SAD], labels(5), "classification")
+    with pytest.raises(UserError, match="--target genre: not a column of numbers"):
+        make_task([GENRE], labels(5), "regression")
+    with pytest.raises(UserError, match="--threshold 0.3"):
+        make_task([CALM], labels(5), "regression", 0.3)
+
+
+def test_tags_come_from_thresholds_and_categories():
+    task = make_task([GENRE, CALM], [], threshold=0.5)
+    rows, targets = task.encode(
+        [
+            {"genre": "rock", "calm": 0.5},
+            {"genre": None, "calm": 0.9},
+            {"genre": "ska", "calm": float("nan")},
+            {"genre": "jazz", "calm": 0.49},
+        ]
+    )
+    assert task.outputs == ["jazz", "rock", "ska", "calm"]
+    assert rows.tolist() == [0, 3]
+    assert targets.astype(int).tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "columns, kind",
+    [
+        ([GENRE], "classification"),
+        ([GENRE, CALM, SAD], "tagging"),
+        ([CALM, SAD], "regression"),
+        ([KEY], "key"),
+    ],
+)
+def test_quick_scores_are_the_reported_ones(columns, kind):
+    if kind == "key":
+        pytest.importorskip("mir_eval")
+    task = make_task(columns, labels(40), kind)
+    _, targets = task.encode(labels(40))
+    predictions = np.random.default_rng(1).random((5, 40, len(task.outputs)))
+    quick = task.quick_scores(targets, predictions)
+    assert list(quick) == list(task.metrics)
+    for probe, prediction in enumerate(predictions):
+        scores = task.scores(targets, prediction)
+        for metric in task.metrics:
+            assert quick[metric][probe] == pytest.approx(scores[metric], abs=1e-12)
+
+
+def test_near_keys_count_in_part():
+    pytest.importorskip("mir_eval")
+    task = make_task([KEY], [], "key")
+    truth = np.array([1, 1, 1, 1])
+    named = np.eye(4)[[1, 3, 0, 2]]
+    # C major named C major, G major (a fifth above), A minor (relative), C minor (parallel).
+    assert task.scores(truth, named)["weighted_score"] == pytest.approx((1.0 + 0.5 + 0.3 + 0.2) / 4)
+
+
+def test_a_score_of_one_value_is_that_of_scikit_learn():
+    task = make_task([CALM], labels(30))
+    _, targets = task.encode(labels(30))
+    predictions = np.random.default_rng(2).random((30, 1))
+    assert task.scores(targets, predictions) == {"r2": r2_score(targets, predictions)}
