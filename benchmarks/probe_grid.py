@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--every", type=int, default=7)
-    parser.add_argument("--max_looks", type=int, default=200)
+    parser.add_argument("--max_looks", type=int, default=100)
     options = parser.parse_args()
     train = representations(options.clips, options.width, options.classes, 1)
     valid = representations(options.valid_clips, options.width, options.classes, 2)

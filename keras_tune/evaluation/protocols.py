@@ -192,7 +192,7 @@ def grid(train, valid, task, seed):
         task.loss,
         len(task.outputs),
         valid_score,
-        Schedule(min_steps=8, patience=10, max_looks=200),
+        Schedule(min_steps=8, patience=10, max_looks=100),
         seed,
     )
     scores = [probe.valid_score for probe in probes]

@@ -219,6 +219,7 @@ def _train(tagger, labels, config, output):
             epochs=last,
             initial_epoch=epochs,
             steps_per_epoch=steps,
+            shuffle=False,
             callbacks=callbacks,
             verbose=1 if sys.stdout.isatty() else 2,
         )

@@ -1,0 +1,191 @@
+"""The probe command on a set of tones whose pitch is their genre."""
+
+import json
+
+import numpy as np
+import pytest
+from seeded import seed_weights
+
+from keras_tune.models import TUNe
+from keras_tune.recipes._cli import run
+from keras_tune.recipes.probe import ProbeConfig, main, probe_both, summary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A set of 54 clips, tones.npz, and an encoder, encoder.keras."""
+    folder = tmp_path_factory.mktemp("probe")
+    generator = np.random.default_rng(0)
+    count, time = 54, np.arange(1200) / 22050
+    genre = np.array(["low", "mid", "high"])[np.arange(count) % 3]
+    pitch = np.array([300, 1500, 4000])[np.arange(count) % 3] * generator.uniform(0.9, 1.1, count)
+    audio = np.sin(2 * np.pi * pitch[:, None] * time) * 0.3
+    np.savez(
+        folder / "tones.npz",
+        audio=(audio + generator.normal(0, 0.02, audio.shape)).astype("float32"),
+        split=np.repeat(["train", "valid", "test"], 18),
+        genre=genre,
+        pitch=np.log(pitch),
+        artist=[f"artist {k // 3}" for k in range(count)],
+    )
+    encoder = TUNe(
+        contraction_depth=1, decoder_depth=1, base_filters=2, tail_filters=[8], input_samples=243
+    )
+    seed_weights(encoder).save(folder / "encoder.keras")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_mel(monkeypatch):
+    """Windows here are shorter than the mel spectrogram's frames: longer ones for it alone."""
+    from keras_tune.evaluation import mel_statistics
+
+    class Longer(mel_statistics.MelStatistics):
+        def __init__(self, sample_rate=22050, input_samples=None):
+            super().__init__(sample_rate, num_mels=16, input_samples=1200)
+
+    monkeypatch.setattr("keras_tune.evaluation.mel_statistics.MelStatistics", Longer)
+    monkeypatch.setattr("keras_tune.evaluation.MelStatistics", Longer, raising=False)
+
+
+def probe(folder, *options):
+    output = folder / "-".join(option.strip("-[]") for option in options).replace(",", "+")
+    run(
+        main,
+        ProbeConfig,
+        [
+            "--encoder",
+            str(folder / "encoder.keras"),
+            "--data",
+            str(folder / "tones.npz"),
+            "--output",
+            str(output),
+            "--resamples",
+            "100",
+            "--seeds",
+            "1",
+            *options,
+        ],
+    )
+    return output, json.loads((output / "report.json").read_text())
+
+
+def test_report_of_a_classification(folder):
+    output, report = probe(folder, "--target", "genre", "--protocol", "[knn,logistic,layers]")
+    assert list(report["results"]) == ["knn", "logistic", "layers"]
+    for protocol in ("knn", "logistic"):
+        results = report["results"][protocol]
+        assert list(results) == ["pretrained", "untrained", "mel"]
+        # Pitch is what tells these clips apart, and the mel spectrum is made of it.
+        assert results["mel"]["accuracy"] > 0.9
+        for entry in results.values():
+            low, high = entry["interval_95"]
+            assert low <= entry["accuracy"] <= high
+            assert entry["chosen_on_valid"][0]["valid_score"] == entry["valid_score"]
+    assert list(report["results"]["layers"]) == ["pretrained", "untrained"]
+    assert list(report["results"]["layers"]["pretrained"]) == [
+        "contract_1",
+        "bottleneck",
+        "expand_1",
+        "tail_1",
+    ]
+    assert report["clips"] == {"train": 18, "valid": 18, "test": 18}
+    assert len(set(report["encoders"].values())) == 3
+    assert all(len(hashed) == 64 for hashed in report["splits"].values())
+    for picture in ("scores.png", "layers.png", "confusion_knn_mel.png", "map_pretrained.png"):
+        assert picture in report["pictures"]
+        assert (output / picture).read_bytes().startswith(b"\x89PNG")
+    text = (output / "report.md").read_text()
+    assert "mel | " in text
+    assert report["encoders"]["pretrained"] in text
+    vectors = (output / "projector" / "pretrained" / "vectors.tsv").read_text().splitlines()
+    metadata = (output / "projector" / "pretrained" / "metadata.tsv").read_text().splitlines()
+    assert len(vectors) == 54
+    assert metadata[0].split("\t") == ["id", "genre", "pitch", "artist"]
+    assert len(metadata) == 55
+
+
+def test_a_second_run_takes_the_embeddings_of_the_first(folder, monkeypatch):
+    options = ("--target", "genre", "--protocol", "knn", "--cache", str(folder / "cache"))
+    first = probe(folder, *options)[1]
+    monkeypatch.setattr(
+        "keras_tune.evaluation.embeddings.embed_clips",
+        lambda *_, **__: pytest.fail("embedded once more"),
+    )
+    assert (
+        probe(folder, *options)[1]["results"]["knn"]["pretrained"]["score"]
+        == (first["results"]["knn"]["pretrained"]["score"])
+    )
+
+
+def test_folds_of_tags(folder):
+    _, report = probe(
+        folder,
+        "--target",
+        "[genre,pitch]",
+        "--threshold",
+        "7",
+        "--folds",
+        "3",
+        "--group",
+        "artist",
+        "--protocol",
+        "logistic",
+    )
+    assert report["task"] == "tagging"
+    assert report["outputs"] == ["high", "low", "mid", "pitch"]
+    entry = report["results"]["logistic"]["mel"]
+    assert len(entry["scores_of_runs"]) == 3
+    assert entry["score"] == pytest.approx(np.mean(entry["scores_of_runs"]))
+    assert entry["roc_auc"] > 0.9
+
+
+def test_shares_of_the_labels_and_deformations(folder):
+    _, report = probe(
+        folder,
+        "--target",
+        "pitch",
+        "--protocol",
+        "knn",
+        "--label_fraction",
+        "[0.5,1]",
+        "--deformations",
+    )
+    assert report["task"] == "regression"
+    whole = report["results"]["knn"]["mel"]["r2"]
+    assert report["label_fraction"]["knn"]["mel"]["1.0"] == [pytest.approx(whole)]
+    deformed = report["deformations"]["knn"]["mel"]
+    assert deformed["none"] == pytest.approx(whole)
+    assert deformed["noise_0_db"] < deformed["none"]
+    assert set(deformed) >= {"mp3", "reverb", "gain_-12_db", "low_pass_3000_hz"}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--target", "mood"), "has no label 'mood'"),
+        (("--target", "genre", "--protocol", "svm"), "--protocol svm: unknown"),
+        (("--target", "genre", "--folds", "3"), "give --group too"),
+        (("--target", "genre", "--folds", "3", "--group", "label"), "has no label 'label'"),
+        (("--target", "genre", "--label_fraction", "[2]"), "must be within 0 and 1"),
+        (("--target", "genre", "--seeds", "0"), "must be at least 1"),
+    ],
+)
+def test_one_line_says_what_is_wrong(folder, capsys, options, message):
+    with pytest.raises(SystemExit):
+        probe(folder, *options)
+    [line] = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("probe: error:") or "error:" in line
+    assert message in line
+
+
+def test_probe_of_a_pretraining_run(folder):
+    import keras
+
+    encoder = keras.models.load_model(folder / "encoder.keras")
+    results = probe_both(encoder, folder / "tones.npz", "genre")
+    for name in ("pretrained", "untrained"):
+        low, high = results[name]["interval_95"]
+        assert low <= results[name]["accuracy"] <= high
+    assert results["chance"] == pytest.approx(1 / 3)
+    assert "chance" in summary("genre", results)

@@ -1,0 +1,65 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_tune.models import TUNe
+from keras_tune.training import ContrastiveModel, OnlineProbe
+
+
+def tones(count, seed):
+    generator = np.random.default_rng(seed)
+    time = np.arange(400) / 22050
+    pitch = np.where(np.arange(count) % 2, 5000, 200)
+    clips = 0.3 * np.sin(2 * np.pi * pitch[:, None] * time + generator.uniform(0, 6, (count, 1)))
+    return clips.astype("float32"), np.array(["low", "high"])[np.arange(count) % 2]
+
+
+def model(seed=0):
+    keras.utils.set_random_seed(seed)
+    encoder = TUNe(
+        contraction_depth=1, decoder_depth=1, base_filters=2, tail_filters=[4], input_samples=243
+    )
+    contrastive = ContrastiveModel(encoder, seed=seed)
+    contrastive.compile(keras.optimizers.Adam(1e-3))
+    return contrastive
+
+
+@pytest.mark.parametrize("probe", ["knn", "logistic"])
+def test_the_score_is_in_every_epoch_of_the_history(tmp_path, probe):
+    online = OnlineProbe(tones(20, 1), tones(10, 2), every=3, probe=probe)
+    trained = model()
+    looks = []
+    score = online.score
+    online.score = lambda: looks.append(score()) or looks[-1]
+    log = keras.callbacks.CSVLogger(str(tmp_path / "history.csv"))
+    history = trained.fit(
+        tones(16, 3)[0], batch_size=8, epochs=4, verbose=0, callbacks=[online, log]
+    ).history["val_probe"]
+    assert len(looks) == 2
+    assert history == [looks[0], looks[0], looks[1], looks[1]]
+    # Half of both kinds: an encoder that tells nothing would score 0.5.
+    assert max(looks) > 0.8
+    header, *rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert "val_probe" in header.split(",")
+    assert len(rows) == 4
+    # It looks at the weights as they are.
+    assert online.score() == looks[-1] or len(looks) == 3
+
+
+def test_training_is_not_disturbed():
+    runs = []
+    for callbacks in ([], [OnlineProbe(tones(8, 1), tones(4, 2), every=1)]):
+        trained = model()
+        trained.fit(
+            tones(16, 3)[0], batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=callbacks
+        )
+        runs.append(trained.encoder.get_weights())
+    for plain, probed in zip(*runs, strict=True):
+        np.testing.assert_allclose(plain, probed, rtol=1e-4, atol=1e-6)
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="Received: probe=svm"):
+        OnlineProbe(tones(4, 1), tones(4, 2), probe="svm")
+    with pytest.raises(ValueError, match="3 labels"):
+        OnlineProbe(tones(4, 1), (tones(4, 2)[0], ["a"] * 3))
