@@ -28,14 +28,17 @@ MIXED = [
 ]
 
 
-@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "squares"])
-def test_probes_of_a_stack_are_those_trained_alone(loss):
+@pytest.mark.parametrize(
+    "loss, configurations",
+    [("softmax", MIXED), ("sigmoid", MIXED[:3]), ("squares", MIXED[-2:])],
+)
+def test_probes_of_a_stack_are_those_trained_alone(loss, configurations):
     train, valid = data(seed=1, loss=loss), data(60, seed=2, loss=loss)
     # Short patience, so that probes leave the stack at different times and it is made smaller.
     schedule = Schedule(patience=2, max_looks=12, plateau_patience=1)
-    together = train_probes(train, valid, MIXED, loss, 3, "loss", schedule, seed=5)
+    together = train_probes(train, valid, configurations, loss, 3, "loss", schedule, seed=5)
     assert len({probe.steps for probe in together}) > 1
-    for configuration, probe in zip(MIXED, together, strict=True):
+    for configuration, probe in zip(configurations, together, strict=True):
         [alone] = train_probes(train, valid, [configuration], loss, 3, "loss", schedule, seed=5)
         assert probe.configuration == configuration
         assert probe.steps == alone.steps
