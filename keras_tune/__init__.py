@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "losses",
         "models",
         "search",
+        "serving",
         "training",
     ],
     submod_attrs={

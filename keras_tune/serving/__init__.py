@@ -1,0 +1,13 @@
+"""Getting models out: folded, as TensorFlow SavedModels for TF Serving, as ONNX."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "folding": ["fold_batch_norm"],
+        "onnx_export": ["export_onnx"],
+        "saved_model": ["export_saved_model"],
+        "tf_serving": ["export_tf_serving"],
+    },
+)

@@ -1,0 +1,123 @@
+"""Batch normalization folded into the convolutions in front of it."""
+
+import keras
+import numpy as np
+
+from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.tail_block import TailBlock
+from keras_tune.layers.upsample_block import UpsampleBlock
+from keras_tune.models.tagger import Tagger
+
+
+def fold_batch_norm(model):
+    """Build an equivalent model without batch normalization, for inference.
+
+    At inference batch normalization is a scale and a shift of each channel, and so is the
+    convolution's output in front of it: the two become one convolution. The blocks of this package
+    dissolve into plain Keras layers in float32; the layer that ends a block keeps its name, so
+    stages can still be tapped. Layers that are no such blocks are copied as they are.
+
+    Args:
+        model: A functional Keras model (`TUNe` for one), or a `Tagger`.
+
+    Returns:
+        A functional Keras model of the same inputs and outputs, for a `Tagger` a `Tagger`. It
+        shares no weights with `model`.
+
+    Raises:
+        ValueError: The model is not functional.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference" (CVPR 2018), section 3.2.
+
+    Example:
+
+    ```python
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    folded = keras_tune.serving.fold_batch_norm(encoder)
+    folded.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
+    ```
+    """
+    if isinstance(model, Tagger):
+        config = {**model.get_config(), "encoder": fold_batch_norm(model.encoder)}
+        folded = Tagger(**config)
+        folded.head.set_weights(model.head.get_weights())
+        return folded
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            f"`model` must be a functional Keras model. Received: model={type(model).__name__}"
+        )
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: layer, call_function=_call_folded
+    )
+
+
+def _call_folded(layer, inputs, **kwargs):
+    """Call what `layer` is folded to."""
+    if isinstance(layer, SampleCNNBlock):
+        return _convolution(layer, inputs, layer.name)
+    if isinstance(layer, TailBlock):
+        linked = isinstance(inputs, (list, tuple))
+        x, *link = inputs if linked else [inputs]
+        x = keras.layers.MaxPooling1D(
+            layer.factor,
+            data_format=layer.data_format,
+            dtype="float32",
+            name=f"{layer.name}_pooling",
+        )(x)
+        return _convolution(layer.block, _join(layer, x, *link), layer.name)
+    if isinstance(layer, UpsampleBlock):
+        x, skip = inputs
+        x = _with_weights(
+            keras.layers.Conv1DTranspose(
+                layer.upsampled_filters,
+                layer.factor,
+                strides=layer.factor,
+                padding="valid",
+                data_format=layer.data_format,
+                dtype="float32",
+                name=f"{layer.name}_upsampling",
+            ),
+            layer.upsampling.get_weights(),
+            x,
+        )
+        return _convolution(layer.block, _join(layer, x, skip), layer.name)
+    if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
+        return fold_batch_norm(layer)(inputs)
+    config = layer.get_config()
+    # A model in mixed precision is folded to float32, like the blocks.
+    config["dtype"] = "float32"
+    return _with_weights(type(layer).from_config(config), layer.get_weights(), inputs, **kwargs)
+
+
+def _join(layer, *tensors):
+    if len(tensors) == 1:
+        return tensors[0]
+    axis = 1 if layer.data_format == "channels_first" else 2
+    return keras.layers.Concatenate(axis=axis, dtype="float32", name=f"{layer.name}_joined")(
+        list(tensors)
+    )
+
+
+def _convolution(block, inputs, name):
+    convolution, normalization = block.convolution, block.normalization
+    kernel, bias = (np.asarray(w, "float64") for w in convolution.get_weights())
+    gamma, beta, mean, variance = (np.asarray(w, "float64") for w in normalization.get_weights())
+    scale = gamma / np.sqrt(variance + normalization.epsilon)
+    layer = keras.layers.Conv1D(
+        block.filters,
+        block.kernel_size,
+        strides=block.strides,
+        padding=block.padding,
+        data_format=block.data_format,
+        activation="relu",
+        dtype="float32",
+        name=name,
+    )
+    return _with_weights(layer, [kernel * scale, (bias - mean) * scale + beta], inputs)
+
+
+def _with_weights(layer, weights, inputs, **kwargs):
+    outputs = layer(inputs, **kwargs)
+    layer.set_weights(weights)
+    return outputs

@@ -1,0 +1,242 @@
+"""ONNX files that take clips of any length.
+
+The graph is written node by node from the folded model, whose kinds of layers are few. So the file
+is the same whatever backend the model was trained on, and its size is that of the weights.
+"""
+
+import json
+
+import keras
+import numpy as np
+
+from keras_tune.errors import UserError
+from keras_tune.files import atomic_path
+from keras_tune.layers.crop_to_multiple import CropToMultiple
+from keras_tune.serving.folding import fold_batch_norm
+from keras_tune.serving.windows import MAX_LEVEL, Windows
+
+# What onnxruntime 1.12 (2022) and later read, onnxruntime-web included.
+OPSET, IR_VERSION = 17, 8
+
+
+def export_onnx(model, path, window_samples=None, sample_rate=None):
+    """Write an encoder or a tagger as an ONNX file.
+
+    Batch normalization is folded into the convolutions. Batch and length are dynamic; clips are cut
+    into consecutive windows within the graph, a remainder is dropped. Input: `waveform`, float32
+    (batch, samples). Outputs: `embedding` (batch, d), the mean over windows, `window_embedding`
+    (batch, windows, d) and, of a tagger, `scores` (batch, labels) and `window_scores` (batch,
+    windows, labels). The metadata hold `sample_rate`, `window_samples` and `labels` (a JSON list).
+    Clips shorter than a window, and samples that are not finite or beyond 100 times full scale, end
+    in an error ("indices element out of data bounds", ONNX having no messages of one's own).
+
+    Args:
+        model: Keras model from (batch, samples, 1) to (batch, d), or a `Tagger`.
+        path: The file to write.
+        window_samples: Integer, the length of a window, for an encoder of any length. Defaults to
+            the encoder's own length, and 59,049 for one of any length.
+        sample_rate: Integer, the encoder's, in Hz. Defaults to 22,050.
+
+    Raises:
+        UserError: The package onnx is not installed, or the encoder has a layer that is not
+            supported.
+        ValueError: The model is no encoder, or has windows of another length.
+
+    Example:
+
+    ```python
+    keras_tune.serving.export_onnx(encoder, "/tmp/encoder.onnx")
+    session = onnxruntime.InferenceSession("/tmp/encoder.onnx")
+    (embedding,) = session.run(["embedding"], {"waveform": clips})
+    ```
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise UserError("ONNX files need the package onnx: pip install onnx onnxruntime") from None
+
+    windows = Windows.of(model, window_samples, sample_rate)
+    graph = _Graph(onnx)
+    folded = fold_batch_norm(model)
+    tagger = windows.labels is not None
+    rows, batch, count = _cut(graph, windows)
+    vectors = _encoder(graph, folded.encoder if tagger else folded, rows, windows)
+    size = graph.integers([windows.dimensions])
+    shape = graph.node("Concat", batch, count, size, axis=0)
+    graph.node("Reshape", vectors, shape, output="window_embedding")
+    graph.node("ReduceMean", "window_embedding", axes=[1], keepdims=0, output="embedding")
+    outputs = {
+        "embedding": ["batch", windows.dimensions],
+        "window_embedding": ["batch", "windows", windows.dimensions],
+    }
+    if tagger:
+        for vectors, scores in (("embedding", "scores"), ("window_embedding", "window_scores")):
+            logits = _head(graph, folded.head, vectors)
+            if windows.activation == "softmax":
+                graph.node("Softmax", logits, axis=-1, output=scores)
+            else:
+                graph.node("Sigmoid", logits, output=scores)
+            outputs[scores] = [*outputs[vectors][:-1], len(windows.labels)]
+    metadata = {
+        "sample_rate": str(windows.sample_rate),
+        "window_samples": str(windows.samples),
+        "labels": json.dumps(windows.labels, ensure_ascii=False),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(graph.finish(model.name, outputs, metadata).SerializeToString())
+
+
+class _Graph:
+    """Nodes and weights, added one by one.
+
+    Args:
+        onnx: The package.
+    """
+
+    def __init__(self, onnx):
+        self.onnx = onnx
+        self.nodes, self.weights = [], []
+
+    def node(self, kind, *inputs, output=None, **attributes):
+        output = output or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def weight(self, values):
+        name = f"weight_{len(self.weights)}"
+        values = np.ascontiguousarray(values)
+        self.weights.append(self.onnx.numpy_helper.from_array(values, name))
+        return name
+
+    def integers(self, values):
+        return self.weight(np.array(values, "int64"))
+
+    def finish(self, name, outputs, metadata):
+        helper, floats = self.onnx.helper, self.onnx.TensorProto.FLOAT
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [helper.make_tensor_value_info("waveform", floats, ["batch", "samples"])],
+            [helper.make_tensor_value_info(n, floats, shape) for n, shape in outputs.items()],
+            self.weights,
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="keras_tune",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+        )
+        helper.set_model_props(model, metadata)
+        self.onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def _cut(graph, windows):
+    """Clips as rows (batch · windows, 1, samples); also the batch size and the windows a clip."""
+    one = graph.integers([1])
+    shape = graph.node("Shape", "waveform")
+    batch = graph.node("Slice", shape, graph.integers([0]), one)
+    samples = graph.node("Slice", shape, one, graph.integers([2]))
+    length = graph.integers([windows.samples])
+    count = graph.node("Div", samples, length)
+
+    # ONNX has no assertion. What it does check is that Gather's index exists, so a list of one
+    # zero is read at index 0 if all is well, and at 1 if not. Written so that NaN is not well.
+    limit = graph.weight(np.array([MAX_LEVEL], "float32"))
+    level = graph.node("LessOrEqual", graph.node("Abs", "waveform"), limit)
+    wrong = graph.node("Cast", graph.node("Not", level), to=int(graph.onnx.TensorProto.FLOAT))
+    wrong = graph.node("ReduceSum", wrong, keepdims=0)
+    loud = graph.node("Greater", wrong, graph.weight(np.array([0], "float32")))
+    clips = graph.node("Mul", count, batch)
+    empty = graph.node("Less", clips, one)
+    bad = graph.node("Or", loud, empty)
+    index = graph.node("Cast", bad, to=int(graph.onnx.TensorProto.INT64))
+    zero = graph.node("Gather", graph.integers([0]), index)
+
+    used = graph.node("Add", graph.node("Mul", count, length), zero)
+    kept = graph.node("Slice", "waveform", graph.integers([0]), used, one)
+    shape = graph.node("Concat", clips, one, length, axis=0)
+    return graph.node("Reshape", kept, shape), batch, count
+
+
+def _encoder(graph, encoder, rows, windows):
+    """Walk through the folded encoder and write its layers; returns the name of its output."""
+    names = {}
+
+    def write(layer, inputs, **kwargs):
+        outputs = layer(inputs, **kwargs)
+        many = isinstance(inputs, (list, tuple))
+        sources = [names[id(tensor)] for tensor in (inputs if many else [inputs])]
+        names[id(outputs)] = _layer(graph, layer, sources, outputs)
+        kept.append(outputs)
+        return outputs
+
+    # Names go by identity, so no tensor may be freed and another take its place.
+    waveform = keras.Input((windows.samples, 1))
+    kept = [waveform]
+    names[id(waveform)] = rows
+    clone = keras.models.clone_model(
+        encoder, waveform, clone_function=lambda layer: layer, call_function=write
+    )
+    return names[id(clone.output)]
+
+
+def _layer(graph, layer, sources, outputs):
+    """Write a layer whose Keras tensor is `outputs`; in ONNX all is (batch, channels, time)."""
+    source = sources[0]
+    if isinstance(layer, keras.layers.Conv1D) and _is_plain(layer):
+        around = layer.kernel_size[0] - 1 if layer.padding == "same" else 0
+        pads = [around // 2, around - around // 2]
+        source = _convolve(graph, "Conv", layer, source, pads=pads)
+        return graph.node("Relu", source) if layer.activation is keras.activations.relu else source
+    if isinstance(layer, keras.layers.Conv1DTranspose) and _is_plain(layer):
+        return _convolve(graph, "ConvTranspose", layer, source)
+    if isinstance(layer, keras.layers.MaxPooling1D) and layer.padding == "valid":
+        size, strides = list(layer.pool_size), list(layer.strides)
+        return graph.node("MaxPool", source, kernel_shape=size, strides=strides)
+    if isinstance(layer, keras.layers.Concatenate):
+        return graph.node("Concat", *sources, axis=1)
+    if isinstance(layer, keras.layers.GlobalAveragePooling1D):
+        return graph.node("ReduceMean", source, axes=[2], keepdims=0)
+    if isinstance(layer, CropToMultiple):
+        end = graph.integers([outputs.shape[1]])
+        return graph.node("Slice", source, graph.integers([0]), end, graph.integers([2]))
+    if isinstance(layer, keras.layers.Permute):
+        return source
+    raise UserError(
+        f"layer {layer.name} ({type(layer).__name__}): not supported in ONNX; "
+        "export encoders built by keras_tune.models.TUNe"
+    )
+
+
+def _is_plain(layer):
+    """Whether a convolution is of the kind that the encoders of this package have."""
+    if not layer.use_bias or layer.dilation_rate not in (1, (1,)):
+        return False
+    if isinstance(layer, keras.layers.Conv1DTranspose):
+        plain = layer.padding == "valid" and layer.strides == layer.kernel_size
+        return plain and layer.activation is keras.activations.linear
+    plain = layer.padding == "valid" or (layer.padding == "same" and layer.strides == (1,))
+    return (
+        plain
+        and layer.groups == 1
+        and layer.activation in (keras.activations.relu, keras.activations.linear)
+    )
+
+
+def _convolve(graph, kind, layer, source, **attributes):
+    kernel, bias = layer.get_weights()
+    # Keras: (time, in, out), transposed (time, out, in); ONNX turns either around.
+    kernel = graph.weight(kernel.transpose(2, 1, 0))
+    strides = list(layer.strides)
+    return graph.node(kind, source, kernel, graph.weight(bias), strides=strides, **attributes)
+
+
+def _head(graph, head, source):
+    for layer in head.layers:
+        kernel, bias = layer.get_weights()
+        product = graph.node("MatMul", source, graph.weight(kernel))
+        source = graph.node("Add", product, graph.weight(bias))
+        if layer.name == "hidden":
+            source = graph.node("Relu", source)
+    return source

@@ -1,0 +1,132 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from seeded import seed_weights
+
+from keras_tune.errors import UserError
+from keras_tune.models import Tagger, TUNe
+from keras_tune.serving import export_onnx
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+
+def run(session, clips):
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"waveform": clips}), strict=True))
+
+
+@pytest.fixture(scope="module")
+def session(tagger, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "moods.onnx"
+    export_onnx(tagger, path)
+    onnxruntime.set_default_logger_severity(4)
+    return onnxruntime.InferenceSession(path)
+
+
+@pytest.mark.parametrize("batch, samples", [(1, 2500), (2, 7623), (5, 5001)])
+def test_outputs_are_those_of_keras(session, predictions, batch, samples):
+    clips = np.random.default_rng(samples).uniform(-1, 1, (batch, samples)).astype("float32")
+    expected, found = predictions(clips), run(session, clips)
+    assert np.ptp(expected["scores"]) > 1e-3
+    for name, key in {
+        "embedding": "clips",
+        "window_embedding": "windows",
+        "scores": "scores",
+        "window_scores": "window_scores",
+    }.items():
+        assert found[name].shape == expected[key].shape
+        np.testing.assert_allclose(found[name], expected[key], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"decoder_depth": 0, "base_filters": 2, "tail_filters": [2, 3, 4, 5]},
+        {
+            "contraction_depth": 3,
+            "decoder_depth": 2,
+            "base_filters": 2,
+            "tail_filters": [4, 6, 5],
+            "extra_links": True,
+        },
+        {
+            "contraction_depth": 1,
+            "decoder_depth": 1,
+            "base_filters": 2,
+            "tail_type": "sample_cnn",
+            "tail_filters": [2, 3, 4],
+        },
+    ],
+)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_every_architecture(tmp_path, arguments, data_format):
+    if data_format == "channels_first" and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow runs channels_first on GPUs only")
+    encoder = seed_weights(TUNe(**arguments, input_samples=None, data_format=data_format))
+    export_onnx(encoder, tmp_path / "encoder.onnx", window_samples=730)
+    clip = np.random.default_rng(1).uniform(-1, 1, (2, 730)).astype("float32")
+    found = run(onnxruntime.InferenceSession(tmp_path / "encoder.onnx"), clip)
+    expected = keras.ops.convert_to_numpy(encoder(clip[..., None], training=False))
+    assert set(found) == {"embedding", "window_embedding"}
+    np.testing.assert_allclose(found["embedding"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_classes_sum_to_one(tmp_path):
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=27)
+    tagger = seed_weights(Tagger(encoder, num_labels=3, activation="softmax"))
+    export_onnx(tagger, tmp_path / "classes.onnx")
+    clip = np.random.default_rng(1).uniform(-1, 1, (2, 60)).astype("float32")
+    scores = run(onnxruntime.InferenceSession(tmp_path / "classes.onnx"), clip)["scores"]
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_file_says_what_it_takes(session):
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == ["guitar", "slow", "vöcal"]
+    assert metadata["sample_rate"] == "22050" and metadata["window_samples"] == "2500"
+    (waveform,) = session.get_inputs()
+    assert (waveform.name, waveform.shape) == ("waveform", ["batch", "samples"])
+
+
+def broken(clips, value):
+    clips = clips.copy()
+    clips[1, 3000] = value
+    return clips
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda clips: broken(clips, np.nan),
+        lambda clips: broken(clips, -np.inf),
+        lambda clips: broken(clips, 32767),
+        lambda clips: clips[:, :2499],
+        lambda clips: clips[:, :0],
+        lambda clips: clips[:0],
+        lambda clips: clips[0],
+        lambda clips: clips[..., None],
+    ],
+    ids=["nan", "infinite", "integers", "short", "no samples", "no clips", "rank 1", "rank 3"],
+)
+def test_bad_clips_are_errors(session, clips, spoil):
+    with pytest.raises(Exception, match="out of data bounds|Invalid rank"):
+        run(session, spoil(clips))
+
+
+def test_layers_that_are_not_supported_are_named(tmp_path):
+    waveform = keras.Input((90, 1))
+    x = keras.layers.LSTM(3, name="memory")(waveform)
+    with pytest.raises(UserError, match="memory.*LSTM"):
+        export_onnx(keras.Model(waveform, x), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_encoders(tmp_path):
+    with pytest.raises(ValueError, match="Received: input_shape"):
+        export_onnx(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), tmp_path / "x")
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=27)
+    with pytest.raises(ValueError, match="Received: window_samples=28"):
+        export_onnx(encoder, tmp_path / "x.onnx", window_samples=28)
