@@ -74,9 +74,11 @@ class OnlineProbe(keras.callbacks.Callback):
             for part in (self.train, self.valid)
         ]
         task = make_task([column], [])
-        # The number of neighbours, or the regularization, is chosen on half of train.
-        half = [np.arange(start, len(embedded[0].ids), 2) for start in (0, 1)]
-        probe = fit_probe(self.probe, *(embedded[0].take(rows) for rows in half), task)
+        # The number of neighbours, or the regularization, is chosen on half of each class.
+        found = embedded[0].target("label")
+        number = np.sum(np.tril(found[:, None] == found), axis=1)
+        halves = [np.flatnonzero(number % 2 == odd) for odd in (1, 0)]
+        probe = fit_probe(self.probe, *(embedded[0].take(rows) for rows in halves), task)
         run = predict_test(probe, embedded[1], task)
         return task.scores(run.targets, run.predictions)[task.primary]
 
