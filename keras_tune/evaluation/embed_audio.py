@@ -14,7 +14,8 @@ def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), ba
 
     Args:
         audio: Path of an audio file, or float array (samples,), full scale being 1, mono.
-        encoder: Keras model from (batch, samples, 1) to (batch, d), or the path of a `.keras` file.
+        encoder: Keras model from (batch, samples, 1) to (batch, d), or the path of a `.keras` file
+            or of the folder of a run.
         sample_rate: Integer, of an array, in Hz. Defaults to 22,050, the encoders' own; other rates
             are resampled.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
@@ -54,9 +55,7 @@ def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), ba
             )
         samples = resample(samples, sample_rate or 22050, 22050)
     if isinstance(encoder, (str, pathlib.Path)):
-        from keras_tune.recipes._load import load_encoder
-
-        encoder = load_encoder(encoder)
+        encoder = _load(pathlib.Path(encoder))
     clips = embed_clips(
         embedding_model(encoder, layers),
         [{"id": name, "audio": samples, "labels": {}}],
@@ -64,6 +63,15 @@ def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), ba
         batch_size=batch_size,
     )
     return pool_windows(clips, pool)[0] if pool != "none" else clips.windows
+
+
+def _load(path):
+    import keras
+
+    path = path / "encoder.keras" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .keras file or the folder of a finished run")
+    return keras.models.load_model(path, compile=False)
 
 
 def hop_in_samples(hop, sample_rate=22050):

@@ -4,7 +4,7 @@ import pytest
 from seeded import seed_weights
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation import cut_windows, embed_clips, untrained_copy
+from keras_tune.evaluation import ClipEmbeddings, cut_windows, embed_clips, untrained_copy
 from keras_tune.models import TUNe
 
 
@@ -60,3 +60,49 @@ def test_the_untrained_copy_has_the_shape_but_not_the_weights():
     np.testing.assert_array_equal(kernels[1], kernels[2])
     assert not np.array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[1], kernels[3])
+
+
+def test_stages_and_crops_in_the_same_pass():
+    model = encoder()
+    names = ("bottleneck", "tail_1")
+    found = embed_clips(model, records(81, 300, 243), crop_seed=3, stages=names, batch_size=4)
+    plain = embed_clips(model, records(81, 300, 243))
+    np.testing.assert_allclose(found.vectors, plain.vectors, rtol=1e-4, atol=1e-6)
+    assert found.owners.tolist() == [0, 1, 1, 1, 2, 2, 2]
+    tap = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    time = -1 if model.data_format == "channels_first" else 1
+    for row, record in enumerate(records(81, 300, 243)):
+        windows = cut_windows(record["audio"], 81)
+        outputs = [keras.ops.convert_to_numpy(o) for o in tap(windows[..., None])]
+        for name, output in zip(names, outputs, strict=True):
+            expected = output.mean(axis=time).mean(axis=0)
+            np.testing.assert_allclose(found.stages[name][row], expected, rtol=1e-4, atol=1e-6)
+    # A clip of one window has one crop, that window.
+    np.testing.assert_allclose(found.crops[0], found.windows[0], rtol=1e-4, atol=1e-6)
+    assert not np.allclose(found.crops[1], found.windows[1])
+    again = embed_clips(model, records(81, 300, 243), crop_seed=3)
+    np.testing.assert_allclose(again.crops, found.crops, rtol=1e-4, atol=1e-6)
+
+
+def test_taking_merging_and_saving(tmp_path):
+    whole = embed_clips(encoder(), records(81, 300, 80, 243), crop_seed=0, stages=("bottleneck",))
+    parts = [whole.take([2]), whole.take([0, 1])]
+    assert parts[0].ids == ["clip-3"]
+    assert parts[0].owners.tolist() == [0, 0, 0]
+    back = ClipEmbeddings.merge(parts).take([1, 2, 0])
+    back.save(tmp_path / "clips.npz")
+    loaded = ClipEmbeddings.load(tmp_path / "clips.npz")
+    assert loaded.ids == whole.ids
+    assert loaded.labels == whole.labels
+    for name in ("vectors", "crops"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(whole, name))
+    np.testing.assert_array_equal(loaded.stages["bottleneck"], whole.stages["bottleneck"])
+    for row in range(3):
+        np.testing.assert_array_equal(
+            loaded.windows[loaded.owners == row], whole.windows[whole.owners == row]
+        )
+
+
+def test_a_stage_that_is_not_there():
+    with pytest.raises(UserError, match="no stage 'tail_9'; its stages: contract_1"):
+        embed_clips(encoder(), records(100), stages=("tail_9",))
