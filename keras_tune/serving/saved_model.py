@@ -1,0 +1,300 @@
+"""TensorFlow SavedModels that take clips of any length, and WAV files."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from keras_tune.errors import UserError
+from keras_tune.serving.folding import fold_batch_norm
+from keras_tune.serving.windows import MAX_BYTES, MAX_LEVEL, MAX_SAMPLES, Windows
+
+# So many windows at a time keep the memory of a long clip bounded and lose no speed.
+WINDOWS_AT_ONCE = 32
+# Sample rates of WAV files; beyond these the header is more likely damaged.
+RATES = (1000, 384000)
+
+
+def export_saved_model(model, path, window_samples=None, sample_rate=None):
+    """Write an encoder or a tagger as a SavedModel of plain TensorFlow operations.
+
+    Batch normalization is folded into the convolutions. Batch and length are dynamic; clips are cut
+    into consecutive windows within the graph, a remainder is dropped. Signatures:
+
+    | signature | input | outputs |
+    |---|---|---|
+    | `serving_default` | `waveform`, float32 (batch, samples) | `embedding` (batch, d), the mean over windows |
+    | `windows` | `waveform`, float32 (batch, samples) | `embedding` (batch, windows, d), `start` (batch, windows) in seconds |
+    | `wav` | `wav`, bytes (batch,) of 16-bit WAV files of any rate and number of channels | `embedding` (batch, d) |
+
+    Those of a tagger also have `scores` (batch, labels), or (batch, windows, labels), and `labels`
+    (batch, labels), strings. Requests without a window, with samples that are not finite or beyond
+    100 times full scale, with more than 64 MiB, or with bytes that are no WAV file end in an error.
+
+    Args:
+        model: Keras model from (batch, samples, 1) to (batch, d), or a `Tagger`.
+        path: The folder to write; must not exist, or be empty.
+        window_samples: Integer, the length of a window, for an encoder of any length. Defaults to
+            the encoder's own length, and 59,049 for one of any length.
+        sample_rate: Integer, what WAV files are resampled to, in Hz. Defaults to 22,050.
+
+    Returns:
+        Dict with what there is to know: `signatures`, `window_samples`, `sample_rate`, `embedding`
+        (its size) and `labels`.
+
+    Raises:
+        UserError: TensorFlow is not installed, or cannot export the model.
+        ValueError: The model is no encoder, or has windows of another length.
+
+    Example:
+
+    ```python
+    keras_tune.serving.export_saved_model(encoder, "/tmp/encoder")
+    served = tf.saved_model.load("/tmp/encoder").signatures["serving_default"]
+    served(waveform=clips)["embedding"]
+    ```
+    """  # noqa: E501
+    import keras
+
+    windows = Windows.of(model, window_samples, sample_rate)
+    if keras.backend.backend() == "tensorflow":
+        _write(model, path, windows)
+    else:
+        _write_elsewhere(model, path, windows)
+    return {
+        "signatures": ["serving_default", "windows", "wav"],
+        "window_samples": windows.samples,
+        "sample_rate": windows.sample_rate,
+        "embedding": windows.dimensions,
+        "labels": None if windows.labels is None else list(windows.labels),
+    }
+
+
+def _write_elsewhere(model, path, windows):
+    """Export in a process with TensorFlow as Keras' backend.
+
+    Torch cannot write SavedModels, and JAX's are calls of compiled programs.
+    """
+    script = "import sys; from keras_tune.serving.saved_model import _write_file; "
+    script += "_write_file(*sys.argv[1:])"
+    package = pathlib.Path(__file__).resolve().parents[2]
+    search = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+    environment = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "PYTHONPATH": search,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        saved = pathlib.Path(folder) / "model.keras"
+        model.save(saved)
+        options = json.dumps([windows.samples, windows.sample_rate])
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(saved), str(path), options],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise UserError(f"{path}: the export with TensorFlow failed ({lines[-1]})")
+
+
+def _write_file(saved, path, options):
+    import keras
+
+    model = keras.models.load_model(saved, compile=False)
+    _write(model, path, Windows.of(model, *json.loads(options)))
+
+
+def _write(model, path, windows):
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise UserError("a SavedModel needs TensorFlow: pip install tensorflow") from None
+    import keras
+
+    folded = fold_batch_norm(model)
+    endpoints = Endpoints(folded, windows)
+    waveform = tf.TensorSpec((None, None), tf.float32, name="waveform")
+    archive = keras.export.ExportArchive()
+    archive.track(folded)
+    archive.add_endpoint("serving_default", endpoints.clips, input_signature=[waveform])
+    archive.add_endpoint("windows", endpoints.windows, input_signature=[waveform])
+    archive.add_endpoint(
+        "wav", endpoints.wav, input_signature=[tf.TensorSpec((None,), tf.string, name="wav")]
+    )
+    archive.write_out(str(path), verbose=False)
+
+
+class Endpoints:
+    """The functions behind the signatures.
+
+    Args:
+        model: The folded encoder or tagger, on Keras' TensorFlow backend.
+        windows: `Windows`.
+    """
+
+    def __init__(self, model, windows):
+        self.encoder = model if windows.labels is None else model.encoder
+        self.head = None if windows.labels is None else model.head
+        self.about = windows
+
+    def clips(self, waveform):
+        """From clips (batch, samples) to their mean embeddings."""
+        import tensorflow as tf
+
+        return self._outputs(tf.reduce_mean(self._embed(waveform), axis=1))
+
+    def windows(self, waveform):
+        """From clips (batch, samples) to the embeddings of their windows."""
+        import tensorflow as tf
+
+        embedding = self._embed(waveform)
+        batch, count = tf.unstack(tf.shape(embedding)[:2])
+        seconds = self.about.samples / self.about.sample_rate
+        start = tf.cast(tf.range(count), tf.float32) * seconds
+        return {
+            **self._outputs(embedding),
+            "start": tf.tile(start[None], (batch, 1)),
+        }
+
+    def wav(self, wav):
+        """From the bytes of WAV files to the mean embeddings of the clips."""
+        import tensorflow as tf
+
+        def one(content):
+            waveform = _decode(content, self.about.sample_rate)
+            return tf.reduce_mean(self._embed(waveform[None]), axis=(0, 1))
+
+        checks = [_require(tf.size(wav) >= 1, "the batch is empty")]
+        with tf.control_dependencies(checks):
+            # Clips differ in length; a batch of them would have to be padded.
+            embedding = tf.map_fn(
+                one,
+                tf.identity(wav),
+                fn_output_signature=tf.TensorSpec((self.about.dimensions,), tf.float32),
+                parallel_iterations=1,
+            )
+        return self._outputs(embedding)
+
+    def _outputs(self, embedding):
+        import tensorflow as tf
+
+        outputs = {"embedding": embedding}
+        if self.head is not None:
+            flat = tf.reshape(embedding, (-1, self.about.dimensions))
+            scores = getattr(tf.nn, self.about.activation)(self.head(flat, training=False))
+            shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.labels)]], axis=0)
+            outputs["scores"] = tf.reshape(scores, shape)
+            # A row for each clip, since a server splits all outputs along the batch.
+            outputs["labels"] = tf.tile(
+                tf.constant([self.about.labels]), (tf.shape(embedding)[0], 1)
+            )
+        return outputs
+
+    def _embed(self, waveform):
+        import tensorflow as tf
+
+        length = self.about.samples
+        batch, samples = tf.unstack(tf.shape(waveform))
+        count = samples // length
+        checks = [
+            _require(batch >= 1, "the batch is empty"),
+            _require(count >= 1, f"too short: a clip needs at least {length} samples"),
+            _require(
+                tf.cast(batch, tf.int64) * tf.cast(samples, tf.int64) <= MAX_SAMPLES,
+                f"too long: a request takes at most {MAX_SAMPLES} samples",
+            ),
+            # Written so that NaN fails too.
+            _require(
+                tf.reduce_all(tf.abs(waveform) <= MAX_LEVEL),
+                f"samples must be finite and within {MAX_LEVEL:g} times full scale, which is 1",
+            ),
+        ]
+        with tf.control_dependencies(checks):
+            rows = tf.reshape(waveform[:, : count * length], (-1, length, 1))
+        total = batch * count
+        parts = -(-total // WINDOWS_AT_ONCE)
+
+        def encode(part, found):
+            some = rows[part * WINDOWS_AT_ONCE : (part + 1) * WINDOWS_AT_ONCE]
+            return part + 1, found.write(part, self.encoder(some, training=False))
+
+        found = tf.TensorArray(
+            tf.float32, parts, infer_shape=False, element_shape=(None, self.about.dimensions)
+        )
+        _, found = tf.while_loop(
+            lambda part, _: part < parts, encode, (tf.constant(0), found), parallel_iterations=1
+        )
+        embedding = tf.reshape(found.concat(), (batch, count, self.about.dimensions))
+        checks = [
+            _require(
+                tf.reduce_all(tf.math.is_finite(embedding)), "the model's output is not finite"
+            )
+        ]
+        with tf.control_dependencies(checks):
+            return tf.identity(embedding)
+
+
+def _require(condition, message):
+    import tensorflow as tf
+
+    return tf.debugging.Assert(condition, [message])
+
+
+def _decode(content, sample_rate):
+    """The mono waveform of a WAV file, at `sample_rate`."""
+    import tensorflow as tf
+
+    checks = [
+        _require(
+            tf.strings.length(content) <= MAX_BYTES,
+            f"a WAV file may have {MAX_BYTES} bytes at most",
+        )
+    ]
+    with tf.control_dependencies(checks):
+        samples, rate = tf.audio.decode_wav(content)
+    low, high = RATES
+    checks = [
+        _require((rate >= low) & (rate <= high), f"the sample rate must lie in {low} to {high} Hz"),
+        _require(tf.shape(samples)[0] >= 1, "the WAV file holds no samples"),
+        _require(
+            tf.cast(tf.shape(samples)[0], tf.int64) * sample_rate
+            <= MAX_SAMPLES * tf.cast(rate, tf.int64),
+            f"too long: a request takes at most {MAX_SAMPLES} samples at {sample_rate} Hz",
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        mono = tf.reduce_mean(samples, axis=1)
+    return tf.cond(
+        tf.equal(rate, sample_rate), lambda: mono, lambda: _resample(mono, rate, sample_rate)
+    )
+
+
+def _resample(mono, rate, target):
+    """Resample by cutting or extending the spectrum of the whole clip.
+
+    The pass band ends at 0.913 of the lower Nyquist frequency, as soxr's does, and falls to nothing
+    at it.
+    """
+    import tensorflow as tf
+
+    samples = tf.shape(mono)[0]
+    # Whole seconds have whole numbers of samples at either rate, and at least a tenth of a second
+    # of silence keeps the ringing of the end away from the beginning.
+    seconds = -(-(samples + rate // 10) // rate)
+    spectrum = tf.signal.rfft(mono, [seconds * rate])
+    kept = seconds * tf.minimum(rate, target) // 2 + 1
+    nyquist = tf.cast(tf.minimum(rate, target), tf.float64) / 2
+    frequency = tf.cast(tf.range(kept), tf.float64) / tf.cast(seconds, tf.float64)
+    place = tf.clip_by_value((frequency / nyquist - 0.913) / (1 - 0.913), 0, 1)
+    gain = tf.cast(tf.cos(place * 1.5707963267948966) ** 2, tf.complex64)
+    spectrum = spectrum[:kept] * gain
+    spectrum = tf.pad(spectrum, [[0, seconds * target // 2 + 1 - kept]])
+    scale = tf.cast(target, tf.float32) / tf.cast(rate, tf.float32)
+    waveform = tf.signal.irfft(spectrum, [seconds * target]) * scale
+    length = tf.cast(samples, tf.int64) * target + tf.cast(rate // 2, tf.int64)
+    return waveform[: length // tf.cast(rate, tf.int64)]
