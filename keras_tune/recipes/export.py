@@ -1,0 +1,70 @@
+"""Export an encoder or a tagger for inference without Keras: TensorFlow Serving, or ONNX.
+
+With `--format tf_saved_model` the output folder gets the next version of the model, in the layout
+of TensorFlow Serving, with its configuration and a README; with `--format onnx` it gets NAME.onnx.
+"""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from keras_tune.errors import UserError
+from keras_tune.recipes._cli import choose_backend, run
+
+
+@dataclasses.dataclass
+class ExportConfig:
+    """What to export, and to where.
+
+    Args:
+        model: A .keras file, or the folder of a pretraining run; from any backend.
+        format: tf_saved_model or onnx.
+        output: Folder to write to.
+        name: Name of the exported model. Defaults to the model's own.
+        window_samples: Window length for an encoder of any length; 59049 by default.
+        sample_rate: Sample rate that the model was trained at, in Hz.
+    """
+
+    model: str
+    format: Literal["tf_saved_model", "onnx"]
+    output: str
+    name: str | None = None
+    window_samples: int | None = None
+    sample_rate: int = 22050
+
+
+def main(config):
+    """Run the command line; see `ExportConfig`."""
+    import sys
+
+    if config.sample_rate < 1:
+        raise UserError(f"--sample_rate {config.sample_rate}: must be at least 1")
+    if "keras" not in sys.modules:
+        # A SavedModel is written by TensorFlow whatever the model was trained with.
+        choose_backend("tensorflow" if config.format == "tf_saved_model" else None)
+    from keras_tune.recipes._load import load_encoder
+    from keras_tune.serving import export_onnx, export_tf_serving
+
+    model = load_encoder(config.model)
+    output = pathlib.Path(config.output)
+    name = config.name or model.name
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file; give a folder")
+    options = {"window_samples": config.window_samples, "sample_rate": config.sample_rate}
+    try:
+        if config.format == "onnx":
+            path = output / f"{name}.onnx"
+            export_onnx(model, path, **options)
+        else:
+            path = export_tf_serving(model, output, name, **options)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"--model {config.model}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
+    print(path)
+
+
+if __name__ == "__main__":
+    run(main, ExportConfig)
