@@ -1,0 +1,391 @@
+"""Search the encoder's depth, shape and training with KerasTuner, under a parameter budget.
+
+Every trial is a short pretraining. The output folder ends up with search.csv (all trials: settings,
+score, parameters, time, memory), depths.csv and depths.png (score against decoder depth, over
+seeds), pareto.csv and pareto.png (score against parameters and time), report.json, and best.yaml,
+which `pretrain --config` takes. Without --data, the demo corpus. A search that was killed goes on
+when it is started again. Over several processes or machines: see docs/search.md.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Literal
+
+from keras_tune.errors import UserError
+from keras_tune.recipes._cli import run
+from keras_tune.recipes.augment import AugmentConfig
+from keras_tune.search.space import Space
+
+DEMO = pathlib.Path(__file__).with_name("search_demo.yaml")
+DIRECTIONS = {"val_contrastive_accuracy": "max", "val_loss": "min", "val_probe": "max"}
+
+
+@dataclasses.dataclass
+class SearchConfig:
+    """The search.
+
+    Args:
+        data: Folder written by `prepare`, or an .npz file of clips; by default the demo corpus.
+        output: Folder of the search.
+        tuner: What chooses the trials.
+        objective: What the search is for: the best epoch's value.
+        max_trials: Trials at most.
+        space: What is searched: one value fixes a setting, a list or min, max, log free it.
+        parameter_budget: Trainable parameters that no encoder may exceed; null for no limit.
+        budget_slack: Share of the budget that may stay unused.
+        seeds: Seeds with which the best configuration of each depth is trained.
+        probe: Label for the objective val_probe.
+        input_samples: Length of a view in samples.
+        augment: The augmentations where the space says nothing else.
+        epochs: Epochs of a trial; with hyperband those of the best ones.
+        steps_per_epoch: Batches an epoch; by default one pass over the train split.
+        batch_size: Clips a batch; each gives two views.
+        projection_dim: Size of the projections.
+        separate_views: Whether batch normalization sees first and second views apart.
+        seed: Seed of trials, weights, order, crops and augmentations.
+        precision: Dtype policy.
+        distribution: Spread batches over all devices (JAX only); by default one device.
+        isolate: Whether each trial has a process of its own; by default where there is a GPU.
+        jit_compile: Whether to compile with XLA; by default what is fast on the backend.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+    """
+
+    data: str | None = None
+    output: str = "runs/search"
+    tuner: Literal["hyperband", "bayesian", "random", "grid"] = "grid"
+    objective: Literal["val_contrastive_accuracy", "val_loss", "val_probe"] = (
+        "val_contrastive_accuracy"
+    )
+    max_trials: int = 20
+    space: Space = dataclasses.field(default_factory=Space)
+    parameter_budget: float | None = 2.4e6
+    budget_slack: float = 0.35
+    seeds: int = 1
+    probe: str | None = None
+    input_samples: int = 59049
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    batch_size: int = 48
+    projection_dim: int = 64
+    separate_views: bool = False
+    seed: int = 42
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    distribution: Literal["data_parallel"] | None = None
+    isolate: bool | None = None
+    jit_compile: bool | None = None
+    backend: str | None = None
+
+
+# What may differ between a search and its continuation.
+FREE_ON_RESUME = ("output", "max_trials", "seeds", "isolate", "backend", "jit_compile")
+
+
+def main(config):
+    """Run the command line; see `SearchConfig`."""
+    from keras_tune.data import load_info
+    from keras_tune.data.damage import naming_damaged_shards
+    from keras_tune.recipes._folder import write_config, write_report
+    from keras_tune.recipes.pretrain import _demo_corpus
+
+    _check(config)
+    output = pathlib.Path(config.output)
+    _claim(output, config)
+    # Workers read the corpus of their chief; the file is written in one step.
+    data = config.data or str(_demo_corpus(output, config.seed))
+    info = load_info(data)
+    write_config(output, config)
+    tuner = _tuner(config, info.sample_rate)
+    recipe = _recipe(config, data)
+    streams = functools.partial(_streams, recipe)
+    callbacks = functools.partial(_probe, data, config.probe) if config.probe else None
+    with naming_damaged_shards(data):
+        tuner.search(streams, config.epochs, callbacks)
+        if tuner._is_worker():
+            return
+        trials = _report_trials(tuner, config, output)
+        runs = _repeat(tuner, trials, recipe, callbacks, config, output)
+    best = _report_depths(runs, trials, config, output)
+    _write_best(output / "best.yaml", _recipe(config, config.data), best)
+    write_report(
+        output,
+        config,
+        best={key: value for key, value in best.items() if value == value},
+        trials=trials["status"].value_counts().to_dict(),
+        data=str(data),
+    )
+    print(f"best: decoder depth {best['decoder_depth']:.0f}; recipe: {output / 'best.yaml'}")
+
+
+def _check(config):
+    for key in ("max_trials", "epochs", "seeds", "input_samples", "projection_dim"):
+        if getattr(config, key) <= 0:
+            raise UserError(f"--{key} {getattr(config, key)}: must be positive")
+    if config.batch_size < 2:
+        raise UserError("--batch_size 1: contrast needs at least 2 clips")
+    if config.objective == "val_probe" and not config.probe:
+        raise UserError("--objective val_probe: give the label to probe, --probe")
+    if config.objective == "val_loss" and config.space.is_free("temperature"):
+        raise UserError(
+            "--objective val_loss: losses of different temperatures cannot be compared; fix "
+            "space.temperature or take val_contrastive_accuracy"
+        )
+
+
+def _claim(output, config):
+    """Refuse a folder that holds another search."""
+    from keras_tune.recipes._folder import read_config
+
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / "config.yaml").exists():
+        return
+    before, now = read_config(output), json.loads(json.dumps(dataclasses.asdict(config)))
+    for key, value in now.items():
+        if key not in FREE_ON_RESUME and before.get(key) != value:
+            raise UserError(
+                f"--output {output}: holds a search with {key} {before.get(key)}, not {value}; "
+                f"go on with --config {output / 'config.yaml'}, or give another folder"
+            )
+
+
+def _tuner(config, sample_rate):
+    from keras_tune.search import TUNeHyperModel, TUNeTuner, make_oracle
+
+    hypermodel = TUNeHyperModel(
+        config.space,
+        parameter_budget=config.parameter_budget,
+        budget_slack=config.budget_slack,
+        input_samples=config.input_samples,
+        sample_rate=sample_rate,
+        augment=dataclasses.asdict(config.augment),
+        projection_dim=config.projection_dim,
+        separate_views=config.separate_views,
+        seed=config.seed,
+        precision=config.precision,
+        distribution=config.distribution,
+        jit_compile="auto" if config.jit_compile is None else config.jit_compile,
+    )
+    oracle = make_oracle(
+        config.tuner,
+        config.objective,
+        DIRECTIONS[config.objective],
+        max_trials=config.max_trials,
+        max_epochs=config.epochs,
+        seed=config.seed,
+    )
+    isolated = _has_gpu() if config.isolate is None else config.isolate
+    # Lines must come out as they happen, into a log file too.
+    report = functools.partial(print, flush=True)
+    return TUNeTuner(oracle, hypermodel, config.output, isolated=isolated, report=report)
+
+
+def _has_gpu():
+    """Whether there is a GPU to use, without loading a framework that would take its memory."""
+    import os
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _recipe(config, data):
+    """The recipe of `pretrain` that the search varies."""
+    from keras_tune.recipes.pretrain import ModelConfig, PretrainConfig
+
+    shared = {field.name for field in dataclasses.fields(PretrainConfig)} & {
+        field.name for field in dataclasses.fields(SearchConfig)
+    }
+    values = {key: getattr(config, key) for key in shared - {"data", "output"}}
+    return PretrainConfig(
+        data=data,
+        output=str(pathlib.Path(config.output) / "best"),
+        model=ModelConfig(input_samples=config.input_samples),
+        **values,
+    )
+
+
+def _streams(recipe, initial_epoch, epochs):
+    """What a trial reads; at the top of the module, so that a process of its own finds it."""
+    from keras_tune.recipes import pretrain
+
+    recipe = dataclasses.replace(recipe, epochs=epochs)
+    streams = pretrain._streams(recipe.data, recipe, initial_epoch)
+    if streams.valid is None:
+        raise UserError(f"{recipe.data}: has no clips in the split valid, to judge the trials by")
+    return streams
+
+
+def _probe(data, label):
+    """The callback behind the objective val_probe."""
+    from keras_tune.data import load_arrays, read_records
+    from keras_tune.training.online_probe import OnlineProbe
+
+    parts = []
+    for split in ("train", "valid"):
+        if pathlib.Path(data).suffix == ".npz":
+            records = load_arrays(data).records(split)
+        else:
+            records = read_records(data, split)
+        labelled = [
+            (record["audio"], record["labels"][label])
+            for record in records
+            if _label_of(record, label, data) is not None
+        ]
+        parts.append(tuple(zip(*labelled, strict=True)) if labelled else ((), ()))
+    try:
+        return [OnlineProbe(*parts, every=1)]
+    except ValueError as error:
+        raise UserError(f"--probe {label}: {error}") from error
+
+
+def _label_of(record, label, data):
+    if label not in record["labels"]:
+        known = ", ".join(record["labels"]) or "none"
+        raise UserError(f"--probe {label}: no such label in {data}; there are: {known}")
+    return record["labels"][label]
+
+
+def _report_trials(tuner, config, output):
+    """Write the table of trials and the Pareto front, and stop where nothing succeeded."""
+    import pandas as pd
+
+    from keras_tune.files import write_text
+    from keras_tune.search.pictures import draw_pareto
+    from keras_tune.search.results import pareto_front, trial_table
+
+    trials = trial_table(tuner)
+    write_text(output / "search.csv", trials.to_csv(index=False))
+    reason = tuner.give_up_reason()
+    done = trials[trials["status"] == "COMPLETED"]
+    if reason or not len(done):
+        raise UserError(reason or "no trial succeeded; see search.csv")
+    direction = DIRECTIONS[config.objective]
+    fronts = [
+        pareto_front(done, cost, direction).assign(against=cost)
+        for cost in ("parameters", "seconds")
+    ]
+    write_text(output / "pareto.csv", pd.concat(fronts).to_csv(index=False))
+    draw_pareto(output / "pareto.png", done, direction, config.objective)
+    return trials
+
+
+def _repeat(tuner, trials, recipe, callbacks, config, output):
+    """Train the best configuration of each depth with all seeds; what is done is not done again.
+
+    Returns a table with a row a run. A trial that ran for all epochs is the first seed's run.
+    """
+    import pandas as pd
+    from keras_tuner.errors import FailedTrialError
+
+    from keras_tune.files import write_json
+    from keras_tune.search.job import Job, run_isolated
+    from keras_tune.search.job import run as train
+    from keras_tune.search.results import best_of_each_depth, outcome_row
+    from keras_tune.search.tuner import best_of
+
+    best = best_of_each_depth(trials, DIRECTIONS[config.objective])
+    if config.seeds == 1:
+        return best
+    runs = []
+    for _, row in best.iterrows():
+        whole = row["epochs"] == config.epochs
+        if whole:
+            runs.append(dict(row))
+        for seed in range(config.seed + whole, config.seed + config.seeds):
+            path = output / "repeats" / f"trial_{row['trial']}_seed_{seed}.json"
+            if not path.exists():
+                hypermodel = _with_seed(tuner.hypermodel, seed)
+                hyperparameters = tuner.oracle.get_trial(row["trial"]).hyperparameters
+                reseeded = functools.partial(_streams, dataclasses.replace(recipe, seed=seed))
+                job = Job(hypermodel, hyperparameters, reseeded, config.epochs, callbacks)
+                try:
+                    outcome = (run_isolated if tuner.isolated else train)(job)
+                except FailedTrialError as error:
+                    raise UserError(f"trial {row['trial']} with seed {seed}: {error}") from error
+                outcome |= best_of(
+                    outcome.pop("history"), config.objective, DIRECTIONS[config.objective]
+                )
+                outcome |= {
+                    "epochs": config.epochs,
+                    "configuration": dataclasses.asdict(hypermodel.configuration(hyperparameters)),
+                }
+                write_json(path, outcome)
+                tuner.report(
+                    f"decoder depth {row['decoder_depth']:.0f}, seed {seed}: "
+                    f"{config.objective} {outcome['score']:.4f}"
+                )
+            outcome = json.loads(path.read_text(encoding="utf-8"))
+            runs.append({"trial": row["trial"], "seed": seed, **outcome_row(outcome)})
+    return pd.DataFrame(runs)
+
+
+def _with_seed(hypermodel, seed):
+    import copy
+
+    # KerasTuner's hypermodels hold methods bound to themselves, which a shallow copy would share.
+    other = copy.deepcopy(hypermodel)
+    other.seed = seed
+    return other
+
+
+def _report_depths(runs, trials, config, output):
+    """Write scores by depth; return the settings of the best depth."""
+    from keras_tune.files import write_text
+    from keras_tune.search.pictures import draw_depths
+    from keras_tune.search.results import scores_by_depth
+
+    write_text(output / "runs.csv", runs.to_csv(index=False))
+    depths = scores_by_depth(runs)
+    write_text(output / "depths.csv", depths.to_csv())
+    draw_depths(output / "depths.png", runs, config.objective)
+    mean = depths["mean"]
+    depth = mean.idxmax() if DIRECTIONS[config.objective] == "max" else mean.idxmin()
+    row = runs[runs["decoder_depth"] == depth].iloc[0]
+    return {key: getattr(value, "item", lambda value=value: value)() for key, value in row.items()}
+
+
+def _write_best(path, recipe, best):
+    """Write the best configuration as a recipe of `pretrain`."""
+    import yaml
+
+    from keras_tune.files import write_text
+
+    depth = int(best["decoder_depth"])
+    content = dataclasses.asdict(recipe)
+    content["model"] = {
+        "preset": "tune_plus" if depth else "clmr",
+        "decoder_depth": depth,
+        "base_filters": int(best["base_filters"]),
+        "extra_links": bool(best["extra_links"]),
+        "input_samples": recipe.model.input_samples,
+    }
+    if depth:
+        content["model"]["contraction_depth"] = int(best["contraction_depth"])
+    tail = [int(width) for width in best["tail_filters"].split()]
+    if tail != _preset_tail(content["model"]):
+        content["model"]["tail_filters"] = tail
+    for key in ("learning_rate", "temperature"):
+        content[key] = float(best[key])
+    for key, value in best.items():
+        if key.startswith("augment/"):
+            content["augment"][key.removeprefix("augment/")] = float(value)
+    header = (
+        f"# Found by a search: trial {best['trial']}, {best['parameters']:,.0f} parameters, "
+        f"score {best['score']:.4f} after {best['epochs']:.0f} epochs.\n"
+    )
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_text(path, header + text)
+
+
+def _preset_tail(model):
+    """The tail that the preset has at this width and depth."""
+    from keras_tune.models import PRESETS
+
+    preset = PRESETS[model["preset"]]
+    missing = model.get("contraction_depth", 0) - model["decoder_depth"]
+    return list(preset.tail_filters(model["base_filters"]))[missing:]
+
+
+if __name__ == "__main__":
+    run(main, SearchConfig, demo=DEMO)

@@ -1,0 +1,304 @@
+"""TUNe as a KerasTuner hypermodel: from hyperparameters to a compiled contrastive model."""
+
+import dataclasses
+
+import keras
+import keras_tuner
+from keras_tuner.errors import FailedTrialError
+
+from keras_tune.errors import UserError
+from keras_tune.search.parameters import count_parameters, largest_width
+from keras_tune.search.space import Range, Space, as_list
+from keras_tune.search.tail import tail_widths
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """One point of a search space, with all that follows from it.
+
+    Attributes:
+        decoder_depth: Expansive stages; 0 is CLMR's SampleCNN.
+        contraction_depth: Contractive stages; None at depth zero.
+        tail_length: Divisions of the resolution by 3; None at depth zero.
+        extra_links: Whether the tail is linked to the decoder.
+        representation_dim: Size of the representation.
+        base_filters: Width of the first stage.
+        tail_filters: Widths of the tail.
+        learning_rate: Of Adam.
+        temperature: Of NT-Xent.
+        augment: Arguments of `keras_tune.augment.clmr_chain` that were searched.
+        parameters: Trainable parameters of the encoder.
+    """
+
+    decoder_depth: int
+    contraction_depth: int | None
+    tail_length: int | None
+    extra_links: bool
+    representation_dim: int
+    base_filters: int
+    tail_filters: tuple
+    learning_rate: float
+    temperature: float
+    augment: dict
+    parameters: int
+
+
+class TUNeHyperModel(keras_tuner.HyperModel):
+    """Build compiled contrastive models from hyperparameters.
+
+    Dtype policy, distribution and seed are set in `build`, because KerasTuner resets them before
+    every trial.
+
+    Args:
+        space: `Space`. Defaults to decoder depths of 0 to 4, all else as published.
+        parameter_budget: Number of trainable parameters that no encoder may exceed. Where the
+            space leaves `base_filters` open, each encoder is as wide as the budget allows. Defaults
+            to 2.4 million, about CLMR's; None for no limit, which needs `base_filters`.
+        budget_slack: Share of the budget that may stay unused. Defaults to 0.35.
+        input_samples: Integer, the length of a view. Defaults to 59,049.
+        sample_rate: Integer, in Hz. Defaults to 22,050.
+        augment: Dict of arguments of `keras_tune.augment.clmr_chain`, where the space says nothing
+            else. Defaults to the published chain.
+        projection_dim: Integer, the size of the projections. Defaults to 64.
+        separate_views: As in `keras_tune.training.ContrastiveModel`. Defaults to False.
+        seed: Integer, of weights, crops and augmentations. Defaults to 42.
+        precision: Dtype policy: "float32", "mixed_bfloat16" or "mixed_float16". Defaults to
+            "float32".
+        distribution: "data_parallel" to spread batches over all devices of a machine, on the JAX
+            backend. Defaults to None.
+        jit_compile: As in `keras.Model.compile`. Defaults to "auto".
+
+    Raises:
+        UserError: Neither width nor budget is given, an augmentation is unknown, or the backend
+            cannot distribute.
+
+    Example:
+
+    ```python
+    import keras_tuner
+    from keras_tune.search import Space, TUNeHyperModel
+
+    hypermodel = TUNeHyperModel(Space(decoder_depth=[0, 2, 4]))
+    model = hypermodel.build(keras_tuner.HyperParameters())
+    ```
+    """
+
+    def __init__(
+        self,
+        space=None,
+        parameter_budget=2.4e6,
+        budget_slack=0.35,
+        input_samples=59049,
+        sample_rate=22050,
+        augment=None,
+        projection_dim=64,
+        separate_views=False,
+        seed=42,
+        precision="float32",
+        distribution=None,
+        jit_compile="auto",
+    ):
+        super().__init__()
+        self.space = space or Space()
+        self.parameter_budget = parameter_budget
+        self.budget_slack = budget_slack
+        self.input_samples = input_samples
+        self.sample_rate = sample_rate
+        self.augment = dict(augment or {})
+        self.projection_dim = projection_dim
+        self.separate_views = separate_views
+        self.seed = seed
+        self.precision = precision
+        self.distribution = distribution
+        self.jit_compile = jit_compile
+        if self.space.base_filters is None and parameter_budget is None:
+            raise UserError("space.base_filters: give widths, or a --parameter_budget for them")
+        if parameter_budget is not None and parameter_budget <= 0:
+            raise UserError(f"--parameter_budget {parameter_budget}: must be positive")
+        if not 0 <= budget_slack <= 1:
+            raise UserError(f"--budget_slack {budget_slack}: must lie between 0 and 1")
+        if distribution not in (None, "data_parallel"):
+            raise UserError(f"--distribution {distribution}: take data_parallel, or leave it out")
+        if distribution and keras.backend.backend() != "jax":
+            raise UserError("--distribution data_parallel: needs --backend jax")
+        self._check_augment()
+
+    def _check_augment(self):
+        import inspect
+
+        from keras_tune.augment.clmr_chain import clmr_chain
+
+        known = [
+            name
+            for name, argument in inspect.signature(clmr_chain).parameters.items()
+            if argument.kind is argument.KEYWORD_ONLY
+        ]
+        for key in self.space.augment:
+            if key not in known:
+                raise UserError(f"space.augment.{key}: no such key; take one of {', '.join(known)}")
+
+    def declare_hyperparameters(self, hp):
+        """Register the whole space, conditions included.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+        """
+        space = self.space
+        depths = as_list(space.decoder_depth)
+        _declare(hp, "decoder_depth", depths)
+        with_decoder = [depth for depth in depths if depth]
+        if with_decoder:
+            with hp.conditional_scope("decoder_depth", with_decoder):
+                _declare(hp, "tail_length", space.tail_length)
+                _declare(hp, "extra_links", space.extra_links)
+        for name, below in self._contractions().items():
+            with hp.conditional_scope("decoder_depth", below):
+                _declare(hp, name, space.contractions(max(below)))
+        for key in ("representation_dim", "base_filters", "learning_rate", "temperature"):
+            if getattr(space, key) is not None:
+                _declare(hp, key, getattr(space, key))
+        for key, choice in space.augment.items():
+            _declare(hp, f"augment/{key}", choice)
+
+    def _contractions(self):
+        """Names of the hyperparameters for contraction depths, and the decoder depths they go with.
+
+        Only one where all decoders have the same choice. Else a name for each choice: tuners look
+        values up by name alone, and would take one list of values for another.
+        """
+        groups = {}
+        for depth in as_list(self.space.decoder_depth):
+            if depth:
+                groups.setdefault(tuple(self.space.contractions(depth)), []).append(depth)
+        if len(groups) == 1:
+            return {"contraction_depth": groups.popitem()[1]}
+        return {f"contraction_depth_from_{min(group)}": groups[group] for group in groups}
+
+    def configuration(self, hp):
+        """Read a configuration from hyperparameters.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`; the space is declared if it is not there yet.
+
+        Returns:
+            `Configuration`.
+
+        Raises:
+            FailedTrialError: No width fits the parameter budget, or the tail is too short.
+
+        Example:
+
+        ```python
+        hypermodel.configuration(keras_tuner.HyperParameters()).base_filters
+        ```
+        """
+        self.declare_hyperparameters(hp)
+        space, values = self.space, hp.values
+        depth = values["decoder_depth"]
+        contraction = tail_length = None
+        links = False
+        if depth:
+            names = [name for name, depths in self._contractions().items() if depth in depths]
+            contraction = values[names[0]]
+            tail_length, links = values["tail_length"], bool(values["extra_links"])
+        size = values["representation_dim"]
+
+        def tail(width):
+            return tail_widths(depth, contraction, width, tail_length, size, self.input_samples)
+
+        def count(width):
+            return count_parameters(contraction, depth, width, tail(width), links)
+
+        try:
+            width = values.get("base_filters") or largest_width(
+                count, self.parameter_budget, self.budget_slack
+            )
+            parameters = count(width)
+        except ValueError as error:
+            raise FailedTrialError(str(error)) from error
+        self._check_budget(width, parameters)
+        return Configuration(
+            decoder_depth=depth,
+            contraction_depth=contraction,
+            tail_length=tail_length,
+            extra_links=links,
+            representation_dim=size,
+            base_filters=width,
+            tail_filters=tuple(tail(width)),
+            learning_rate=values["learning_rate"],
+            temperature=values["temperature"],
+            augment={key: values[f"augment/{key}"] for key in space.augment},
+            parameters=parameters,
+        )
+
+    def _check_budget(self, width, parameters):
+        if self.parameter_budget is None:
+            return
+        least = (1 - self.budget_slack) * self.parameter_budget
+        if not least <= parameters <= self.parameter_budget:
+            raise FailedTrialError(
+                f"a width of {width} has {parameters:,} parameters, which is not between "
+                f"{least:,.0f} and the budget of {self.parameter_budget:,.0f}"
+            )
+
+    def prepare(self):
+        """Set dtype policy, distribution and seed, as every trial needs them."""
+        if self.distribution:
+            keras.distribution.set_distribution(keras.distribution.DataParallel())
+        keras.config.set_dtype_policy(self.precision)
+        keras.utils.set_random_seed(self.seed)
+
+    def build(self, hp):
+        """Build the compiled model of a configuration.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+
+        Returns:
+            A compiled `keras_tune.training.ContrastiveModel`.
+
+        Raises:
+            FailedTrialError: The configuration does not fit the view or the parameter budget.
+        """
+        from keras_tune.augment import clmr_chain
+        from keras_tune.models import TUNe
+        from keras_tune.training import ContrastiveModel
+
+        chosen = self.configuration(hp)
+        self.prepare()
+        try:
+            encoder = TUNe(
+                # At depth zero it means nothing, but has to be a number.
+                contraction_depth=chosen.contraction_depth or 1,
+                decoder_depth=chosen.decoder_depth,
+                base_filters=chosen.base_filters,
+                tail_filters=chosen.tail_filters,
+                extra_links=chosen.extra_links,
+                input_samples=self.input_samples,
+            )
+            chain = clmr_chain(self.sample_rate, self.seed, **{**self.augment, **chosen.augment})
+        except ValueError as error:
+            raise FailedTrialError(str(error)) from error
+        model = ContrastiveModel(
+            encoder,
+            projection_dim=self.projection_dim,
+            temperature=chosen.temperature,
+            augmenter=chain,
+            separate_views=self.separate_views,
+            seed=self.seed,
+        )
+        model.compile(keras.optimizers.Adam(chosen.learning_rate), jit_compile=self.jit_compile)
+        return model
+
+
+def _declare(hp, name, choice):
+    if isinstance(choice, Range):
+        sampling = "log" if choice.log else "linear"
+        hp.Float(name, choice.min, choice.max, sampling=sampling)
+    elif len(values := as_list(choice)) > 1:
+        if isinstance(values[0], bool):
+            hp.Boolean(name, default=values[0])
+        else:
+            hp.Choice(name, values, ordered=True)
+    else:
+        hp.Fixed(name, values[0])

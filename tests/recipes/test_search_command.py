@@ -1,0 +1,204 @@
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+from keras_tune.data import save_demo
+from keras_tune.recipes import _cli, pretrain, search
+
+SMALL = [
+    "--input_samples=243",
+    "--batch_size=4",
+    "--projection_dim=4",
+    "--epochs=1",
+    "--parameter_budget=null",
+    "--space.base_filters=2",
+    "--space.contraction_depth=2",
+    "--space.tail_length=4",
+    "--space.representation_dim=4",
+    "--space.decoder_depth=[1,2]",
+    *(
+        f"--augment.{step}_probability=0"
+        for step in ("polarity", "noise", "gain", "filter", "delay", "pitch_shift", "reverb")
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "demo.npz"
+    save_demo(path, num_clips={"train": 8, "valid": 8}, seconds=0.1)
+    return path
+
+
+def parsed(config_class, *options):
+    found = []
+    _cli.run(found.append, config_class, [str(option) for option in options])
+    return found[0]
+
+
+def command(*options):
+    _cli.run(search.main, search.SearchConfig, [str(option) for option in options])
+
+
+def error_of(capsys, *options):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command(*options)
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def arguments(clips, output, *options):
+    return ["--data", str(clips), "--output", str(output), *SMALL, *options]
+
+
+def test_a_search_leaves_everything_behind(clips, tmp_path, capsys):
+    output = tmp_path / "search"
+    command(*arguments(clips, output, "--seeds=2"))
+    trials = pd.read_csv(output / "search.csv")
+    assert trials["decoder_depth"].tolist() == [1, 2]
+    assert (trials["status"] == "COMPLETED").all()
+    assert (trials[["seconds", "peak_memory_mb", "parameters"]] > 0).all(axis=None)
+    runs = pd.read_csv(output / "runs.csv")
+    assert runs.groupby("decoder_depth")["seed"].apply(list).to_dict() == {1: [42, 43], 2: [42, 43]}
+    depths = pd.read_csv(output / "depths.csv", index_col=0)
+    assert depths["count"].tolist() == [2, 2]
+    for picture in ("depths.png", "pareto.png"):
+        assert (output / picture).read_bytes().startswith(b"\x89PNG")
+    assert set(pd.read_csv(output / "pareto.csv")["against"]) == {"parameters", "seconds"}
+    best = yaml.safe_load((output / "best.yaml").read_text())
+    assert best["model"]["decoder_depth"] == depths["mean"].idxmax()
+
+    # Once more, nothing is left to do; another search is refused.
+    before = (output / "search.csv").read_text()
+    command(*arguments(clips, output, "--seeds=2"))
+    assert (output / "search.csv").read_text() == before
+    assert "epochs 1, not 2" in error_of(capsys, *arguments(clips, output, "--epochs=2"))
+
+
+def best_recipe(tmp_path, tail):
+    config = parsed(search.SearchConfig, "--data=mine", "--space.decoder_depth=2")
+    best = {
+        "trial": "0",
+        "score": 0.5,
+        "epochs": 10,
+        "parameters": 2e6,
+        "decoder_depth": 2,
+        "contraction_depth": 4,
+        "base_filters": 11,
+        "extra_links": True,
+        "tail_filters": " ".join(map(str, tail)),
+        "learning_rate": 0.001,
+        "temperature": 0.1,
+        "augment/gain_probability": 0.25,
+    }
+    path = tmp_path / "best.yaml"
+    search._write_best(path, search._recipe(config, config.data), best)
+    return path
+
+
+def test_pretrain_takes_the_best_recipe(tmp_path):
+    # The preset's tail, two stages of which go with the two missing stages of the decoder.
+    path = best_recipe(tmp_path, [88, 176, 352, 352, 352, 352, 512])
+    config = parsed(pretrain.PretrainConfig, "--config", path)
+    assert (config.data, config.learning_rate, config.temperature) == ("mine", 0.001, 0.1)
+    assert config.augment.gain_probability == 0.25
+    assert config.augment.filter_probability == 0.8
+    encoder = pretrain._build(config, 22050).encoder
+    assert (encoder.decoder_depth, encoder.base_filters, encoder.extra_links) == (2, 11, True)
+    assert encoder.tail_filters == (88, 176, 352, 352, 352, 352, 512)
+
+
+@pytest.mark.skipif(
+    "tail_filters" not in {field.name for field in dataclasses.fields(pretrain.ModelConfig)},
+    reason="pretrain has no option for the tail",
+)
+def test_pretrain_takes_a_tail_of_its_own(tmp_path):
+    path = best_recipe(tmp_path, [88, 176, 256])
+    config = parsed(pretrain.PretrainConfig, "--config", path)
+    assert pretrain._build(config, 22050).encoder.tail_filters == (88, 176, 256)
+
+
+def test_three_failures_in_a_row_end_with_the_reason(clips, tmp_path, capsys):
+    options = ["--space.tail_length=9", "--space.learning_rate=[0.1,0.2]"]
+    line = error_of(capsys, *arguments(clips, tmp_path / "search", *options))
+    assert "3 trials in a row failed" in line and "input_samples" in line
+    assert "decoder_depth 1, learning_rate 0.1" in line
+    table = pd.read_csv(tmp_path / "search" / "search.csv")
+    assert (table["status"] == "FAILED").all() and len(table) == 3
+    assert table["reason"].str.contains("input_samples").all()
+
+
+def test_one_line_for_what_the_user_can_mend(clips, tmp_path, capsys):
+    run = arguments(clips, tmp_path / "x")
+    assert "val_probe" in error_of(capsys, *run, "--objective=val_probe")
+    temperatures = ["--objective=val_loss", "--space.temperature=[0.1,0.5]"]
+    assert "temperature" in error_of(capsys, *run, *temperatures)
+
+
+def start(options, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_tune.recipes.search", *options],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_killed_and_started_again(clips, tmp_path):
+    output = tmp_path / "search"
+    options = arguments(clips, output, "--max_trials=12", "--isolate=false")
+    options.append("--space.learning_rate={min: 0.001, max: 0.1}")
+    process = start(options)
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and len(list(output.glob("trials/*/outcome.json"))) < 2:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    finished = {path: path.read_text() for path in output.glob("trials/*/history.csv")}
+    kept = sorted(finished)[:1]
+    assert not (output / "search.csv").exists()
+    command(*options)
+    assert len(pd.read_csv(output / "search.csv")) == 12
+    assert [path.read_text() for path in kept] == [finished[path] for path in kept]
+
+
+def test_a_chief_and_two_workers_over_loopback(clips, tmp_path):
+    """Three processes on this machine; slow, because KerasTuner's chief looks every 20 s."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = arguments(clips, tmp_path / "search", "--space.extra_links=[true,false]")
+    options.append("--isolate=false")
+    chief, *workers = (
+        start(
+            options,
+            KERASTUNER_TUNER_ID=name,
+            KERASTUNER_ORACLE_IP="127.0.0.1",
+            KERASTUNER_ORACLE_PORT=str(port),
+        )
+        for name in ("chief", "worker0", "worker1")
+    )
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in (chief, *workers)]
+    finally:
+        for process in (chief, *workers):
+            process.kill()
+    assert [process.returncode for process in (chief, *workers)] == [0, 0, 0], outputs
+    table = pd.read_csv(tmp_path / "search" / "search.csv")
+    assert (table["status"] == "COMPLETED").all() and len(table) == 4
+    assert sum(output.count("val_contrastive_accuracy") for output in outputs[1:]) == 4
+    assert "trial 0" not in outputs[0]
