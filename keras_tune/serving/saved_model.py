@@ -249,11 +249,15 @@ def _decode(content, sample_rate):
     """The mono waveform of a WAV file, at `sample_rate`."""
     import tensorflow as tf
 
+    # The decoder would quote the first bytes in its error, and bytes are no valid text.
+    head = tf.strings.join([tf.strings.substr(content, 0, 12), " " * 12])
+    riff, kind = tf.strings.substr(head, 0, 4), tf.strings.substr(head, 8, 4)
     checks = [
         _require(
             tf.strings.length(content) <= MAX_BYTES,
             f"a WAV file may have {MAX_BYTES} bytes at most",
-        )
+        ),
+        _require(tf.equal(riff, "RIFF") & tf.equal(kind, "WAVE"), "not a WAV file"),
     ]
     with tf.control_dependencies(checks):
         samples, rate = tf.audio.decode_wav(content)
