@@ -4,7 +4,7 @@ import keras_tuner
 import pytest
 from named_streams import QUIET, tiny_streams
 
-from keras_tune.search import TUNERS, Space, TUNeHyperModel, TUNeTuner, make_oracle
+from keras_tune.search import TUNERS, Range, Space, TUNeHyperModel, TUNeTuner, make_oracle
 
 TINY = {"contraction_depth": 2, "tail_length": 4, "representation_dim": 4}
 
@@ -50,6 +50,8 @@ def test_a_budget_that_only_one_depth_meets(tmp_path):
 @pytest.mark.parametrize("kind", [kind for kind in TUNERS if kind != "grid"])
 def test_every_tuner_finds_its_way_through_conditions(kind, tmp_path):
     space = {"decoder_depth": [0, 1, 2], "contraction_depth": [1, 2], "base_filters": 2}
+    # Without it there would be four configurations only.
+    space["learning_rate"] = Range(1e-3, 1e-1, log=True)
     tuner, _ = tuner_of(tmp_path, space, tuner=kind)
     tuner.oracle.max_trials = 5
     tuner.search(tiny_streams, epochs=1)
