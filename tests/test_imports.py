@@ -6,7 +6,17 @@ import sys
 import pytest
 
 FRAMEWORKS = ("tensorflow", "jax", "torch", "keras", "keras_tuner")
-COMMANDS = ("prepare", "pretrain", "probe", "convert", "augment")
+COMMANDS = (
+    "augment",
+    "convert",
+    "embed",
+    "export",
+    "finetune",
+    "prepare",
+    "pretrain",
+    "probe",
+    "search",
+)
 
 
 def run(script, *arguments):

@@ -26,6 +26,8 @@ class ModelConfig:
         decoder_depth: Expansive stages, 0 for CLMR's SampleCNN; by default the preset's.
         contraction_depth: Contractive stages; by default the preset's.
         base_filters: Width of the first stage; by default the preset's.
+        tail_filters: Widths of the tail blocks, the last that of the representation; by default
+            the preset's.
         extra_links: Links from the decoder to the tail; by default the preset's.
         input_samples: Length of a view in samples.
     """
@@ -34,6 +36,7 @@ class ModelConfig:
     decoder_depth: int | None = None
     contraction_depth: int | None = None
     base_filters: int | None = None
+    tail_filters: list[int] | None = None
     extra_links: bool | None = None
     input_samples: int = 59049
 
