@@ -53,8 +53,10 @@ def error_of(capsys, *options):
     with pytest.raises(SystemExit) as stop:
         command(*options)
     assert stop.value.code == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
+    # KerasTuner and TensorFlow write to standard error too; the last line is ours.
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in lines[-1] and ": error: " in lines[-1]
+    return lines[-1]
 
 
 def arguments(clips, output, *options):
