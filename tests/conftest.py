@@ -1,4 +1,5 @@
 import pathlib
+import sys
 
 import pytest
 
@@ -11,3 +12,11 @@ def golden():
     if not GOLDEN.is_dir():
         pytest.skip("the golden outputs of the reference modules are not on this machine")
     return GOLDEN
+
+
+@pytest.fixture(autouse=True)
+def own_dtype_policy():
+    """What a test sets as the global dtype policy ends with it."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")
