@@ -4,6 +4,14 @@ import keras  # noqa: F401  First, so that the hook that registers the classes r
 
 from keras_tune.training.callbacks import Checkpoint, EpochSeed, finished_epochs
 from keras_tune.training.contrastive_model import ContrastiveModel
+from keras_tune.training.lars import LARS
 from keras_tune.training.online_probe import OnlineProbe
 
-__all__ = ["Checkpoint", "ContrastiveModel", "EpochSeed", "OnlineProbe", "finished_epochs"]
+__all__ = [
+    "LARS",
+    "Checkpoint",
+    "ContrastiveModel",
+    "EpochSeed",
+    "OnlineProbe",
+    "finished_epochs",
+]
