@@ -1,17 +1,19 @@
-"""Many small probes trained at once, as one model with stacked weights.
+"""Many small probes trained at once, their weights stacked in one array.
 
 A probe is a linear map, or one hidden layer with ReLU, on a frozen representation. Trained one
-after another, probes of this size spend their time on everything but arithmetic. Here every weight
-has one more axis in front, the probe, and each keeps its own learning rate, dropout, L2 penalty and
-standardization. Probes of one stack see the same batches and the same random numbers for dropout,
-and begin with the same weights, so each is trained exactly as it would be on its own.
+after another by a framework, probes of this size spend their time on everything but arithmetic.
+Here the probes that see the same inputs share them: one more axis in front of the weights, the
+probe, and for each its own learning rate and L2 penalty. Every probe begins with the same weights
+and is trained exactly as it would be on its own. The arithmetic is NumPy's, so that scores do not
+depend on the backend, nothing is compiled, and a probe that is done leaves the stack at once.
 """
 
 import dataclasses
 
-import keras
 import numpy as np
-from keras import ops
+
+# Numbers that Adam changes at a time: few enough to stay in a core's cache.
+BLOCK = 2**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,201 +37,182 @@ class ProbeConfiguration:
     l2: float = 0.0
 
 
-class ProbeStack(keras.Model):
-    """A stack of probes of one architecture.
+class ProbeStack:
+    """Probes that see the same features, trained side by side by Adam.
 
     Args:
-        configurations: List of `ProbeConfiguration`, alike in `hidden_units`.
-        mean: Float array (d,), the mean of the features.
-        deviation: Float array (d,), their deviation, not 0.
+        configurations: List of `ProbeConfiguration`, alike in `hidden_units` and `dropout`.
+        width: Integer, the number of features.
         num_outputs: Integer, the outputs of each probe.
         loss: "softmax" (targets are integers), "sigmoid" (targets are 0 or 1) or "squares".
         seed: Integer from which the initial weights are drawn, the same for each probe: uniform
             within ±1/√(fan-in). Defaults to 0.
 
-    Inputs: a dict of `features` (batch, d) and, for training with dropout, `feature_draws` (batch,
-    d) and `hidden_draws` (batch, hidden units), uniform in [0, 1).
-    Output shape: (probes, batch, num_outputs), logits or values.
+    Raises:
+        ValueError: The configurations differ in what they have to be alike in.
+
+    Source: Kingma & Ba, "Adam: A Method for Stochastic Optimization" (ICLR 2015).
 
     Example:
 
     ```python
-    stack = ProbeStack([ProbeConfiguration(learning_rate=r) for r in (1e-4, 1e-3)], 0, 1, 10,
-                       "softmax")
+    rates = [ProbeConfiguration(learning_rate=rate) for rate in (1e-4, 1e-3)]
+    stack = ProbeStack(rates, width=512, num_outputs=10, loss="softmax")
+    stack.train(features, classes)
+    stack.predict(features).shape  # (2, clips, 10)
     ```
     """
 
-    def __init__(self, configurations, mean, deviation, num_outputs, loss, seed=0):
-        super().__init__(name="probe_stack")
-        self.configurations = list(configurations)
-        self.mean = np.asarray(mean, "float32")
-        self.deviation = np.asarray(deviation, "float32")
-        self.num_outputs = num_outputs
-        self.objective = loss
-        self.hidden_units = self.configurations[0].hidden_units
-        # Probes that see the same features share their computation.
-        kinds = sorted({(c.standardize, c.dropout) for c in self.configurations})
-        self.kinds = kinds
-        self.kind_of = np.array(
-            [kinds.index((c.standardize, c.dropout)) for c in self.configurations], "int32"
-        )
-        width = len(self.mean)
-        shapes = [(width, num_outputs)]
-        if self.hidden_units:
-            shapes = [(width, self.hidden_units), (self.hidden_units, num_outputs)]
+    def __init__(self, configurations, width, num_outputs, loss, seed=0):
+        kinds = {(c.hidden_units, c.dropout) for c in configurations}
+        if len(kinds) != 1:
+            raise ValueError(
+                "`configurations` must be alike in hidden_units and dropout. "
+                f"Received: configurations={configurations}"
+            )
+        [(self.hidden_units, self.dropout)] = kinds
+        self.loss = loss
+        layers = [width, self.hidden_units, num_outputs] if self.hidden_units else None
+        layers = layers or [width, num_outputs]
+        self.shapes = []
         generator = np.random.default_rng(seed)
-        count = len(self.configurations)
-        for place, (fan_in, fan_out) in enumerate(shapes):
-            for name, rows in (("kernel", fan_in), ("bias", 1)):
-                values = generator.uniform(-1, 1, (rows, fan_out)) / np.sqrt(fan_in)
-                self.add_weight(
-                    shape=(count, rows, fan_out),
-                    initializer=_Given(np.broadcast_to(values, (count, rows, fan_out))),
-                    name=f"{name}_{place + 1}",
-                )
-        self.compile(
-            StackedAdam(
-                [c.learning_rate for c in self.configurations], [c.l2 for c in self.configurations]
-            ),
-            # XLA fuses what Adam does to the weights, the larger part of a step.
-            jit_compile=keras.backend.backend() != "torch",
-        )
-        self.built = True
+        values = []
+        for fan_in, fan_out in zip(layers[:-1], layers[1:], strict=True):
+            for rows in (fan_in, 1):
+                self.shapes.append((rows, fan_out))
+                drawn = generator.uniform(-1, 1, (rows, fan_out)) / np.sqrt(fan_in)
+                values.append(drawn.ravel())
+        # All weights of a probe are one row, which Adam changes in one go.
+        row = np.concatenate(values).astype("float32")
+        self.values = np.tile(row, (len(configurations), 1))
+        self.momentums = np.zeros_like(self.values)
+        self.velocities = np.zeros_like(self.values)
+        self.rates = np.array([[c.learning_rate] for c in configurations], "float32")
+        self.l2 = np.array([[c.l2] for c in configurations], "float32")
+        self.steps = 0
 
-    def build(self, input_shape=None):
-        self.built = True
+    def __len__(self):
+        return len(self.values)
 
-    def call(self, inputs, training=False):
-        features = inputs["features"]
-        draws = inputs.get("feature_draws")
-        seen = []
-        for standardize, rate in self.kinds:
-            x = features
-            if standardize:
-                x = ops.divide(ops.subtract(x, self.mean), self.deviation)
-            if training and draws is not None and rate:
-                x = x * ops.cast(draws >= rate, "float32") / (1 - rate)
-            seen.append(x)
-        x = ops.stack(seen) if len(seen) > 1 else seen[0][None]
-        x = ops.take(x, self.kind_of, axis=0)
-        weights = self.weights_of_probes
-        if self.hidden_units:
-            x = ops.relu(ops.matmul(x, weights[0]) + weights[1])
-            if training and draws is not None:
-                rates = np.array([c.dropout for c in self.configurations], "float32")
-                rates = ops.convert_to_tensor(rates[:, None, None])
-                kept = ops.cast(inputs["hidden_draws"][None] >= rates, "float32")
-                x = x * kept / (1 - rates)
-        return ops.matmul(x, weights[-2]) + weights[-1]
+    def weights(self, values=None):
+        """Kernel and bias of each layer, (probes, rows, units), as views of rows of numbers."""
+        values = self.values if values is None else values
+        views, start = [], 0
+        for rows, units in self.shapes:
+            part = values[:, start : start + rows * units]
+            views.append(part.reshape(len(values), rows, units))
+            start += rows * units
+        return views
 
-    @property
-    def weights_of_probes(self):
-        """Kernel and bias of each layer, each with the probe as first axis."""
-        return self.trainable_variables
+    def keep(self, rows):
+        """Go on with some of the probes only."""
+        for name in ("values", "momentums", "velocities", "rates", "l2"):
+            setattr(self, name, getattr(self, name)[rows])
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return ops.sum(probe_losses(y, y_pred, self.objective))
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return {}
-
-    def select(self, rows):
-        """A stack of some of the probes, which goes on as they would have here."""
-        chosen = ProbeStack(
-            [self.configurations[row] for row in rows],
-            self.mean,
-            self.deviation,
-            self.num_outputs,
-            self.objective,
-        )
-        chosen.optimizer.build(chosen.trainable_variables)
-        stacked = [
-            (self.trainable_variables, chosen.trainable_variables),
-            (self.optimizer.momentums, chosen.optimizer.momentums),
-            (self.optimizer.velocities, chosen.optimizer.velocities),
-            ([self.optimizer.rates], [chosen.optimizer.rates]),
-        ]
-        for old, new in stacked:
-            for source, target in zip(old, new, strict=True):
-                target.assign(ops.convert_to_numpy(source)[rows])
-        chosen.optimizer.iterations.assign(self.optimizer.iterations)
-        return chosen
-
-    def predict_rows(self, features, rows_at_once=1024):
-        """Outputs for any number of clips: (clips, d) to an array (probes, clips, outputs)."""
+    def predict(self, features, rows_at_once=1024):
+        """Logits or values: features (clips, d) to a float32 array (probes, clips, outputs)."""
+        *hidden, kernel, bias = self.weights()
         parts = []
         for start in range(0, len(features), rows_at_once):
-            part = np.asarray(features[start : start + rows_at_once], "float32")
-            parts.append(np.asarray(self.predict_on_batch({"features": part})))
+            x = features[start : start + rows_at_once]
+            if hidden:
+                x = np.maximum(x @ hidden[0] + hidden[1], 0)
+            parts.append(x @ kernel + bias)
         return np.concatenate(parts, axis=1)
 
+    def train(self, features, targets, feature_draws=None, hidden_draws=None):
+        """Take one step of Adam.
 
-class StackedAdam(keras.optimizers.Optimizer):
-    """Adam with a learning rate and an L2 penalty of its own for each row of the weights.
+        Args:
+            features: Float32 array (batch, d).
+            targets: Array (batch,) of integers for "softmax", else (batch, outputs).
+            feature_draws: Array (batch, d), uniform in [0, 1), which decides what is dropped.
+                Defaults to None: no dropout.
+            hidden_draws: Likewise (batch, hidden units).
+        """
+        *hidden, kernel, bias = self.weights()
+        gradients = np.empty_like(self.values)
+        *hidden_gradients, kernel_gradient, bias_gradient = self.weights(gradients)
+        x = self._drop(features, feature_draws)
+        seen = x
+        if hidden:
+            seen = x @ hidden[0]
+            seen += hidden[1]
+            np.maximum(seen, 0, out=seen)
+            active = seen > 0
+            seen = self._drop(seen, hidden_draws)
+        wrong = loss_gradients(targets, seen @ kernel + bias, self.loss)
+        np.matmul(np.swapaxes(seen, -1, -2), wrong, out=kernel_gradient)
+        np.sum(wrong, axis=1, keepdims=True, out=bias_gradient)
+        if hidden:
+            wrong = self._drop(wrong @ np.swapaxes(kernel, -1, -2), hidden_draws)
+            wrong *= active
+            np.matmul(x.T, wrong, out=hidden_gradients[0])
+            np.sum(wrong, axis=1, keepdims=True, out=hidden_gradients[1])
+        self._descend(gradients)
 
-    Args:
-        rates: Learning rates, one for each index of the variables' first axis.
-        l2: Weights of the L2 penalty, likewise; its gradient is added to the loss's.
+    def _drop(self, x, draws):
+        if draws is None or not self.dropout:
+            return x
+        return x * ((draws >= self.dropout) * np.float32(1 / (1 - self.dropout)))
 
-    Source: Kingma & Ba, "Adam: A Method for Stochastic Optimization" (ICLR 2015).
-    """
-
-    def __init__(self, rates, l2):
-        super().__init__(learning_rate=1.0, name="stacked_adam")
-        self.initial_rates = np.asarray(rates, "float32")
-        self.l2 = np.asarray(l2, "float32")
-
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        self.momentums = [self.add_variable_from_reference(v, name="momentum") for v in variables]
-        self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
-        self.rates = self.add_variable(
-            self.initial_rates.shape, initializer=_Given(self.initial_rates), name="rates"
-        )
-
-    def update_step(self, gradient, variable, learning_rate):
-        place = self._get_variable_index(variable)
-        momentum, velocity = self.momentums[place], self.velocities[place]
-        rates = ops.reshape(ops.convert_to_tensor(self.rates), (-1, 1, 1))
-        step = ops.cast(self.iterations + 1, "float32")
-        scale = ops.sqrt(1 - ops.power(0.999, step)) / (1 - ops.power(0.9, step))
-        penalty = ops.multiply(self.l2[:, None, None], variable)
-        gradient = gradient + penalty
-        self.assign(momentum, 0.9 * momentum + 0.1 * gradient)
-        self.assign(velocity, 0.999 * velocity + 0.001 * ops.square(gradient))
-        self.assign_sub(variable, rates * scale * momentum / (ops.sqrt(velocity) + 1e-8))
+    def _descend(self, gradients):
+        self.steps += 1
+        scale = np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+        rates = self.rates * np.float32(scale)
+        for start in range(0, gradients.shape[1], BLOCK):
+            block = np.s_[:, start : start + BLOCK]
+            values, gradient = self.values[block], gradients[block]
+            momentum, velocity = self.momentums[block], self.velocities[block]
+            spare = values * self.l2
+            gradient += spare
+            momentum *= np.float32(0.9)
+            momentum += np.multiply(gradient, np.float32(0.1), out=spare)
+            velocity *= np.float32(0.999)
+            np.multiply(gradient, gradient, out=spare)
+            spare *= np.float32(0.001)
+            velocity += spare
+            np.sqrt(velocity, out=spare)
+            spare += np.float32(1e-8)
+            np.divide(momentum, spare, out=spare)
+            spare *= rates
+            values -= spare
 
 
-def probe_losses(targets, outputs, loss):
-    """The mean loss of each probe.
+def loss_gradients(targets, outputs, loss):
+    """The gradient of each probe's mean loss by its outputs.
 
     Args:
         targets: (batch,) integers for "softmax", else (batch, outputs).
-        outputs: (probes, batch, outputs).
+        outputs: Float32 array (probes, batch, outputs), logits or values.
         loss: "softmax", "sigmoid" or "squares".
 
     Returns:
-        Tensor (probes,).
+        Float32 array (probes, batch, outputs).
     """
     if loss == "softmax":
-        hot = ops.one_hot(targets, outputs.shape[-1])
-        losses = -ops.sum(hot[None] * ops.log_softmax(outputs, axis=-1), axis=-1)
-        return ops.mean(losses, axis=1)
-    targets = ops.cast(targets, "float32")[None]
+        gradients = activate(outputs, loss)
+        gradients[:, np.arange(len(targets)), targets] -= 1
+        return gradients / np.float32(len(targets))
+    scale = np.float32((1 if loss == "sigmoid" else 2) / targets.size)
+    return (activate(outputs, loss) - np.asarray(targets, "float32")) * scale
+
+
+def mean_losses(targets, outputs, loss):
+    """The mean loss of each probe: outputs (probes, clips, outputs) to an array (probes,)."""
+    from scipy.special import log_softmax
+
+    if loss == "softmax":
+        return -log_softmax(outputs, axis=-1)[:, np.arange(len(targets)), targets].mean(axis=1)
     if loss == "sigmoid":
-        losses = ops.softplus(outputs) - targets * outputs
-    else:
-        losses = ops.square(outputs - targets)
-    return ops.mean(losses, axis=(1, 2))
+        return np.mean(np.logaddexp(0, outputs) - targets * outputs, axis=(1, 2))
+    return np.mean(np.square(outputs - targets), axis=(1, 2))
 
 
-class _Given(keras.initializers.Initializer):
-    """Initializes with values that are there already."""
+def activate(outputs, loss):
+    """Turn logits into probabilities, along the last axis; values stay as they are."""
+    from scipy.special import expit, softmax
 
-    def __init__(self, values):
-        self.values = values
-
-    def __call__(self, shape, dtype=None):
-        return ops.convert_to_tensor(np.ascontiguousarray(self.values), dtype=dtype or "float32")
+    if loss == "softmax":
+        return softmax(outputs, axis=-1)
+    return expit(outputs) if loss == "sigmoid" else outputs

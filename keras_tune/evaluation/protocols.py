@@ -178,7 +178,8 @@ def grid(train, valid, task, seed):
     Source: Castellon et al., "Codified audio language modeling learns useful representations for
     music information retrieval" (ISMIR 2021), section 4.3.
     """
-    from keras_tune.evaluation.train_probes import Schedule, activate, train_probes
+    from keras_tune.evaluation.probe_stack import activate
+    from keras_tune.evaluation.train_probes import Schedule, train_probes
 
     configurations = grid_configurations()
 

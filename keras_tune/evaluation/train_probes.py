@@ -2,10 +2,16 @@
 
 import dataclasses
 import math
+import os
 
 import numpy as np
 
-from keras_tune.evaluation.probe_stack import ProbeStack
+from keras_tune.evaluation.probe_stack import ProbeStack, activate, mean_losses
+
+# Weights of a stack, a few probes with a hidden layer of jukemir's size: what a core's cache holds.
+STACK_WEIGHTS = 2**18
+# Steps that a stack takes before it makes room for the next one.
+STEPS_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +67,10 @@ class TrainedProbe:
         return activate(x, self.loss)
 
 
-def activate(outputs, loss):
-    """Turn logits into probabilities, along the last axis; values stay as they are."""
-    from scipy.special import expit, softmax
-
-    if loss == "softmax":
-        return softmax(outputs, axis=-1)
-    return expit(outputs) if loss == "sigmoid" else outputs
-
-
 def train_probes(
     train, valid, configurations, loss, num_outputs, valid_score, schedule=None, seed=0
 ):
-    """Train probes of any configurations, those of one architecture and batch size at once.
+    """Train probes of any configurations, all of them at once.
 
     Args:
         train: Pair of features (clips, d) and targets (clips,) or (clips, outputs).
@@ -96,111 +93,191 @@ def train_probes(
     ```
     """
     schedule = schedule or Schedule()
-    groups = {}
-    for place, configuration in enumerate(configurations):
-        key = (configuration.hidden_units, configuration.batch_size)
-        groups.setdefault(key, []).append(place)
+    if valid_score == "loss":
+
+        def valid_score(outputs):
+            return -mean_losses(valid[1], outputs, loss)
+
+    features = np.asarray(train[0], "float32")
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1).astype("float32")
+    sides = {}
+    for standardize in {c.standardize for c in configurations}:
+        change = (mean, deviation) if standardize else (0, 1)
+        sides[standardize] = [
+            np.ascontiguousarray((np.asarray(x, "float32") - change[0]) / change[1], "float32")
+            for x in (train[0], valid[0])
+        ]
     found = [None] * len(configurations)
-    for (_, batch_size), places in groups.items():
-        probes = _train_group(
-            train,
-            valid,
-            [configurations[place] for place in places],
-            min(batch_size, len(train[0])),
-            loss,
-            num_outputs,
-            _scorer(valid_score, valid[1], loss),
-            schedule,
-            seed,
-        )
-        for place, probe in zip(places, probes, strict=True):
-            found[place] = probe
+    with _Workers() as workers:
+        for batch_size in dict.fromkeys(c.batch_size for c in configurations):
+            places = [p for p, c in enumerate(configurations) if c.batch_size == batch_size]
+            runs = _runs(places, configurations, sides, num_outputs, loss, seed)
+            _train_runs(
+                runs,
+                train[1],
+                min(batch_size, len(features)),
+                valid_score,
+                schedule,
+                seed,
+                workers,
+            )
+            for run in runs:
+                for place, best in zip(run.all_places, run.best, strict=True):
+                    found[place] = TrainedProbe(
+                        configurations[place],
+                        best.weights,
+                        mean,
+                        deviation,
+                        loss,
+                        best.score,
+                        best.steps,
+                    )
     return found
 
 
-def _scorer(valid_score, targets, loss):
-    if valid_score != "loss":
-        return valid_score
-    return lambda outputs: -mean_losses(targets, outputs, loss)
+class _Workers:
+    """Threads, a processor each, that share out the stacks; linear algebra in one thread each."""
+
+    def __enter__(self):
+        import concurrent.futures
+
+        from threadpoolctl import threadpool_limits
+
+        count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+        self.pool = concurrent.futures.ThreadPoolExecutor(count)
+        self.limits = threadpool_limits(1, user_api="blas")
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown()
+        self.limits.restore_original_limits()
+
+    def map(self, function, values):
+        """The results of a function, called for all values at once."""
+        return list(self.pool.map(function, values))
 
 
-def mean_losses(targets, outputs, loss):
-    """The mean loss of each probe: outputs (probes, clips, outputs) to an array (probes,)."""
-    from scipy.special import log_softmax
+class _Best:
+    """The weights of one probe at its best look so far."""
 
-    if loss == "softmax":
-        return -log_softmax(outputs, axis=-1)[:, np.arange(len(targets)), targets].mean(axis=1)
-    if loss == "sigmoid":
-        return np.mean(np.logaddexp(0, outputs) - targets * outputs, axis=(1, 2))
-    return np.mean(np.square(outputs - targets), axis=(1, 2))
+    weights = None
+    score = -np.inf
+    steps = 0
 
 
-def _train_group(
-    train, valid, configurations, batch_size, loss, num_outputs, score, schedule, seed
-):
-    features, targets = np.asarray(train[0], "float32"), train[1]
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, 1).astype("float32")
-    stack = ProbeStack(configurations, mean, deviation, num_outputs, loss, seed)
-    batches = _batches(len(features), batch_size, seed)
-    with_dropout = any(c.dropout for c in configurations)
-    draws = np.random.default_rng([seed, 1])
-    period = max(schedule.min_steps, math.ceil(len(features) / batch_size))
+class _Run:
+    """A stack of probes, with how far each has come."""
 
-    count = len(configurations)
-    alive = np.arange(count)
-    best = np.full(count, -np.inf)
-    waited, waited_for_rate = np.zeros(count, int), np.zeros(count, int)
-    kept, kept_steps = [None] * count, np.zeros(count, int)
-    for look in range(1, schedule.max_looks + 1):
-        for _ in range(period):
-            rows = next(batches)
-            inputs = {"features": features[rows]}
-            if with_dropout:
-                inputs["feature_draws"] = draws.random(inputs["features"].shape, "float32")
-                if stack.hidden_units:
-                    shape = (batch_size, stack.hidden_units)
-                    inputs["hidden_draws"] = draws.random(shape, "float32")
-            stack.train_on_batch(inputs, targets[rows])
-        scores = np.asarray(score(stack.predict_rows(valid[0])))
-        better = (scores > best[alive]) & (waited[alive] < schedule.patience)
-        if better.any():
-            weights = [np.asarray(w) for w in stack.weights_of_probes]
-            for row in np.flatnonzero(better):
-                kept[alive[row]] = [w[row].copy() for w in weights]
-            kept_steps[alive[better]] = look * period
-        best[alive] = np.where(better, scores, best[alive])
-        for counter in (waited, waited_for_rate):
-            counter[alive] = np.where(better, 0, counter[alive] + 1)
-        if schedule.plateau_patience:
-            _lower_rates(stack, waited_for_rate, alive, schedule.plateau_patience)
-        running = waited[alive] < schedule.patience
-        if not running.any():
-            break
-        # A smaller stack has to be compiled anew, which pays once half of the probes are done.
-        if 2 * running.sum() <= len(alive):
-            stack = stack.select(np.flatnonzero(running))
-            alive = alive[running]
-    return [
-        TrainedProbe(
-            configuration,
-            kept[place],
-            mean,
-            deviation,
-            loss,
-            float(kept_scores),
-            int(kept_steps[place]),
+    def __init__(self, stack, places, features, valid_features):
+        self.stack = stack
+        self.all_places = places
+        self.features, self.valid_features = features, valid_features
+        self.best = [_Best() for _ in places]
+        self.waited = np.zeros(len(places), int)
+        self.waited_for_rate = np.zeros(len(places), int)
+        # For each probe still in the stack, its number in the lists above.
+        self.running = np.arange(len(places))
+
+    def advance(self, batches):
+        for batch in batches:
+            self.stack.train(
+                self.features[batch.rows],
+                batch.targets,
+                batch.feature_draws,
+                batch.hidden_draws.get(self.stack.hidden_units),
+            )
+
+    def outputs(self):
+        return self.stack.predict(self.valid_features)
+
+    def look(self, scores, schedule):
+        """Keep what is better than before, and go on without the probes that are done."""
+        weights = self.stack.weights()
+        for row, (number, score) in enumerate(zip(self.running, scores, strict=True)):
+            best = self.best[number]
+            self.waited[number] += 1
+            self.waited_for_rate[number] += 1
+            if score > best.score:
+                best.weights = [part[row].copy() for part in weights]
+                best.score, best.steps = float(score), self.stack.steps
+                self.waited[number] = self.waited_for_rate[number] = 0
+            elif self.waited_for_rate[number] == schedule.plateau_patience:
+                self.stack.rates[row] /= 10
+                self.waited_for_rate[number] = 0
+        going_on = self.waited[self.running] < schedule.patience
+        if not going_on.all():
+            self.stack.keep(going_on)
+            self.running = self.running[going_on]
+
+
+def _runs(places, configurations, sides, num_outputs, loss, seed):
+    """Stacks of the probes that see the same inputs, small enough to be shared out."""
+    kinds = {}
+    for place in places:
+        c = configurations[place]
+        kinds.setdefault((c.hidden_units, c.standardize, c.dropout), []).append(place)
+    runs = []
+    for (hidden_units, standardize, _), members in kinds.items():
+        features, valid_features = sides[standardize]
+        size = max(1, STACK_WEIGHTS // (features.shape[1] * (hidden_units or num_outputs)))
+        for start in range(0, len(members), size):
+            some = members[start : start + size]
+            stack = ProbeStack(
+                [configurations[place] for place in some],
+                features.shape[1],
+                num_outputs,
+                loss,
+                seed,
+            )
+            runs.append(_Run(stack, some, features, valid_features))
+    return runs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """What all probes see in one step: clips, and random numbers for dropout.
+
+    Those of hidden layers by their width.
+    """
+
+    rows: np.ndarray
+    targets: np.ndarray
+    feature_draws: np.ndarray | None
+    hidden_draws: dict
+
+
+def _train_runs(runs, targets, batch_size, score, schedule, seed, workers):
+    """Train stacks on the same batches until all their probes are done."""
+    count, width = runs[0].features.shape
+    rows_of_batches = _batches(count, batch_size, seed)
+    with_dropout = any(run.stack.dropout for run in runs)
+    of_features = np.random.default_rng([seed, 1])
+    units = {run.stack.hidden_units for run in runs if run.stack.hidden_units and with_dropout}
+    of_hidden = {width: np.random.default_rng([seed, 2, width]) for width in units}
+
+    def next_batch():
+        rows = next(rows_of_batches)
+        return _Batch(
+            rows,
+            targets[rows],
+            of_features.random((batch_size, width), "float32") if with_dropout else None,
+            {n: draws.random((batch_size, n), "float32") for n, draws in of_hidden.items()},
         )
-        for place, (configuration, kept_scores) in enumerate(zip(configurations, best, strict=True))
-    ]
 
-
-def _lower_rates(stack, waited, alive, patience):
-    due = waited[alive] >= patience
-    if due.any():
-        rates = np.asarray(stack.optimizer.rates)
-        stack.optimizer.rates.assign(np.where(due, rates / 10, rates))
-        waited[alive[due]] = 0
+    period = max(schedule.min_steps, math.ceil(count / batch_size))
+    for _ in range(schedule.max_looks):
+        for start in range(0, period, STEPS_AT_ONCE):
+            batches = [next_batch() for _ in range(min(STEPS_AT_ONCE, period - start))]
+            workers.map(lambda run, batches=batches: run.advance(batches), runs)
+        # Ranking metrics cost less for many probes at once than probe by probe.
+        scores = np.asarray(score(np.concatenate(workers.map(_Run.outputs, runs))))
+        ends = np.cumsum([len(run.stack) for run in runs])[:-1]
+        for run, part in zip(runs, np.split(scores, ends), strict=True):
+            run.look(part, schedule)
+        runs = [run for run in runs if len(run.stack)]
+        if not runs:
+            break
 
 
 def _batches(count, batch_size, seed):

@@ -241,7 +241,7 @@ def _score(tagger, labels, config):
     from keras_tune.evaluation import Outcome, embed_clips
     from keras_tune.evaluation.judge import predict_test
     from keras_tune.evaluation.protocols import FittedProbe
-    from keras_tune.evaluation.train_probes import activate
+    from keras_tune.evaluation.probe_stack import activate
 
     task = labels.task
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_tune.evaluation import ProbeConfiguration, Schedule, train_probes
-from keras_tune.evaluation.train_probes import mean_losses
+from keras_tune.evaluation.probe_stack import ProbeStack, loss_gradients, mean_losses
 
 
 def data(count=90, width=6, outputs=3, seed=0, loss="softmax"):
@@ -69,7 +69,6 @@ def test_a_probe_is_what_keras_trains(hidden):
     model.compile(
         keras.optimizers.Adam(1e-2, epsilon=1e-8),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
     )
     for _ in range(15):
         model.train_on_batch(features, classes)
@@ -101,13 +100,19 @@ def test_the_best_look_is_kept():
     np.testing.assert_allclose(probe.predict(valid[0]), first, atol=1e-5)
 
 
-def test_losses_on_valid_are_those_that_are_minimized():
-    from keras_tune.evaluation.probe_stack import probe_losses
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "squares"])
+def test_gradients_are_those_of_the_losses(loss):
+    outputs = np.random.default_rng(0).normal(size=(2, 5, 3))
+    _, targets = data(5, loss=loss)
+    found = loss_gradients(targets, outputs, loss)
+    for place in np.ndindex(outputs.shape):
+        change = np.zeros_like(outputs)
+        change[place] = 1e-5
+        up, down = (mean_losses(targets, outputs + sign * change, loss) for sign in (1, -1))
+        assert found[place] == pytest.approx((up - down)[place[0]] / 2e-5, abs=1e-6)
 
-    outputs = np.random.default_rng(0).normal(size=(4, 20, 3)).astype("float32")
-    for loss in ("softmax", "sigmoid", "squares"):
-        _, targets = data(20, loss=loss)
-        found = keras.ops.convert_to_numpy(
-            probe_losses(targets, keras.ops.convert_to_tensor(outputs), loss)
-        )
-        np.testing.assert_allclose(found, mean_losses(targets, outputs, loss), rtol=1e-5)
+
+def test_probes_of_different_inputs_do_not_share_a_stack():
+    configurations = [ProbeConfiguration(dropout=rate) for rate in (0.0, 0.5)]
+    with pytest.raises(ValueError, match="Received: configurations="):
+        ProbeStack(configurations, 6, 3, "softmax")
