@@ -30,10 +30,7 @@ class Augmentation(keras.layers.Layer):
 
     ```python
     class Mute(keras_tune.augment.Augmentation):
-        def build(self, input_shape):
-        pass
-
-    def draw_parameters(self, batch, samples):
+        def draw_parameters(self, batch, samples):
             return {"level": self.uniform((batch,), 0.0, 0.5)}
 
         def transform(self, waveforms, parameters):

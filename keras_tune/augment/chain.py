@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import keras
@@ -5,6 +6,7 @@ import keras
 from keras_tune.augment.augmentation import Augmentation
 from keras_tune.augment.linear_augmentation import LinearAugmentation, apply_responses
 from keras_tune.augment.seeds import derive_seed
+from keras_tune.layers.xla import compiled, in_tensorflow_graph
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -37,12 +39,20 @@ class Chain(Augmentation):
             if not isinstance(layer, Augmentation):
                 raise ValueError(f"`layers` must hold augmentations. Received: layers={layers}")
         self.layers = list(layers)
+        self._compiled = None
         if seed is not None:
             self._reseed_layers(seed)
 
     def build(self, input_shape):
         for layer in self.layers:
             layer.build(input_shape)
+
+    def call(self, waveforms, training=False):
+        if training and self.probability > 0.0 and in_tensorflow_graph():
+            if self._compiled is None:
+                self._compiled = compiled(functools.partial(super().call, training=True))
+            return self._compiled(waveforms)
+        return super().call(waveforms, training=training)
 
     def draw_parameters(self, batch, samples):
         return {name: layer.draw(batch, samples) for name, layer in self._steps()}

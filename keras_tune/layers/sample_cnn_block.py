@@ -1,6 +1,7 @@
 """Convolution, batch normalization, ReLU: what every stage of TUNe and SampleCNN is made of."""
 
 import keras
+from keras import ops
 
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
@@ -56,6 +57,7 @@ class SampleCNNBlock(keras.layers.Layer):
             axis=channel_axis(self.data_format),
             momentum=0.9,
             epsilon=1e-5,
+            activation="relu",
             dtype=self.dtype_policy,
             name="normalization",
         )
@@ -65,9 +67,18 @@ class SampleCNNBlock(keras.layers.Layer):
         self.normalization.build(self.convolution.compute_output_shape(input_shape))
 
     def call(self, inputs, training=False):
-        outputs = self.convolution(inputs)
-        outputs = self.normalization(outputs, training=training)
-        return keras.ops.relu(outputs)
+        if not (training and self.trainable):
+            return self.normalization(self.convolution(inputs), training=training)
+        # Batch normalization takes any bias out again, so that training does without adding it
+        # and without its gradient, which is zero (here exactly, elsewhere but for rounding). Only
+        # the moving average has to know of it.
+        bias = self.convolution.bias
+        kernel = self.convolution.kernel + 0.0 * bias
+        outputs = self.convolution.convolution_op(inputs, kernel)
+        outputs = self.normalization(outputs, training=True)
+        moving = self.normalization.moving_mean
+        moving.assign(moving + (1.0 - self.normalization.momentum) * ops.stop_gradient(bias))
+        return outputs
 
     def compute_output_shape(self, input_shape):
         return self.convolution.compute_output_shape(input_shape)
