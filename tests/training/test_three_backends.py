@@ -33,8 +33,8 @@ if maker == "true":
 encoder = keras.models.load_model(file)
 vectors = encoder.predict(views[0][:, 0, :, None], verbose=0)
 model = seed_weights(ContrastiveModel(encoder))
-# A value next to zero may round to either side of a ReLU's edge, which moves a gradient by a part in
-# a thousand, and Adam's first steps have one size whatever the gradient's: so they are small here.
+# A value next to zero may round to either side of a ReLU's edge, which moves a gradient by a part
+# in a thousand, and Adam's first steps have one size whatever the gradient's: so small ones here.
 model.compile(keras.optimizers.Adam(1e-4))
 losses = [float(model.train_on_batch(batch, return_dict=True)["loss"]) for batch in views]
 print("found", json.dumps({"losses": losses, "vectors": vectors.tolist()}))
