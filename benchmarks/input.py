@@ -1,6 +1,6 @@
 """Disk size and read speed of each encoding of records, side by side.
 
-    python benchmarks/read_speed.py --source path/to/tracks.csv --clips 60
+    python benchmarks/input.py --source path/to/tracks.csv --clips 60
 
 prepares the same clips in each encoding, reads crops of them at random as training does, and prints
 what that takes next to the first row: 16-bit samples of which only the crops are decoded. The last
