@@ -6,6 +6,7 @@ import numpy as np
 from keras_tune.errors import UserError
 
 ACTIVATIONS = ("sigmoid", "softmax")
+POOLINGS = ("embeddings", "scores")
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -22,6 +23,9 @@ class Tagger(keras.Model):
         activation: What makes logits scores: "sigmoid" for tags, any number of which may apply, or
             "softmax" for classes, one of which does. The model's outputs are logits in either case.
             Defaults to "sigmoid".
+        pooling: What is averaged over the windows of a longer clip: "embeddings", the mean of which
+            the head scores, or "scores". Use what the head was trained for. Defaults to
+            "embeddings".
         name: String. Defaults to "tagger".
 
     Input shape: that of the encoder, (batch, samples, 1).
@@ -48,6 +52,7 @@ class Tagger(keras.Model):
         hidden_units=None,
         labels=None,
         activation="sigmoid",
+        pooling="embeddings",
         name="tagger",
     ):
         labels = None if labels is None else [str(label) for label in labels]
@@ -62,6 +67,8 @@ class Tagger(keras.Model):
             raise ValueError(
                 f"`activation` must be one of {ACTIVATIONS}. Received: activation={activation}"
             )
+        if pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling}")
         layers = [keras.layers.Dense(num_labels, dtype="float32", name="logits")]
         if hidden_units:
             layers.insert(
@@ -77,12 +84,88 @@ class Tagger(keras.Model):
         self.hidden_units = hidden_units
         self.labels = labels
         self.activation = activation
+        self.pooling = pooling
+
+    @classmethod
+    def from_probe(
+        cls,
+        encoder,
+        weights,
+        labels,
+        activation="sigmoid",
+        mean=None,
+        deviation=None,
+        pooling="embeddings",
+        name="tagger",
+    ):
+        """Build a tagger from a probe that was trained on the encoder's representations.
+
+        A standardization of the representations is folded into the first layer.
+
+        Args:
+            encoder: Keras model from (batch, samples, 1) to (batch, d).
+            weights: List of arrays, kernel (d, labels) and bias of a linear probe, or kernel and
+                bias of a hidden layer with ReLU and of the one behind it.
+            labels: List of strings, the names of the outputs.
+            activation: "sigmoid" or "softmax".
+            mean: Array (d,), what the probe subtracts from a representation. Defaults to 0.
+            deviation: Array (d,), what it then divides by. Defaults to 1.
+            pooling: "embeddings" for a probe on the mean over windows, "scores" for one on single
+                windows whose scores are averaged.
+            name: String. Defaults to "tagger".
+
+        Returns:
+            `Tagger`; its scores are those of the probe.
+
+        Raises:
+            ValueError: The weights fit neither each other nor the encoder and the labels.
+
+        Example:
+
+        ```python
+        tagger = Tagger.from_probe(
+            encoder, [kernel, bias], task.outputs, "softmax", scaler.mean_, scaler.scale_
+        )
+        tagger.save("tagger.keras")
+        ```
+        """
+        layers = [np.asarray(values, "float64") for values in weights]
+        width = encoder.output_shape[-1]
+        hidden = layers[0].shape[-1] if len(layers) == 4 else None
+        sizes = [width, hidden, len(labels)] if hidden else [width, len(labels)]
+        expected = [
+            shape
+            for rows, columns in zip(sizes[:-1], sizes[1:], strict=True)
+            for shape in ((rows, columns), (columns,))
+        ]
+        # Some keep a bias as a row.
+        layers[1::2] = [values.reshape(-1) for values in layers[1::2]]
+        shapes = [values.shape for values in layers]
+        if shapes != expected:
+            raise ValueError(
+                f"`weights` must have the shapes {expected}, from the encoder's output to the "
+                f"labels. Received: weights of the shapes {shapes}"
+            )
+        scale = 1 / np.broadcast_to(np.asarray(1 if deviation is None else deviation), width)
+        shift = np.broadcast_to(np.asarray(0 if mean is None else mean), width)
+        layers[1] = layers[1] - (shift * scale) @ layers[0]
+        layers[0] = scale[:, None] * layers[0]
+        tagger = cls(
+            encoder,
+            hidden_units=hidden,
+            labels=labels,
+            activation=activation,
+            pooling=pooling,
+            name=name,
+        )
+        tagger.head.set_weights(layers)
+        return tagger
 
     def predict_tags(self, path, sample_rate=22050, batch_size=32):
         """Score an audio file.
 
-        The file is cut into consecutive windows, the encoder's outputs for them are averaged, and
-        the head scores the mean, as probes on clips are trained. A remainder is dropped.
+        The file is cut into consecutive windows, a remainder is dropped. The encoder's outputs for
+        them are averaged and the head scores the mean, or the other way round; see `pooling`.
 
         Args:
             path: File in any format that `keras_tune.data.load_audio` takes.
@@ -109,9 +192,9 @@ class Tagger(keras.Model):
         audio = load_audio(path, sample_rate, min_samples=window)
         record = {"id": str(path), "audio": audio, "labels": {}}
         clips = embed_clips(self.encoder, [record], window_samples=window, batch_size=batch_size)
-        logits = self.head(clips.vectors, training=False)
-        scores = getattr(keras.ops, self.activation)(logits)
-        scores = keras.ops.convert_to_numpy(scores)[0]
+        vectors = clips.vectors if self.pooling == "embeddings" else clips.windows
+        scores = getattr(keras.ops, self.activation)(self.head(vectors, training=False))
+        scores = keras.ops.convert_to_numpy(scores).mean(axis=0)
         if not np.isfinite(scores).all():
             raise UserError(f"{path}: the tagger's scores are not finite; its weights are damaged")
         labels = self.labels or [str(number) for number in range(self.num_labels)]
@@ -125,6 +208,7 @@ class Tagger(keras.Model):
             "hidden_units": self.hidden_units,
             "labels": None if self.labels is None else list(self.labels),
             "activation": self.activation,
+            "pooling": self.pooling,
             "name": self.name,
         }
 

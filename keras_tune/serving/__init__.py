@@ -1,4 +1,4 @@
-"""Getting models out: folded, as TensorFlow SavedModels for TF Serving, as ONNX."""
+"""Getting models out: folded, as TensorFlow SavedModels for TF Serving, as ONNX, as a page."""
 
 import lazy_loader
 
@@ -6,8 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "folding": ["fold_batch_norm"],
-        "onnx_export": ["export_onnx"],
+        "onnx_export": ["export_onnx", "export_onnx_head"],
         "saved_model": ["export_saved_model"],
         "tf_serving": ["export_tf_serving"],
+        "web_page": ["export_web"],
     },
 )

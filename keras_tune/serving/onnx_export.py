@@ -50,13 +50,8 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
     (embedding,) = session.run(["embedding"], {"waveform": clips})
     ```
     """
-    try:
-        import onnx
-    except ImportError:
-        raise UserError("ONNX files need the package onnx: pip install onnx onnxruntime") from None
-
+    graph = _Graph(_import_onnx())
     windows = Windows.of(model, window_samples, sample_rate)
-    graph = _Graph(onnx)
     folded = fold_batch_norm(model)
     tagger = windows.labels is not None
     rows, batch, count = _cut(graph, windows)
@@ -70,20 +65,65 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
         "window_embedding": ["batch", "windows", windows.dimensions],
     }
     if tagger:
-        for vectors, scores in (("embedding", "scores"), ("window_embedding", "window_scores")):
-            logits = _head(graph, folded.head, vectors)
-            if windows.activation == "softmax":
-                graph.node("Softmax", logits, axis=-1, output=scores)
-            else:
-                graph.node("Sigmoid", logits, output=scores)
-            outputs[scores] = [*outputs[vectors][:-1], len(windows.labels)]
+        labels = len(windows.labels)
+        _head(graph, folded, "window_embedding", "window_scores")
+        if windows.pooling == "scores":
+            graph.node("ReduceMean", "window_scores", axes=[1], keepdims=0, output="scores")
+        else:
+            _head(graph, folded, "embedding", "scores")
+        outputs |= {"scores": ["batch", labels], "window_scores": ["batch", "windows", labels]}
     metadata = {
         "sample_rate": str(windows.sample_rate),
         "window_samples": str(windows.samples),
-        "labels": json.dumps(windows.labels, ensure_ascii=False),
+        "labels": _labels(windows),
     }
+    inputs = {"waveform": ["batch", "samples"]}
+    _save(graph, path, model.name, inputs, outputs, metadata)
+
+
+def export_onnx_head(tagger, path):
+    """Write the head of a tagger as an ONNX file.
+
+    With it the mean embedding of a long clip can be scored whose windows went through
+    `export_onnx`'s file a few at a time. Input: `embedding`, float32 (batch, d). Output: `scores`
+    (batch, labels).
+
+    Args:
+        tagger: `Tagger`.
+        path: The file to write.
+
+    Raises:
+        UserError: The package onnx is not installed.
+
+    Example:
+
+    ```python
+    keras_tune.serving.export_onnx_head(tagger, "/tmp/head.onnx")
+    ```
+    """
+    windows = Windows.of(tagger)
+    graph = _Graph(_import_onnx())
+    _head(graph, tagger, "embedding", "scores")
+    inputs = {"embedding": ["batch", windows.dimensions]}
+    outputs = {"scores": ["batch", len(windows.labels)]}
+    _save(graph, path, tagger.name, inputs, outputs, {"labels": _labels(windows)})
+
+
+def _import_onnx():
+    try:
+        import onnx
+    except ImportError:
+        raise UserError("ONNX files need the package onnx: pip install onnx onnxruntime") from None
+    return onnx
+
+
+def _labels(windows):
+    return json.dumps(windows.labels, ensure_ascii=False)
+
+
+def _save(graph, path, *description):
     with atomic_path(path) as temporary:
-        temporary.write_bytes(graph.finish(model.name, outputs, metadata).SerializeToString())
+        temporary.write_bytes(graph.finish(*description).SerializeToString())
 
 
 class _Graph:
@@ -111,15 +151,13 @@ class _Graph:
     def integers(self, values):
         return self.weight(np.array(values, "int64"))
 
-    def finish(self, name, outputs, metadata):
+    def finish(self, name, inputs, outputs, metadata):
         helper, floats = self.onnx.helper, self.onnx.TensorProto.FLOAT
-        graph = helper.make_graph(
-            self.nodes,
-            name,
-            [helper.make_tensor_value_info("waveform", floats, ["batch", "samples"])],
-            [helper.make_tensor_value_info(n, floats, shape) for n, shape in outputs.items()],
-            self.weights,
+        ends = (
+            [helper.make_tensor_value_info(n, floats, shape) for n, shape in end.items()]
+            for end in (inputs, outputs)
         )
+        graph = helper.make_graph(self.nodes, name, *ends, self.weights)
         model = helper.make_model(
             graph,
             producer_name="keras_tune",
@@ -232,11 +270,15 @@ def _convolve(graph, kind, layer, source, **attributes):
     return graph.node(kind, source, kernel, graph.weight(bias), strides=strides, **attributes)
 
 
-def _head(graph, head, source):
-    for layer in head.layers:
+def _head(graph, tagger, source, output):
+    """Write a tagger's head from the node `source` to scores."""
+    for layer in tagger.head.layers:
         kernel, bias = layer.get_weights()
         product = graph.node("MatMul", source, graph.weight(kernel))
         source = graph.node("Add", product, graph.weight(bias))
         if layer.name == "hidden":
             source = graph.node("Relu", source)
-    return source
+    if tagger.activation == "softmax":
+        graph.node("Softmax", source, axis=-1, output=output)
+    else:
+        graph.node("Sigmoid", source, output=output)

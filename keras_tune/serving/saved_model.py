@@ -9,12 +9,11 @@ import tempfile
 
 from keras_tune.errors import UserError
 from keras_tune.serving.folding import fold_batch_norm
-from keras_tune.serving.windows import MAX_BYTES, MAX_LEVEL, MAX_SAMPLES, Windows
+from keras_tune.serving.wav import load_wav, require
+from keras_tune.serving.windows import MAX_LEVEL, MAX_SAMPLES, Windows
 
 # So many windows at a time keep the memory of a long clip bounded and lose no speed.
 WINDOWS_AT_ONCE = 32
-# Sample rates of WAV files; beyond these the header is more likely damaged.
-RATES = (1000, 384000)
 
 
 def export_saved_model(model, path, window_samples=None, sample_rate=None):
@@ -27,7 +26,7 @@ def export_saved_model(model, path, window_samples=None, sample_rate=None):
     |---|---|---|
     | `serving_default` | `waveform`, float32 (batch, samples) | `embedding` (batch, d), the mean over windows |
     | `windows` | `waveform`, float32 (batch, samples) | `embedding` (batch, windows, d), `start` (batch, windows) in seconds |
-    | `wav` | `wav`, bytes (batch,) of 16-bit WAV files of any rate and number of channels | `embedding` (batch, d) |
+    | `wav` | `wav`, bytes (batch,) of WAV files, PCM or floats, of any rate and number of channels | `embedding` (batch, d) |
 
     Those of a tagger also have `scores` (batch, labels), or (batch, windows, labels), and `labels`
     (batch, labels), strings. Requests without a window, with samples that are not finite or beyond
@@ -144,9 +143,7 @@ class Endpoints:
 
     def clips(self, waveform):
         """From clips (batch, samples) to their mean embeddings."""
-        import tensorflow as tf
-
-        return self._outputs(tf.reduce_mean(self._embed(waveform), axis=1))
+        return self._with_labels(self._pooled(self._embed(waveform)))
 
     def windows(self, waveform):
         """From clips (batch, samples) to the embeddings of their windows."""
@@ -156,44 +153,58 @@ class Endpoints:
         batch, count = tf.unstack(tf.shape(embedding)[:2])
         seconds = self.about.samples / self.about.sample_rate
         start = tf.cast(tf.range(count), tf.float32) * seconds
-        return {
-            **self._outputs(embedding),
-            "start": tf.tile(start[None], (batch, 1)),
-        }
+        outputs = {"embedding": embedding, "start": tf.tile(start[None], (batch, 1))}
+        if self.head is not None:
+            outputs["scores"] = self._score(embedding)
+        return self._with_labels(outputs)
 
     def wav(self, wav):
         """From the bytes of WAV files to the mean embeddings of the clips."""
         import tensorflow as tf
 
         def one(content):
-            waveform = _decode(content, self.about.sample_rate)
-            return tf.reduce_mean(self._embed(waveform[None]), axis=(0, 1))
+            waveform = load_wav(content, self.about.sample_rate)
+            pooled = self._pooled(self._embed(waveform[None]))
+            return {name: values[0] for name, values in pooled.items()}
 
-        checks = [_require(tf.size(wav) >= 1, "the batch is empty")]
+        kinds = {"embedding": tf.TensorSpec((self.about.dimensions,), tf.float32)}
+        if self.head is not None:
+            kinds["scores"] = tf.TensorSpec((len(self.about.labels),), tf.float32)
+        checks = [require(tf.size(wav) >= 1, "the batch is empty")]
         with tf.control_dependencies(checks):
             # Clips differ in length; a batch of them would have to be padded.
-            embedding = tf.map_fn(
-                one,
-                tf.identity(wav),
-                fn_output_signature=tf.TensorSpec((self.about.dimensions,), tf.float32),
-                parallel_iterations=1,
+            pooled = tf.map_fn(
+                one, tf.identity(wav), fn_output_signature=kinds, parallel_iterations=1
             )
-        return self._outputs(embedding)
+        return self._with_labels(pooled)
 
-    def _outputs(self, embedding):
+    def _pooled(self, embedding):
+        """Of clips what belongs to them as a whole."""
         import tensorflow as tf
 
-        outputs = {"embedding": embedding}
-        if self.head is not None:
-            flat = tf.reshape(embedding, (-1, self.about.dimensions))
-            scores = getattr(tf.nn, self.about.activation)(self.head(flat, training=False))
-            shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.labels)]], axis=0)
-            outputs["scores"] = tf.reshape(scores, shape)
-            # A row for each clip, since a server splits all outputs along the batch.
-            outputs["labels"] = tf.tile(
-                tf.constant([self.about.labels]), (tf.shape(embedding)[0], 1)
-            )
+        outputs = {"embedding": tf.reduce_mean(embedding, axis=1)}
+        if self.head is not None and self.about.pooling == "scores":
+            outputs["scores"] = tf.reduce_mean(self._score(embedding), axis=1)
+        elif self.head is not None:
+            outputs["scores"] = self._score(outputs["embedding"])
         return outputs
+
+    def _score(self, embedding):
+        import tensorflow as tf
+
+        flat = tf.reshape(embedding, (-1, self.about.dimensions))
+        scores = getattr(tf.nn, self.about.activation)(self.head(flat, training=False))
+        shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.labels)]], axis=0)
+        return tf.reshape(scores, shape)
+
+    def _with_labels(self, outputs):
+        import tensorflow as tf
+
+        if self.head is None:
+            return outputs
+        # A row for each clip, since a server splits all outputs along the batch.
+        rows = tf.shape(outputs["embedding"])[0]
+        return {**outputs, "labels": tf.tile(tf.constant([self.about.labels]), (rows, 1))}
 
     def _embed(self, waveform):
         import tensorflow as tf
@@ -202,14 +213,14 @@ class Endpoints:
         batch, samples = tf.unstack(tf.shape(waveform))
         count = samples // length
         checks = [
-            _require(batch >= 1, "the batch is empty"),
-            _require(count >= 1, f"too short: a clip needs at least {length} samples"),
-            _require(
+            require(batch >= 1, "the batch is empty"),
+            require(count >= 1, f"too short: a clip needs at least {length} samples"),
+            require(
                 tf.cast(batch, tf.int64) * tf.cast(samples, tf.int64) <= MAX_SAMPLES,
                 f"too long: a request takes at most {MAX_SAMPLES} samples",
             ),
             # Written so that NaN fails too.
-            _require(
+            require(
                 tf.reduce_all(tf.abs(waveform) <= MAX_LEVEL),
                 f"samples must be finite and within {MAX_LEVEL:g} times full scale, which is 1",
             ),
@@ -231,74 +242,7 @@ class Endpoints:
         )
         embedding = tf.reshape(found.concat(), (batch, count, self.about.dimensions))
         checks = [
-            _require(
-                tf.reduce_all(tf.math.is_finite(embedding)), "the model's output is not finite"
-            )
+            require(tf.reduce_all(tf.math.is_finite(embedding)), "the model's output is not finite")
         ]
         with tf.control_dependencies(checks):
             return tf.identity(embedding)
-
-
-def _require(condition, message):
-    import tensorflow as tf
-
-    return tf.debugging.Assert(condition, [message])
-
-
-def _decode(content, sample_rate):
-    """The mono waveform of a WAV file, at `sample_rate`."""
-    import tensorflow as tf
-
-    # The decoder would quote the first bytes in its error, and bytes are no valid text.
-    head = tf.strings.join([tf.strings.substr(content, 0, 12), " " * 12])
-    riff, kind = tf.strings.substr(head, 0, 4), tf.strings.substr(head, 8, 4)
-    checks = [
-        _require(
-            tf.strings.length(content) <= MAX_BYTES,
-            f"a WAV file may have {MAX_BYTES} bytes at most",
-        ),
-        _require(tf.equal(riff, "RIFF") & tf.equal(kind, "WAVE"), "not a WAV file"),
-    ]
-    with tf.control_dependencies(checks):
-        samples, rate = tf.audio.decode_wav(content)
-    low, high = RATES
-    checks = [
-        _require((rate >= low) & (rate <= high), f"the sample rate must lie in {low} to {high} Hz"),
-        _require(tf.shape(samples)[0] >= 1, "the WAV file holds no samples"),
-        _require(
-            tf.cast(tf.shape(samples)[0], tf.int64) * sample_rate
-            <= MAX_SAMPLES * tf.cast(rate, tf.int64),
-            f"too long: a request takes at most {MAX_SAMPLES} samples at {sample_rate} Hz",
-        ),
-    ]
-    with tf.control_dependencies(checks):
-        mono = tf.reduce_mean(samples, axis=1)
-    return tf.cond(
-        tf.equal(rate, sample_rate), lambda: mono, lambda: _resample(mono, rate, sample_rate)
-    )
-
-
-def _resample(mono, rate, target):
-    """Resample by cutting or extending the spectrum of the whole clip.
-
-    The pass band ends at 0.913 of the lower Nyquist frequency, as soxr's does, and falls to nothing
-    at it.
-    """
-    import tensorflow as tf
-
-    samples = tf.shape(mono)[0]
-    # Whole seconds have whole numbers of samples at either rate, and at least a tenth of a second
-    # of silence keeps the ringing of the end away from the beginning.
-    seconds = -(-(samples + rate // 10) // rate)
-    spectrum = tf.signal.rfft(mono, [seconds * rate])
-    kept = seconds * tf.minimum(rate, target) // 2 + 1
-    nyquist = tf.cast(tf.minimum(rate, target), tf.float64) / 2
-    frequency = tf.cast(tf.range(kept), tf.float64) / tf.cast(seconds, tf.float64)
-    place = tf.clip_by_value((frequency / nyquist - 0.913) / (1 - 0.913), 0, 1)
-    gain = tf.cast(tf.cos(place * 1.5707963267948966) ** 2, tf.complex64)
-    spectrum = spectrum[:kept] * gain
-    spectrum = tf.pad(spectrum, [[0, seconds * target // 2 + 1 - kept]])
-    scale = tf.cast(target, tf.float32) / tf.cast(rate, tf.float32)
-    waveform = tf.signal.irfft(spectrum, [seconds * target]) * scale
-    length = tf.cast(samples, tf.int64) * target + tf.cast(rate // 2, tf.int64)
-    return waveform[: length // tf.cast(rate, tf.int64)]

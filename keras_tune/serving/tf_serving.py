@@ -1,20 +1,15 @@
 """Folders that TensorFlow Serving loads: models, versions, warm-up requests, configuration."""
 
-import contextlib
 import io
 import json
-import os
 import pathlib
-import re
-import shutil
-import tempfile
 import wave
 
 import numpy as np
 
-from keras_tune.errors import UserError
 from keras_tune.files import write_text
 from keras_tune.serving.saved_model import export_saved_model
+from keras_tune.serving.versions import check_name, version_numbers, write_version
 
 # Requests of one length are put together. Padding is not for audio: it would change the embeddings.
 BATCHING = """\
@@ -38,7 +33,7 @@ the same length together; an error in one request then fails those it was put to
 |---|---|---|
 | `serving_default` | `waveform`, float32 (batch, samples), mono, full scale 1, {rate} Hz | `embedding` (batch, {size}), the mean over windows |
 | `windows` | the same | `embedding` (batch, windows, {size}), `start` of each window in seconds |
-| `wav` | `wav`, bytes of 16-bit WAV files of any rate and number of channels | as `serving_default` |
+| `wav` | `wav`, bytes of WAV files, PCM or floats, of any rate and number of channels | as `serving_default` |
 
 Taggers also give `scores` and `labels`. Clips are cut into windows of {window} samples; shorter ones
 are refused. This layout was tested without a server: docs/serving.md of keras_tune says how far.
@@ -105,26 +100,22 @@ def export_tf_serving(model, folder, name=None, window_samples=None, sample_rate
     version.name  # "1"
     ```
     """
-    name = model.name if name is None else name
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise UserError(f"name {name!r}: take letters, digits, _, - and . only")
+    name = check_name(model.name if name is None else name)
     folder = pathlib.Path(folder)
-    home = folder / name
-    home.mkdir(parents=True, exist_ok=True)
-    # TensorFlow Serving looks at folders whose names are integers only.
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".unfinished-", dir=home))
-    try:
+
+    def write(temporary):
         about = export_saved_model(model, temporary, window_samples, sample_rate)
         extra = temporary / "assets.extra"
         extra.mkdir()
         _write_warmup(extra / "tf_serving_warmup_requests", name, about)
-        (extra / "keras_tune.json").write_text(
-            json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        version = _publish(temporary, home)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _versions(path))
+        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        (extra / "keras_tune.json").write_text(text, encoding="utf-8")
+        return about
+
+    version, about = write_version(folder / name, write)
+    names = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and version_numbers(path)
+    )
     write_text(folder / "models.config", _models_config(names))
     write_text(folder / "batching.config", BATCHING)
     text = README.format(
@@ -136,34 +127,6 @@ def export_tf_serving(model, folder, name=None, window_samples=None, sample_rate
     )
     write_text(folder / "README.md", text)
     return version
-
-
-def _versions(home):
-    return [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
-
-
-def _publish(temporary, home):
-    """Rename a finished version to the next number, on the disk for good."""
-    for path in [*temporary.rglob("*"), temporary]:
-        handle = os.open(path, os.O_RDONLY)
-        # Not every file system can sync folders.
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-        os.close(handle)
-    # mkdtemp makes folders for their owner alone; a server often runs as someone else.
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o777 & ~umask)
-    while True:
-        version = home / str(max([0, *_versions(home)]) + 1)
-        try:
-            # Fails on a folder with content: another export was faster with this number.
-            os.rename(temporary, version)
-        except OSError:
-            if not version.exists():
-                raise
-        else:
-            return version
 
 
 def _models_config(names):

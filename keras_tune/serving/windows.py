@@ -23,6 +23,7 @@ class Windows:
         dimensions: Integer, the size of an embedding.
         labels: Tuple of strings, the names of a tagger's outputs, or None for an encoder.
         activation: "sigmoid" or "softmax", what makes a tagger's logits scores.
+        pooling: "embeddings" or "scores", what a tagger averages over windows.
         sample_rate: Integer, in Hz.
     """
 
@@ -30,6 +31,7 @@ class Windows:
     dimensions: int
     labels: tuple | None
     activation: str
+    pooling: str
     sample_rate: int
 
     @classmethod
@@ -75,5 +77,6 @@ class Windows:
             shapes[1][1],
             labels,
             model.activation if tagger else "sigmoid",
+            model.pooling if tagger else "embeddings",
             sample_rate or SAMPLE_RATE,
         )

@@ -79,3 +79,28 @@ def test_frozen_encoder_leaves_the_head_to_train(encoder, waveforms):
             np.testing.assert_array_equal(old, to_numpy(weight))
     finally:
         encoder.trainable = True
+
+
+@pytest.mark.parametrize("hidden_units", [None, 4])
+def test_scores_are_those_of_the_probe(encoder, waveforms, hidden_units):
+    rng = np.random.default_rng(2)
+    sizes = [6, hidden_units, 3] if hidden_units else [6, 3]
+    weights = []
+    for rows, columns in zip(sizes[:-1], sizes[1:], strict=True):
+        weights += [rng.normal(size=(rows, columns)), rng.normal(size=(1, columns))]
+    mean, deviation = rng.normal(size=6), rng.uniform(0.5, 2, 6)
+    labels = ["a", "b", "c"]
+    tagger = Tagger.from_probe(encoder, weights, labels, "softmax", mean, deviation, "scores")
+    x = (to_numpy(encoder(waveforms)) - mean) / deviation
+    for place in range(0, len(weights), 2):
+        x = x @ weights[place] + weights[place + 1]
+        x = np.maximum(x, 0) if place + 2 < len(weights) else x
+    np.testing.assert_allclose(to_numpy(tagger(waveforms)), x, rtol=1e-4, atol=1e-5)
+    assert (tagger.labels, tagger.activation, tagger.pooling) == (labels, "softmax", "scores")
+
+
+def test_probes_of_another_encoder_are_refused(encoder):
+    with pytest.raises(ValueError, match=r"Received: weights of the shapes \[\(5, 2\), \(2,\)\]"):
+        Tagger.from_probe(encoder, [np.zeros((5, 2)), np.zeros(2)], ["a", "b"])
+    with pytest.raises(ValueError, match="Received: pooling=median"):
+        Tagger(encoder, labels=["a"], pooling="median")

@@ -7,7 +7,7 @@ from seeded import seed_weights
 
 from keras_tune.errors import UserError
 from keras_tune.models import Tagger, TUNe
-from keras_tune.serving import export_onnx
+from keras_tune.serving import export_onnx, export_onnx_head
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -81,6 +81,32 @@ def test_classes_sum_to_one(tmp_path):
     clip = np.random.default_rng(1).uniform(-1, 1, (2, 60)).astype("float32")
     scores = run(onnxruntime.InferenceSession(tmp_path / "classes.onnx"), clip)["scores"]
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def averaging(tagger):
+    """The same tagger, with its scores averaged over windows in place of its embeddings."""
+    config = {**tagger.get_config(), "encoder": tagger.encoder, "pooling": "scores"}
+    other = Tagger(**config)
+    other.head.set_weights(tagger.head.get_weights())
+    return other
+
+
+def test_scores_averaged_over_windows(tagger, predictions, clips, tmp_path):
+    export_onnx(averaging(tagger), tmp_path / "averaging.onnx")
+    found = run(onnxruntime.InferenceSession(tmp_path / "averaging.onnx"), clips)["scores"]
+    expected = predictions(clips)
+    means = expected["window_scores"].mean(axis=1)
+    assert np.abs(means - expected["scores"]).max() > 1e-4
+    np.testing.assert_allclose(found, means, atol=1e-4)
+
+
+def test_the_head_alone(tagger, predictions, clips, tmp_path):
+    export_onnx_head(tagger, tmp_path / "head.onnx")
+    expected = predictions(clips)
+    (found,) = onnxruntime.InferenceSession(tmp_path / "head.onnx").run(
+        ["scores"], {"embedding": expected["clips"].astype("float32")}
+    )
+    np.testing.assert_allclose(found, expected["scores"], atol=1e-5)
 
 
 def test_the_file_says_what_it_takes(session):

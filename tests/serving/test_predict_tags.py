@@ -25,6 +25,20 @@ def test_classes_sum_to_one_and_unnamed_labels_have_numbers(tagger, tmp_path):
     assert sum(found.values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_scores_can_be_averaged_in_place_of_embeddings(tagger, predictions, tmp_path):
+    noise = np.random.default_rng(3).uniform(-1, 1, 8000)
+    soundfile.write(tmp_path / "clip.wav", noise, 22050)
+    config = {**tagger.get_config(), "encoder": tagger.encoder, "pooling": "scores"}
+    averaging = Tagger(**config)
+    averaging.head.set_weights(tagger.head.get_weights())
+    samples, _ = soundfile.read(tmp_path / "clip.wav", dtype="float32")
+    expected = predictions(samples[None])
+    scores = expected["window_scores"][0].mean(axis=0)
+    assert np.abs(scores - expected["scores"][0]).max() > 1e-4
+    found = averaging.predict_tags(tmp_path / "clip.wav")
+    assert found == pytest.approx(dict(zip(tagger.labels, scores, strict=True)), abs=1e-5)
+
+
 def test_files_that_cannot_be_scored(tagger, tmp_path):
     noise = np.random.default_rng(3).uniform(-1, 1, 2499)
     soundfile.write(tmp_path / "short.wav", noise, 22050)

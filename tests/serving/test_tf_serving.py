@@ -86,7 +86,7 @@ def test_a_version_appears_complete_or_not_at_all(tagger, tmp_path, monkeypatch,
 
 
 def test_a_number_that_is_taken_meanwhile_is_not_overwritten(tagger, tmp_path, monkeypatch):
-    from keras_tune.serving import tf_serving
+    from keras_tune.serving import versions
 
     home = tmp_path / "moods"
     (home / "1").mkdir(parents=True)
@@ -95,8 +95,8 @@ def test_a_number_that_is_taken_meanwhile_is_not_overwritten(tagger, tmp_path, m
     temporary.mkdir()
     (temporary / "saved_model.pb").write_bytes(b"ours")
     seen = iter([[], [1]])
-    monkeypatch.setattr(tf_serving, "_versions", lambda home: next(seen))
-    assert tf_serving._publish(temporary, home).name == "2"
+    monkeypatch.setattr(versions, "version_numbers", lambda home: next(seen))
+    assert versions.publish(temporary, home).name == "2"
     assert (home / "1" / "saved_model.pb").read_bytes() == b"theirs"
     assert (home / "2" / "saved_model.pb").read_bytes() == b"ours"
 
