@@ -1,5 +1,7 @@
 """KerasTuner's four ways of choosing what to try next, and what all of them need on top."""
 
+import pathlib
+
 import keras_tuner
 from keras_tuner.oracles import (
     BayesianOptimizationOracle,
@@ -8,16 +10,29 @@ from keras_tuner.oracles import (
     RandomSearchOracle,
 )
 
+from keras_tune.files import write_json
 
-class _StopAfterFailures:
-    """End the search after some failures in a row, without an exception.
 
-    KerasTuner raises in the middle of an update: a chief would keep its lock, and its workers would
-    wait for ever. Here the next request for a trial is told that the search is over. Failures from
-    before a restart do not count, or nothing could be mended.
+class _Ours:
+    """What every oracle needs on top of KerasTuner's: files that a kill cannot halve, and an end.
+
+    KerasTuner writes its state in place, and a process that is killed while it does leaves a file
+    that cannot be read any more. Here each is written in one step.
+
+    A search ends after some failures in a row, without an exception: KerasTuner raises in the
+    middle of an update, its chief would keep its lock, and its workers would wait for ever. Here
+    the next request for a trial is told that the search is over. Failures from before a restart do
+    not count, or nothing could be mended.
     """
 
     _counted_from = 0
+
+    def save(self):
+        write_json(self._get_oracle_fname(), self.get_state())
+
+    def _save_trial(self, trial):
+        folder = pathlib.Path(self._get_trial_dir(trial.trial_id))
+        write_json(folder / "trial.json", trial.get_state())
 
     @property
     def gave_up(self):
@@ -39,7 +54,7 @@ class _StopAfterFailures:
         self._counted_from = len(self.end_order)
 
 
-class _Hyperband(_StopAfterFailures, HyperbandOracle):
+class _Hyperband(_Ours, HyperbandOracle):
     """Hyperband whose brackets fill up again when a trial fails.
 
     A bracket promotes only once its first round is complete; KerasTuner's counts failed trials as
@@ -55,15 +70,15 @@ class _Hyperband(_StopAfterFailures, HyperbandOracle):
             self.save()
 
 
-class _Bayesian(_StopAfterFailures, BayesianOptimizationOracle):
+class _Bayesian(_Ours, BayesianOptimizationOracle):
     pass
 
 
-class _Random(_StopAfterFailures, RandomSearchOracle):
+class _Random(_Ours, RandomSearchOracle):
     pass
 
 
-class _Grid(_StopAfterFailures, GridSearchOracle):
+class _Grid(_Ours, GridSearchOracle):
     """A grid search that can go on after a restart.
 
     KerasTuner's keeps its place in memory alone: started again it either stops at once or raises.

@@ -56,6 +56,11 @@ class TUNeTuner(BaseTuner):
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
 
+    def save(self):
+        if not self._is_worker():
+            self.oracle.save()
+        write_json(self._get_tuner_fname(), self.get_state())
+
     def search(self, streams, epochs, callbacks=None):
         """Run trials until the oracle has enough.
 
