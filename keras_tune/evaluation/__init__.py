@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bootstrap": ["bootstrap_interval"],
+        "embedding_cache": ["EmbeddingCache"],
         "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "tap_stages"],
         "embed_audio": ["embed", "embedding_model"],
         "folds": ["group_folds"],
@@ -13,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mel_statistics": ["MelStatistics"],
         "probe_stack": ["ProbeConfiguration", "ProbeStack"],
         "protocols": ["FittedProbe", "fit_probe"],
+        "study": ["Study"],
         "tasks": ["make_task"],
         "train_probes": ["Schedule", "train_probes"],
         "untrained": ["untrained_copy"],

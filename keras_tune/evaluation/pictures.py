@@ -31,7 +31,7 @@ def draw_layers(path, curves, metric):
         axes.plot(list(curve), scores, "o-", color=colour, label=name)
         axes.fill_between(np.arange(len(scores)), low, high, color=colour, alpha=0.12)
     axes.set_ylabel(metric)
-    axes.tick_params(axis="x", rotation=60)
+    _slant(axes)
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)
@@ -145,7 +145,7 @@ def draw_confusion(path, truth, predicted, classes, title=""):
         for column in range(len(classes)):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
-    axes.tick_params(axis="x", rotation=60)
+    _slant(axes)
     axes.set_title(title)
     _save(figure, path)
 
@@ -200,6 +200,34 @@ def draw_curve(path, curves, metric, xlabel, log=False):
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)
+
+
+def draw_deformations(path, scores, metric):
+    """Draw the scores under each deformation, side by side.
+
+    Args:
+        path: The `.png` to write.
+        scores: Dict from the name of a representation to a dict from deformation to score; "none"
+            stands for the clips as they are.
+        metric: Name of the metric.
+    """
+    changes = list(next(iter(scores.values())))
+    figure, axes = _figure(2 + 0.75 * len(changes), 4.2)
+    for colour, (name, found) in zip(COLOURS, scores.items(), strict=False):
+        values = [found[change] for change in changes]
+        axes.plot(changes, values, "o", color=colour, label=name)
+        axes.axhline(found["none"], color=colour, linewidth=0.8, linestyle=":")
+    axes.set_ylabel(metric)
+    _slant(axes)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _slant(axes):
+    """Long names under an axis, each ending at its tick."""
+    for label in axes.get_xticklabels():
+        label.set(rotation=45, ha="right", rotation_mode="anchor")
 
 
 def _figure(width, height, panels=(1, 1), **options):

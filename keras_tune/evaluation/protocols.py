@@ -20,7 +20,27 @@ from keras_tune.errors import UserError
 
 # Inverse regularization strengths to choose from.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# The logit of what train leaves no doubt of: a class or tag that no clip has, or all have.
+CERTAIN = 1e4
 NEIGHBOURS = (1, 3, 5, 10, 20, 40)
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A probe as numbers, from which a model can be built.
+
+    Args:
+        weights: List of arrays, kernel and bias of each layer, with ReLU between two layers.
+        mean: Array (d,), what is subtracted from a representation, or None.
+        deviation: Array (d,), what it is then divided by, or None.
+        pooling: "embeddings" where the mean over windows is scored, "scores" where the windows'
+            scores are averaged.
+    """
+
+    weights: list
+    mean: np.ndarray | None
+    deviation: np.ndarray | None
+    pooling: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +52,14 @@ class FittedProbe:
         configuration: Dict, what was chosen.
         valid_score: Float, its primary metric on valid.
         alternatives: List of dicts with the configuration and the valid score of each candidate.
+        head: `Head`, or None where the probe is no such map or predicts values.
     """
 
     predict: object
     configuration: dict
     valid_score: float
     alternatives: list
+    head: Head | None = None
 
 
 def fit_probe(protocol, train, valid, task, seed=0):
@@ -83,7 +105,11 @@ def fit_probe(protocol, train, valid, task, seed=0):
     deviation = np.where(deviation > 0, deviation, 1)
     scaled = [_Side(side.clips, (side.targets - mean) / deviation) for side in sides]
     probe = PROTOCOLS[protocol](*scaled, task, seed)
-    return dataclasses.replace(probe, predict=lambda clips: probe.predict(clips) * deviation + mean)
+
+    def predict(clips):
+        return probe.predict(clips) * deviation + mean
+
+    return dataclasses.replace(probe, predict=predict, head=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +195,7 @@ def linear(train, valid, task, seed):
         np.add.at(sums, clips.owners, chosen.predict(clips.windows))
         return sums / np.bincount(clips.owners)[:, None]
 
-    return _fitted(predict, configurations, scores, best)
+    return _fitted(predict, configurations, scores, best, _head_of(chosen, "scores"))
 
 
 def grid(train, valid, task, seed):
@@ -198,7 +224,12 @@ def grid(train, valid, task, seed):
     )
     scores = [probe.valid_score for probe in probes]
     best = int(np.argmax(scores))
-    return _fitted(lambda clips: probes[best].predict(clips.vectors), configurations, scores, best)
+    chosen = probes[best]
+
+    def predict(clips):
+        return chosen.predict(clips.vectors)
+
+    return _fitted(predict, configurations, scores, best, _head_of(chosen, "embeddings"))
 
 
 def grid_configurations():
@@ -223,53 +254,64 @@ def logistic(train, valid, task, seed):
     """Logistic regression for classes and tags, ridge regression for values."""
     from sklearn.preprocessing import StandardScaler
 
+    from keras_tune.evaluation.probe_stack import activate
+
     scaler = StandardScaler().fit(train.clips.vectors)
     features = scaler.transform(train.clips.vectors)
     held_out = scaler.transform(valid.clips.vectors)
+    regress = {"squares": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
     fits, scores = [], []
     for strength in STRENGTHS:
-        fits.append(_regress(features, train.targets, task, strength))
-        scores.append(float(valid.score(task, fits[-1](held_out))))
+        kernel, bias = regress[task.loss](features, train.targets, task, strength)
+        fits.append((kernel, bias))
+        scores.append(float(valid.score(task, activate(held_out @ kernel + bias, task.loss))))
     best = int(np.argmax(scores))
+    kernel, bias = fits[best]
+
+    def predict(clips):
+        return activate(scaler.transform(clips.vectors) @ kernel + bias, task.loss)
+
     return FittedProbe(
-        lambda clips: fits[best](scaler.transform(clips.vectors)),
+        predict,
         {"C": STRENGTHS[best]},
         scores[best],
         [{"C": c, "valid_score": s} for c, s in zip(STRENGTHS, scores, strict=True)],
+        Head([kernel, bias], scaler.mean_, scaler.scale_, "embeddings"),
     )
 
 
-def _regress(features, targets, task, strength):
-    """Fit one regression; returns a function from features to predictions."""
-    from sklearn.linear_model import LogisticRegression, Ridge
+def _ridge(features, targets, task, strength):
+    """Kernel (d, values) and bias (values,) of a ridge regression."""
+    from sklearn.linear_model import Ridge
 
-    if task.loss == "squares":
-        ridge = Ridge(alpha=1 / strength).fit(features, targets)
-        return lambda x: ridge.predict(x).reshape(len(x), -1)
-    if task.loss == "softmax":
-        model = LogisticRegression(C=strength, max_iter=2000).fit(features, targets)
-        return lambda x: _spread(model.predict_proba(x), model.classes_, len(task.outputs))
-    models = []
-    for tag in range(targets.shape[1]):
-        if targets[:, tag].all() or not targets[:, tag].any():
-            models.append(float(targets[0, tag]))
-        else:
-            model = LogisticRegression(C=strength, max_iter=2000)
-            models.append(model.fit(features, targets[:, tag]))
-    return lambda x: np.stack(
-        [
-            np.full(len(x), model) if isinstance(model, float) else model.predict_proba(x)[:, 1]
-            for model in models
-        ],
-        axis=1,
-    )
+    model = Ridge(alpha=1 / strength).fit(features, targets)
+    return model.coef_.reshape(-1, features.shape[1]).T, np.reshape(model.intercept_, -1)
 
 
-def _spread(probabilities, classes, count):
-    """Put probabilities of the classes that train has in their places among all."""
-    spread = np.zeros((len(probabilities), count))
-    spread[:, classes] = probabilities
-    return spread
+def _softmax_regression(features, targets, task, strength):
+    """Kernel (d, classes) and bias (classes,) of a logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, max_iter=2000).fit(features, targets)
+    kernel = np.zeros((features.shape[1], len(task.outputs)))
+    bias = np.full(len(task.outputs), -CERTAIN)
+    # Of two classes scikit-learn keeps the logit of the second against the first.
+    seen = model.classes_[-1:] if len(model.classes_) == 2 else model.classes_
+    bias[model.classes_] = 0
+    kernel[:, seen], bias[seen] = model.coef_.T, model.intercept_
+    return kernel, bias
+
+
+def _tag_regressions(features, targets, task, strength):
+    """Kernel (d, tags) and bias (tags,) of a logistic regression a tag."""
+    from sklearn.linear_model import LogisticRegression
+
+    kernel = np.zeros((features.shape[1], targets.shape[1]))
+    bias = np.where(targets[0], CERTAIN, -CERTAIN).astype("float64")
+    for tag in np.flatnonzero(targets.any(axis=0) & ~targets.all(axis=0)):
+        model = LogisticRegression(C=strength, max_iter=2000).fit(features, targets[:, tag])
+        kernel[:, tag], bias[tag] = model.coef_[0], model.intercept_[0]
+    return kernel, bias
 
 
 def knn(train, valid, task, seed):
@@ -301,13 +343,19 @@ def knn(train, valid, task, seed):
     )
 
 
-def _fitted(predict, configurations, scores, best):
+def _head_of(probe, pooling):
+    standard = (probe.mean, probe.deviation) if probe.configuration.standardize else (None, None)
+    return Head(probe.weights, *standard, pooling)
+
+
+def _fitted(predict, configurations, scores, best, head):
     named = [dataclasses.asdict(configuration) for configuration in configurations]
     return FittedProbe(
         predict,
         named[best],
         float(scores[best]),
         [{**c, "valid_score": float(s)} for c, s in zip(named, scores, strict=True)],
+        head,
     )
 
 

@@ -41,6 +41,10 @@ def report_markdown(content, versions, config):
     ):
         for protocol, found in content.get(key, {}).items():
             lines += [f"## {title}, {protocol}", "", *_table_of(found), ""]
+    tagger = content.get("tagger")
+    if tagger:
+        chosen = f"{tagger['protocol']}, {tagger['valid_score']:.3f} on valid"
+        lines += [f"`tagger.keras` is the encoder with the probe of {chosen}.", ""]
     if content["pictures"]:
         lines += [*(f"![{name}]({name})" for name in content["pictures"]), ""]
     lines += ["## Configuration", ""]

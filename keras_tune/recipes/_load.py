@@ -39,3 +39,31 @@ def load_encoder(path):
 
     model = load_model(path)
     return model.encoder if isinstance(model, ContrastiveModel) else model
+
+
+def named_encoder(name, sample_rate=22050, seed=0):
+    """Load or build what `--encoder` names.
+
+    Args:
+        name: A .keras file, the folder of a run, "untrained:PRESET", or "mel".
+        sample_rate: Integer, of the set. Defaults to 22,050.
+        seed: Integer, of an untrained encoder. Defaults to 0.
+
+    Returns:
+        Keras model.
+
+    Raises:
+        UserError: There is no such thing.
+    """
+    if name == "mel":
+        from keras_tune.evaluation import MelStatistics
+
+        return MelStatistics(sample_rate)
+    if name.startswith("untrained:"):
+        import keras
+
+        from keras_tune.models import TUNe
+
+        keras.utils.set_random_seed(seed)
+        return TUNe.from_preset(name.removeprefix("untrained:"))
+    return load_encoder(name)

@@ -62,7 +62,7 @@ def main(config):
     from keras_tune.evaluation.embeddings import window_length
     from keras_tune.evaluation.fingerprints import encoder_fingerprint
     from keras_tune.files import write_json
-    from keras_tune.recipes.probe import named_encoder
+    from keras_tune.recipes._load import named_encoder
 
     output = pathlib.Path(config.output)
     if output.suffix not in (".npz", ".parquet"):

@@ -67,7 +67,7 @@ def main(config):
     from keras_tune.files import atomic_path
     from keras_tune.models import Tagger
     from keras_tune.recipes._folder import write_config, write_report
-    from keras_tune.recipes.probe import named_encoder
+    from keras_tune.recipes._load import named_encoder
 
     for key in ("epochs", "patience", "batch_size", "learning_rate", "resamples"):
         if getattr(config, key) <= 0:
@@ -240,8 +240,8 @@ def _score(tagger, labels, config):
     from keras_tune.data import read_records
     from keras_tune.evaluation import Outcome, embed_clips
     from keras_tune.evaluation.judge import predict_test
-    from keras_tune.evaluation.protocols import FittedProbe
     from keras_tune.evaluation.probe_stack import activate
+    from keras_tune.evaluation.protocols import FittedProbe
 
     task = labels.task
 

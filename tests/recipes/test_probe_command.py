@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from seeded import seed_weights
@@ -98,6 +99,10 @@ def test_report_of_a_classification(folder):
     text = (output / "report.md").read_text()
     assert "mel | " in text
     assert report["encoders"]["pretrained"] in text
+    # knn is no layer of a model; logistic regression is.
+    assert report["tagger"]["protocol"] == "logistic"
+    tagger = keras.models.load_model(output / "tagger.keras")
+    assert (tagger.labels, tagger.activation) == (["high", "low", "mid"], "softmax")
     vectors = (output / "projector" / "pretrained" / "vectors.tsv").read_text().splitlines()
     metadata = (output / "projector" / "pretrained" / "metadata.tsv").read_text().splitlines()
     assert len(vectors) == 54
@@ -109,7 +114,7 @@ def test_a_second_run_takes_the_embeddings_of_the_first(folder, monkeypatch):
     options = ("--target", "genre", "--protocol", "knn", "--cache", str(folder / "cache"))
     first = probe(folder, *options)[1]
     monkeypatch.setattr(
-        "keras_tune.evaluation.embeddings.embed_clips",
+        "keras_tune.evaluation.embedding_cache.embed_clips",
         lambda *_, **__: pytest.fail("embedded once more"),
     )
     assert (
@@ -133,6 +138,8 @@ def test_folds_of_tags(folder):
         "logistic",
     )
     assert report["task"] == "tagging"
+    # The probes of folds are many, none of which is the model to take.
+    assert report["tagger"] is None
     assert report["outputs"] == ["high", "low", "mid", "pitch"]
     entry = report["results"]["logistic"]["mel"]
     assert len(entry["scores_of_runs"]) == 3
@@ -180,8 +187,6 @@ def test_one_line_says_what_is_wrong(folder, capsys, options, message):
 
 
 def test_probe_of_a_pretraining_run(folder):
-    import keras
-
     encoder = keras.models.load_model(folder / "encoder.keras")
     results = probe_both(encoder, folder / "tones.npz", "genre")
     for name in ("pretrained", "untrained"):

@@ -1,0 +1,83 @@
+"""The model built from a probe says what the probe says."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tune.data import LabelColumn
+from keras_tune.evaluation import ClipEmbeddings, make_task
+from keras_tune.evaluation.protocols import grid_configurations
+from keras_tune.evaluation.study import Study
+from keras_tune.evaluation.winner import winning_head
+from keras_tune.models import Tagger
+
+GENRE = LabelColumn("genre", "category", ("folk", "jazz", "noise", "rock"))
+HIGH = LabelColumn("high", "number")
+
+
+def clips(seed, count=60, windows=2):
+    """Clips of three of four genres, and a tag; representations of width 6, not standardized."""
+    generator = np.random.default_rng(seed)
+    names = np.array(["folk", "jazz", "rock"])[np.arange(count) % 3]
+    centres = np.random.default_rng(0).normal(size=(3, 6))
+    parts = centres[np.arange(count) % 3][:, None] + generator.normal(size=(count, windows, 6))
+    parts = (3 + 2 * parts).astype("float32")
+    return ClipEmbeddings(
+        ids=[f"{seed}-{k}" for k in range(count)],
+        vectors=parts.mean(axis=1),
+        labels=[
+            {"genre": str(name), "high": float(part[0, 0] > 3)}
+            for name, part in zip(names, parts, strict=True)
+        ],
+        windows=parts.reshape(-1, 6),
+        owners=np.repeat(np.arange(count), windows),
+        crops=parts[:, 0],
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_configurations(monkeypatch):
+    chosen = [c for c in grid_configurations() if c.learning_rate == 1e-3 and c.l2 == 0]
+    chosen = [c for c in chosen if c.dropout == 0.25 and c.batch_size == 64]
+    monkeypatch.setattr("keras_tune.evaluation.protocols.grid_configurations", lambda: chosen)
+
+
+@pytest.mark.parametrize("columns", [[GENRE], [GENRE, HIGH]])
+@pytest.mark.parametrize("protocol", ["linear", "grid", "logistic"])
+def test_a_tagger_scores_as_its_probe(protocol, columns):
+    splits = {split: clips(seed) for seed, split in enumerate(("train", "valid", "test"))}
+    task = make_task(columns, splits["train"].labels)
+    study = Study({"mine": splits}, task, seeds=[0], resamples=2)
+    study.judge(protocol)
+    _, probe = winning_head(study, "mine", [protocol])
+    waveform = keras.Input((6, 1))
+    encoder = keras.Model(waveform, keras.layers.Flatten()(waveform))
+    head = probe.head
+    tagger = Tagger.from_probe(
+        encoder, head.weights, task.outputs, task.loss, head.mean, head.deviation, head.pooling
+    )
+    test = splits["test"]
+    seen = test.vectors if tagger.pooling == "embeddings" else test.windows
+    scores = getattr(keras.ops, task.loss)(tagger(seen[..., None]))
+    scores = keras.ops.convert_to_numpy(scores)
+    if tagger.pooling == "scores":
+        scores = scores.reshape(len(test.ids), 2, -1).mean(axis=1)
+    np.testing.assert_allclose(scores, probe.predict(test), atol=2e-5)
+
+
+def test_the_winner_is_the_best_on_valid_whatever_test_says():
+    splits = {split: clips(seed) for seed, split in enumerate(("train", "valid", "test"))}
+    task = make_task([GENRE], splits["train"].labels)
+    study = Study({"mine": splits}, task, seeds=[0, 1], resamples=2)
+    protocols = ["linear", "logistic", "knn"]
+    for protocol in protocols:
+        study.judge(protocol)
+    protocol, probe = winning_head(study, "mine", protocols)
+    scores = [
+        run.probe.valid_score
+        for one in ("linear", "logistic")
+        for run in study.outcomes[one, "mine"].runs
+    ]
+    assert len(scores) == 3
+    assert probe.valid_score == max(scores)
+    assert winning_head(study, "mine", ["knn"]) is None
