@@ -1,7 +1,8 @@
-"""Export an encoder or a tagger for inference without Keras: TensorFlow Serving, or ONNX.
+"""Export an encoder or a tagger for inference without Keras: TensorFlow Serving, ONNX, a web page.
 
 With `--format tf_saved_model` the output folder gets the next version of the model, in the layout
-of TensorFlow Serving, with its configuration and a README; with `--format onnx` it gets NAME.onnx.
+of TensorFlow Serving, with its configuration and a README; with `--format onnx` it gets NAME.onnx;
+with `--format web` it gets NAME/index.html, a page that tags audio files in the browser.
 """
 
 import dataclasses
@@ -17,20 +18,23 @@ class ExportConfig:
     """What to export, and to where.
 
     Args:
-        model: A .keras file, or the folder of a pretraining run; from any backend.
-        format: tf_saved_model or onnx.
+        model: A .keras file, or the folder of a run with a tagger or an encoder; from any backend.
+        format: tf_saved_model, onnx or web.
         output: Folder to write to.
         name: Name of the exported model. Defaults to the model's own.
         window_samples: Window length for an encoder of any length; 59049 by default.
         sample_rate: Sample rate that the model was trained at, in Hz.
+        index: For web, a folder of audio files, or an .npz file written by `embed`: the tracks
+            among which the page finds the nearest.
     """
 
     model: str
-    format: Literal["tf_saved_model", "onnx"]
+    format: Literal["tf_saved_model", "onnx", "web"]
     output: str
     name: str | None = None
     window_samples: int | None = None
     sample_rate: int = 22050
+    index: str | None = None
 
 
 def main(config):
@@ -39,13 +43,18 @@ def main(config):
 
     if config.sample_rate < 1:
         raise UserError(f"--sample_rate {config.sample_rate}: must be at least 1")
+    if config.index is not None and config.format != "web":
+        raise UserError(f"--index {config.index}: only --format web has one")
     if "keras" not in sys.modules:
         # A SavedModel is written by TensorFlow whatever the model was trained with.
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)
     from keras_tune.recipes._load import load_encoder
-    from keras_tune.serving import export_onnx, export_tf_serving
+    from keras_tune.serving import export_onnx, export_tf_serving, export_web
 
-    model = load_encoder(config.model)
+    source = pathlib.Path(config.model)
+    # A run that ended in a tagger holds the encoder too.
+    source = source / "tagger.keras" if (source / "tagger.keras").is_file() else source
+    model = load_encoder(source)
     output = pathlib.Path(config.output)
     name = config.name or model.name
     if output.exists() and not output.is_dir():
@@ -55,6 +64,11 @@ def main(config):
         if config.format == "onnx":
             path = output / f"{name}.onnx"
             export_onnx(model, path, **options)
+        elif config.format == "web":
+            page = export_web(model, output, name, config.index, **options)
+            for file, reason in page.left_out:
+                print(f"left out: {file}: {reason}", file=sys.stderr)
+            path = page.path
         else:
             path = export_tf_serving(model, output, name, **options)
     except UserError:

@@ -36,7 +36,12 @@ the same length together; an error in one request then fails those it was put to
 | `wav` | `wav`, bytes of WAV files, PCM or floats, of any rate and number of channels | as `serving_default` |
 
 Taggers also give `scores` and `labels`. Clips are cut into windows of {window} samples; shorter ones
-are refused. This layout was tested without a server: docs/serving.md of keras_tune says how far.
+are refused.
+
+Tested without a server, since none was at hand: the outputs against Keras, the model in a process
+without Keras, through TensorFlow's C API and in saved_model_cli, the warm-up requests replayed, the
+configurations parsed, this client against a stand-in. The server, its REST interface and batching
+were not. docs/serving.md of keras_tune says more.
 
 Score a WAV file:
 

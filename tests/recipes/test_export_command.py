@@ -2,10 +2,11 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 from seeded import seed_weights
 
 from keras_tune.errors import UserError
-from keras_tune.models import TUNe
+from keras_tune.models import Tagger, TUNe
 from keras_tune.recipes import export
 from keras_tune.training import ContrastiveModel
 
@@ -56,6 +57,28 @@ def test_a_contrastive_model_to_tensorflow_serving(encoder, tmp_path, capsys):
     np.testing.assert_allclose(found["embedding"], expected, atol=1e-5)
 
 
+def test_a_folder_with_a_tagger_to_a_page(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    monkeypatch.setattr(
+        "keras_tune.serving.web_page.vendor_onnxruntime_web", lambda folder: folder.mkdir()
+    )
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=270)
+    encoder.save(tmp_path / "encoder.keras")
+    Tagger(encoder, labels=["a", "b"]).save(tmp_path / "tagger.keras")
+    music = tmp_path / "music"
+    music.mkdir()
+    noise = np.random.default_rng(0).uniform(-1, 1, 600)
+    soundfile.write(music / "one.wav", noise, 22050)
+    soundfile.write(music / "short.wav", noise[:9], 22050)
+    options = ["--model", tmp_path, "--format", "web", "--output", tmp_path / "out"]
+    run(*options, "--name", "moods", "--index", music)
+    path = tmp_path / "out" / "moods" / "index.html"
+    printed = capsys.readouterr()
+    assert printed.out.strip().splitlines()[-1] == str(path) and path.is_file()
+    assert "left out: short.wav: too short" in printed.err
+    assert '"labels": ["a", "b"]' in (path.parent / "1" / "page.json").read_text()
+
+
 @pytest.mark.parametrize(
     "changes, culprit",
     [
@@ -65,6 +88,8 @@ def test_a_contrastive_model_to_tensorflow_serving(encoder, tmp_path, capsys):
         ({"--name": "a/b"}, "a/b"),
         ({"--window_samples": "2"}, "window_samples"),
         ({"--sample_rate": "0"}, "sample_rate"),
+        ({"--index": "music"}, "--index music: only --format web"),
+        ({"--index": "music", "--format": "web"}, "--index music: neither"),
     ],
 )
 def test_errors_are_one_line(encoder, tmp_path, capsys, monkeypatch, changes, culprit):

@@ -136,17 +136,46 @@ def test_models_config(tagger, tmp_path, apis, fast_export):
     assert found == [(n, f"/models/{n}", "tensorflow") for n in ("one", "two")]
 
 
+def batching_parameters():
+    """The message that a server reads `batching.config` as, which is in no Python package.
+
+    Source: tensorflow_serving/servables/tensorflow/session_bundle_config.proto of TensorFlow
+    Serving, message BatchingParameters.
+    """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
+
+    file = descriptor_pb2.FileDescriptorProto(name="batching.proto", syntax="proto3")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    message = file.message_type.add(name="BatchingParameters")
+    kinds = message.field.add
+    for number, (name, kind) in enumerate(
+        [
+            ("max_batch_size", "Int64Value"),
+            ("batch_timeout_micros", "Int64Value"),
+            ("max_enqueued_batches", "Int64Value"),
+            ("num_batch_threads", "Int64Value"),
+            ("thread_pool_name", "StringValue"),
+        ],
+        start=1,
+    ):
+        kinds(name=name, number=number, label=1, type=11, type_name=f".google.protobuf.{kind}")
+    kinds(name="allowed_batch_sizes", number=6, label=3, type=3)
+    kinds(name="pad_variable_length_inputs", number=7, label=1, type=8)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("BatchingParameters"))()
+
+
 def test_batching_config(version):
-    # The message, BatchingParameters, is in no Python package; its fields are wrapped integers.
+    from google.protobuf import text_format
+
     text = (version.parents[1] / "batching.config").read_text()
-    lines = [re.fullmatch(r"(\w+) \{ value: (\d+) \}", line) for line in text.splitlines()]
-    assert all(lines)
-    assert {line[1] for line in lines} <= {
-        "max_batch_size",
-        "batch_timeout_micros",
-        "max_enqueued_batches",
-        "num_batch_threads",
-    }
+    found = text_format.Parse(text, batching_parameters())
+    assert found.max_batch_size.value == 32 and found.batch_timeout_micros.value > 0
+    assert found.num_batch_threads.value >= 1 and found.max_enqueued_batches.value >= 1
+    # Padding would change embeddings.
+    assert not found.pad_variable_length_inputs
 
 
 def test_the_client_in_the_readme(version, clips, tmp_path, monkeypatch, capsys):

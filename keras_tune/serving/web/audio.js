@@ -21,8 +21,14 @@ export async function decode(file, sampleRate, windowSamples) {
     const [has, needs] = [audio.length, windowSamples].map((n) => (n / sampleRate).toFixed(1));
     throw new Error(`too short: it lasts ${has} s, and ${needs} s are needed.`);
   }
-  const peak = audio.reduce((most, value) => (Math.abs(value) <= most ? most : Math.abs(value)), 0);
-  if (!(peak <= MOST)) throw new Error("its samples are not numbers, or are far beyond full scale.");
+  let peak = 0;
+  for (const value of audio) {
+    // Written so that NaN is refused too.
+    if (!(Math.abs(value) <= MOST)) {
+      throw new Error("its samples are not numbers, or are far beyond full scale.");
+    }
+    peak = Math.max(peak, Math.abs(value));
+  }
   if (peak < SILENCE) throw new Error("it is silent.");
   return audio;
 }

@@ -112,7 +112,8 @@ function finish({ scores, nearest }) {
     const entries = nearest.map(({ name, cosine }) => {
       const entry = document.createElement("li");
       entry.dataset.cosine = cosine;
-      entry.append(name, bar(Math.max(0, cosine)), cosine.toFixed(3));
+      entry.dataset.name = name;
+      entry.append(bar(Math.max(0, cosine)), `${cosine.toFixed(3)}  ${name}`);
       return entry;
     });
     part("nearest").replaceChildren(...entries);
@@ -207,10 +208,11 @@ function drawScores() {
 }
 
 function movePlayhead() {
-  const { offsetLeft, offsetWidth } = part("waveform");
+  const [chart, wave] = ["chart", "waveform"].map((id) => part(id).getBoundingClientRect());
   const share = (part("player").currentTime * about.sampleRate) / shown.audio.length;
   part("playhead").hidden = !share;
-  part("playhead").style.left = `${offsetLeft + Math.min(1, share) * offsetWidth}px`;
+  part("playhead").style.left = `${wave.left - chart.left + Math.min(1, share) * wave.width}px`;
+  part("playhead").style.top = `${wave.top - chart.top}px`;
 }
 
 function timeAt(event) {
