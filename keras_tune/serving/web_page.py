@@ -5,7 +5,6 @@ network but the server that it came from, and no build.
 """
 
 import dataclasses
-import html
 import importlib.resources
 import json
 import pathlib
@@ -107,7 +106,7 @@ def export_web(model, folder, name=None, index=None, window_samples=None, sample
     (template,) = (file for file in _sources() if file.name == "index.html")
     tagline = "See what a file sounds like, moment by moment." if tagger else "Find its like."
     page = string.Template(template.read_text(encoding="utf-8")).substitute(
-        title=html.escape(name), version=version.name, tagline=tagline
+        title=name, version=version.name, tagline=tagline
     )
     write_text(home / "index.html", page)
     return ExportedPage(home / "index.html", left_out)

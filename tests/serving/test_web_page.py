@@ -226,7 +226,7 @@ def browser(site, tmp_path_factory):
     driver.quit()
 
 
-def wait(condition, seconds=120):
+def wait(condition, seconds=300):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = condition()
@@ -294,13 +294,13 @@ def table(browser, name):
 
 
 def test_a_dropped_file_gets_the_scores_of_python(
-    browser, site, song, tagger, averaging, predictions, index, tmp_path
+    browser, site, song, tagger, averaging, predictions
 ):
     samples = soundfile.read(song, dtype="float32")[0].mean(axis=1)
     windows = predictions(samples[None])["window_scores"][0]
     whole = {model.name: model.predict_tags(song) for model in (tagger, averaging)}
     differences = [abs(whole["moods"][tag] - whole["averaging"][tag]) for tag in tagger.labels]
-    assert windows.std(axis=0).max() > 0.01 and max(differences) > 1e-3
+    assert windows.std(axis=0).max() > 0.05 and max(differences) > 1e-3
     for name, expected in whole.items():
         visit(browser, f"{site}/{name}/")
         assert drop(browser, song) == "done"
