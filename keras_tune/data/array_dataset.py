@@ -22,6 +22,8 @@ class ArrayDataset(keras.utils.PyDataset):
         steps_per_epoch: Batches of an epoch.
         steps: Batches in all, None for a stream without end.
         initial_epoch: Epoch of batch 0.
+        initial_step: Step of batch 0 within its epoch. Defaults to 0.
+        part: Pair (k, n): of each batch only every n-th row, from the k-th on. Defaults to all.
 
     Example:
 
@@ -43,6 +45,8 @@ class ArrayDataset(keras.utils.PyDataset):
         steps_per_epoch,
         steps,
         initial_epoch,
+        initial_step=0,
+        part=(0, 1),
     ):
         super().__init__()
         self.audio = audio
@@ -55,6 +59,8 @@ class ArrayDataset(keras.utils.PyDataset):
         self.steps_per_epoch = steps_per_epoch
         self.steps = steps
         self.initial_epoch = initial_epoch
+        self.initial_step = initial_step
+        self.part = part
         # A generator may run ahead of another by an epoch, as `fit` and a look at batch 0 do.
         self._order = functools.lru_cache(maxsize=4)(self._drawn_order)
 
@@ -65,18 +71,26 @@ class ArrayDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         """Return batch `index` of the stream."""
-        epochs, step = divmod(index, self.steps_per_epoch)
-        epoch = self.initial_epoch + epochs
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        turns, places = np.divmod(places, len(self.audio))
-        rows = np.array(
-            [self._order(epoch, turn)[place] for turn, place in zip(turns, places, strict=True)]
-        )
-        starts = self._starts(epoch, step)
+        rows = self.rows(index)
+        starts = self._starts(*self._place(index))[self.part[0] :: self.part[1]]
         samples = starts[:, :, None] + np.arange(self.clip_samples)
         clips = self.audio[rows[:, None, None], samples]
         clips = clips[:, 0] if self.crops == 1 else clips
         return clips if self.labels is None else (clips, self.labels[rows])
+
+    def rows(self, index):
+        """Return the rows of the array that batch `index` is made of."""
+        epoch, step = self._place(index)
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        turns, places = np.divmod(places[self.part[0] :: self.part[1]], len(self.audio))
+        return np.array(
+            [self._order(epoch, turn)[place] for turn, place in zip(turns, places, strict=True)]
+        )
+
+    def _place(self, index):
+        """The epoch and the step within it."""
+        epochs, step = divmod(index + self.initial_step, self.steps_per_epoch)
+        return self.initial_epoch + epochs, step
 
     def _drawn_order(self, epoch, turn):
         if not self.shuffle:

@@ -135,6 +135,8 @@ def array_clips(
     steps_per_epoch=None,
     epochs=None,
     initial_epoch=0,
+    initial_step=0,
+    part=(0, 1),
 ):
     """Read clips from an array, as `keras_tune.data.read_clips` does from shards.
 
@@ -157,6 +159,9 @@ def array_clips(
             would not be full.
         epochs: Epoch before which the stream ends. Defaults to one epoch, `initial_epoch + 1`.
         initial_epoch: Epoch at which the stream begins. Defaults to 0.
+        initial_step: Batches of that epoch that are left out. Defaults to 0.
+        part: Pair (k, n): of each batch only every n-th clip, from the k-th on, for the k-th of n
+            processes that share the work. Defaults to (0, 1), all of them.
 
     Returns:
         `keras.utils.PyDataset` of batches of shape (batch_size, clip_samples), or (batch_size,
@@ -201,8 +206,10 @@ def array_clips(
         shuffle=shuffle,
         seed=np.random.SeedSequence(seed).entropy,
         steps_per_epoch=steps_per_epoch,
-        steps=None if repeat else steps_per_epoch * max(0, last - initial_epoch),
+        steps=None if repeat else max(0, steps_per_epoch * (last - initial_epoch) - initial_step),
         initial_epoch=initial_epoch,
+        initial_step=initial_step,
+        part=part,
     )
 
 

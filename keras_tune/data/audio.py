@@ -11,6 +11,11 @@ import numpy as np
 
 from keras_tune.errors import UserError
 
+# Sample rates outside of these, in Hz, are slips of a header, and resampling from 1 Hz would take
+# memory without end.
+RATES = (1_000, 1_000_000)
+# Samples decoded at a time: what a header says about the length may be wrong.
+BLOCK_SAMPLES = 2**20
 # A file whose peak stays below this (-80 dB of full scale, 3 steps of 16-bit PCM) is silent.
 SILENCE_PEAK = 1e-4
 
@@ -116,10 +121,14 @@ def decode_audio(content, path="audio", start=0.0, duration=None):
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate = file.samplerate
+            if not RATES[0] <= rate <= RATES[1]:
+                raise AudioError(path, f"has a sample rate of {rate} Hz")
             first = round(start * rate)
             stop = -1 if duration is None else first + round(duration * rate)
             # From the file's beginning, since seeking is not exact in every compressed format.
-            samples = file.read(stop, dtype="float32", always_2d=True)
+            samples = _read_mono(file, stop)
+    except AudioError:
+        raise
     except (RuntimeError, ValueError, TypeError) as error:
         # The library's message names the buffer, which says nothing to anyone.
         reason = getattr(error, "error_string", None) or str(error)
@@ -128,8 +137,20 @@ def decode_audio(content, path="audio", start=0.0, duration=None):
         raise AudioError(
             path, f"ends at {len(samples) / rate:.2f} s, a part of it at {stop / rate:.2f} s"
         )
-    samples = samples[first:]
-    return samples.mean(axis=1, dtype="float32"), rate
+    return samples[first:], rate
+
+
+def _read_mono(file, count):
+    """Read `count` frames, or all for -1, and average their channels."""
+    blocks, size, left = [], max(1, BLOCK_SAMPLES // file.channels), count
+    while left:
+        asked = size if left < 0 else min(size, left)
+        block = file.read(asked, dtype="float32", always_2d=True)
+        blocks.append(block.mean(axis=1, dtype="float32"))
+        left -= len(block) if left > 0 else 0
+        if len(block) < asked:
+            break
+    return np.concatenate([np.zeros(0, "float32"), *blocks])
 
 
 def resample(samples, rate, target):

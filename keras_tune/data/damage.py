@@ -8,7 +8,7 @@ import contextlib
 import pathlib
 import sys
 
-from keras_tune.data.schema import DatasetInfo
+from keras_tune.data.schema import DatasetInfo, shard_fault
 from keras_tune.data.tensorflow import import_tensorflow_for_reading
 from keras_tune.errors import UserError
 
@@ -24,7 +24,7 @@ def find_damaged_shards(path, split=None):
         List of pairs of a shard's path and what is wrong with it.
 
     Raises:
-        UserError: If the folder is not a whole prepared set.
+        UserError: If the folder is not a prepared set.
 
     Example:
 
@@ -35,10 +35,14 @@ def find_damaged_shards(path, split=None):
     """
     tf = import_tensorflow_for_reading()
     damaged = []
-    for shard in DatasetInfo.load(path).shards:
+    for shard in DatasetInfo.load(path, check_shards=False).shards:
         if split is not None and shard.split != split:
             continue
         file = str(pathlib.Path(path) / shard.file)
+        wrong = shard_fault(path, shard)
+        if wrong:
+            damaged.append((file, wrong))
+            continue
         records = 0
         try:
             for _ in tf.data.TFRecordDataset(file):

@@ -37,8 +37,12 @@ def read_clips(
     steps_per_epoch=None,
     epochs=None,
     initial_epoch=0,
+    initial_step=0,
     drop_remainder=True,
     on_corrupt="raise",
+    leave_out=(),
+    ids=False,
+    part=(0, 1),
 ):
     """Read the clips of a split as a `tf.data.Dataset`.
 
@@ -68,16 +72,24 @@ def read_clips(
         steps_per_epoch: Batches of an epoch. Defaults to None: one pass.
         epochs: Epoch before which the stream ends. Defaults to one epoch, `initial_epoch + 1`.
         initial_epoch: Epoch at which the stream begins. Defaults to 0.
+        initial_step: Batches of that epoch that are left out. They are read, and dropped. Defaults
+            to 0.
         drop_remainder: Whether the last batch of an epoch is dropped if it is not full. Defaults to
             True.
         on_corrupt: "raise" stops with an error at a damaged shard (`naming_damaged_shards` tells
             which), "skip" reads all shards once beforehand and leaves out the damaged ones, with a
             warning. Defaults to "raise".
+        leave_out: Names of shards that are not read, those that `find_damaged_shards` has found for
+            one. Defaults to none.
+        ids: Whether to yield the ids of the records too, last. Defaults to False.
+        part: Pair (k, n): only every n-th shard is read, from the k-th on, by the k-th of n
+            processes that share the work. An epoch is one pass over this part, unless
+            `steps_per_epoch` is given. Defaults to (0, 1), all of them.
 
     Returns:
         `tf.data.Dataset` of int16 clips of shape (clip_samples,), (crops, clip_samples) if `crops`
-        is more than 1, with the batch in front if there is one. With `labels`, pairs of clips and
-        float32 label vectors.
+        is more than 1, with the batch in front if there is one. With `labels` or `ids`, tuples of
+        clips, float32 label vectors and strings.
 
     Raises:
         UserError: If TensorFlow is not installed, the folder is not a whole prepared set, the split
@@ -91,13 +103,17 @@ def read_clips(
     model.fit(dataset, epochs=10, steps_per_epoch=100)
     ```
     """
-    _check_arguments(clip_samples, crops, batch_size, epochs, initial_epoch, on_corrupt)
+    _check_arguments(
+        clip_samples, crops, batch_size, epochs, initial_epoch, initial_step, on_corrupt
+    )
     tf = import_tensorflow_for_reading()
     path = pathlib.Path(path)
-    info = DatasetInfo.load(path)
-    shards = info.split_shards(split)
+    # Shards that are left out may well be of the wrong size, or gone.
+    info = DatasetInfo.load(path, check_shards=on_corrupt == "raise" and not leave_out)
+    shards = [shard for shard in info.split_shards(split) if shard.file not in leave_out]
     if on_corrupt == "skip":
         shards = _undamaged(path, split, shards)
+    shards = _part(path, shards, part)
     short = _short_records(tf, path, shards, clip_samples, info.sample_rate)
     count = sum(shard.records for shard in shards) - len(short)
     _check_count(path, split, count, short, clip_samples, batch_size, steps_per_epoch, repeat)
@@ -109,6 +125,7 @@ def read_clips(
         clip_samples=clip_samples,
         crops=crops,
         labels=labels,
+        ids=ids,
         shuffle=shuffle,
         deterministic=seed is not None or not shuffle,
         seed=_seed(seed),
@@ -131,8 +148,9 @@ def read_clips(
             clips = clips.batch(batch_size, drop_remainder=drop_remainder)
         return clips.take(steps)
 
-    dataset = tf.data.Dataset.range(initial_epoch, last).flat_map(one_epoch)
-    length = tf.data.INFINITE_CARDINALITY if repeat else steps * max(0, last - initial_epoch)
+    dataset = tf.data.Dataset.range(initial_epoch, last).flat_map(one_epoch).skip(initial_step)
+    left = max(0, steps * (last - initial_epoch) - initial_step)
+    length = tf.data.INFINITE_CARDINALITY if repeat else left
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     options = tf.data.Options()
     options.deterministic = plan.deterministic
@@ -150,6 +168,7 @@ class _Plan:
     clip_samples: int | None
     crops: int
     labels: bool
+    ids: bool
     shuffle: bool
     deterministic: bool
     seed: tuple
@@ -190,6 +209,7 @@ class _Plan:
     def parse(self, tf, record):
         """Parse a record into the clip, encoded if that is PCM, and its labels."""
         features = {
+            "id": tf.io.FixedLenFeature([], tf.string),
             "audio": tf.io.FixedLenFeature([], tf.string),
             "encoding": tf.io.FixedLenFeature([], tf.string),
             "sample_rate": tf.io.FixedLenFeature([], tf.int64),
@@ -199,12 +219,13 @@ class _Plan:
             features["labels"] = tf.io.FixedLenFeature([len(self.info.labels)], tf.float32)
         parsed = tf.io.parse_single_example(record, features)
         labels = parsed.pop("labels", tf.zeros([0]))
+        clip = {"id": parsed["id"], "audio": parsed["audio"], "samples": parsed["num_samples"]}
         if self.info.encoding == "pcm16":
-            return {"audio": parsed["audio"], "samples": parsed["num_samples"]}, labels
+            return clip, labels
         audio = decode_clip(
             tf, parsed["audio"], parsed["encoding"], parsed["sample_rate"], self.info.sample_rate
         )
-        return {"audio": audio, "samples": tf.size(audio, "int64")}, labels
+        return {**clip, "audio": audio, "samples": tf.size(audio, "int64")}, labels
 
     def cut(self, tf, clip, labels, seed):
         """Cut the crops out of a parsed clip."""
@@ -220,7 +241,8 @@ class _Plan:
                 starts = tf.cast(places * tf.cast(room, "float64"), "int64")
             crops = tf.stack([self.samples(tf, audio, start) for start in tf.unstack(starts)])
         crops = crops[0] if self.crops == 1 else crops
-        return (crops, labels) if self.labels else crops
+        wanted = [crops] + [labels] * self.labels + [clip["id"]] * self.ids
+        return tuple(wanted) if len(wanted) > 1 else crops
 
     def samples(self, tf, audio, start=None):
         """Return `clip_samples` samples from `start`, or all of them."""
@@ -238,7 +260,9 @@ class _Plan:
         return samples
 
 
-def _check_arguments(clip_samples, crops, batch_size, epochs, initial_epoch, on_corrupt):
+def _check_arguments(
+    clip_samples, crops, batch_size, epochs, initial_epoch, initial_step, on_corrupt
+):
     for name, value in (("clip_samples", clip_samples), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be positive or None. Received: {name}={value}")
@@ -249,6 +273,8 @@ def _check_arguments(clip_samples, crops, batch_size, epochs, initial_epoch, on_
             "`initial_epoch` must lie between 0 and `epochs`. "
             f"Received: initial_epoch={initial_epoch}, epochs={epochs}"
         )
+    if initial_step < 0:
+        raise ValueError(f"`initial_step` must not be negative. Received: {initial_step=}")
     if on_corrupt not in ("raise", "skip"):
         raise ValueError(
             f"`on_corrupt` must be 'raise' or 'skip'. Received: on_corrupt={on_corrupt}"
@@ -282,6 +308,19 @@ def _undamaged(path, split, shards):
     for file, reason in damaged.items():
         warnings.warn(f"{file}: {reason}. The shard is left out.", stacklevel=3)
     return [shard for shard in shards if str(path / shard.file) not in damaged]
+
+
+def _part(path, shards, part):
+    number, of = part
+    if not 0 <= number < of:
+        raise ValueError(f"`part` must be a pair (k, n) with 0 <= k < n. Received: part={part}")
+    filled = [shard for shard in shards if shard.records]
+    if len(filled) < of:
+        raise UserError(
+            f"{path}: {len(filled)} shards cannot be dealt to {of} processes. Prepare it with "
+            f"--shards {of} or more."
+        )
+    return filled[number::of]
 
 
 def _short_records(tf, path, shards, clip_samples, sample_rate):

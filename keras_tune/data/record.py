@@ -15,7 +15,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_tune.data.audio import decode_audio, resample, to_float
+from keras_tune.data.audio import RATES, AudioError, decode_audio, resample, to_float
+from keras_tune.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +55,36 @@ class Record:
 
     @classmethod
     def parse(cls, serialized, tf):
-        """Read the bytes of a `tf.train.Example`."""
-        features = tf.train.Example.FromString(serialized).features.feature
-        return cls(
-            id=features["id"].bytes_list.value[0].decode(),
-            audio=features["audio"].bytes_list.value[0],
-            encoding=features["encoding"].bytes_list.value[0].decode(),
-            sample_rate=features["sample_rate"].int64_list.value[0],
-            num_samples=features["num_samples"].int64_list.value[0],
-            labels=tuple(features["labels"].float_list.value),
-            split=features["split"].bytes_list.value[0].decode(),
-        )
+        """Read the bytes of a `tf.train.Example`.
+
+        Raises:
+            UserError: They are something else, or a feature is missing.
+        """
+        from google.protobuf.message import DecodeError
+
+        try:
+            features = tf.train.Example.FromString(serialized).features.feature
+            return cls(
+                id=features["id"].bytes_list.value[0].decode(),
+                audio=features["audio"].bytes_list.value[0],
+                encoding=features["encoding"].bytes_list.value[0].decode(),
+                sample_rate=features["sample_rate"].int64_list.value[0],
+                num_samples=features["num_samples"].int64_list.value[0],
+                labels=tuple(features["labels"].float_list.value),
+                split=features["split"].bytes_list.value[0].decode(),
+            )
+        except (DecodeError, IndexError, UnicodeDecodeError) as error:
+            raise UserError(f"not a record of a clip ({type(error).__name__})") from error
 
     def samples(self, sample_rate):
-        """Return the clip as a float32 array of shape (samples,) at `sample_rate`."""
+        """Return the clip as a float32 array of shape (samples,) at `sample_rate`.
+
+        Raises:
+            UserError: The clip cannot be decoded.
+        """
         if self.encoding == "pcm16":
+            if len(self.audio) % 2 or not RATES[0] <= self.sample_rate <= RATES[1]:
+                raise AudioError(self.id, "not 16-bit samples at a sensible rate")
             samples, rate = to_float(np.frombuffer(self.audio, "<i2")), self.sample_rate
         else:
             samples, rate = decode_audio(self.audio, self.id)

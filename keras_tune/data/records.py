@@ -7,6 +7,7 @@ from keras_tune.data.damage import naming_damaged_shards
 from keras_tune.data.record import Record
 from keras_tune.data.schema import DatasetInfo
 from keras_tune.data.tensorflow import import_tensorflow_for_reading
+from keras_tune.errors import UserError
 
 
 def load_info(path):
@@ -68,10 +69,19 @@ def read_records(path, split):
             content = next(serialized, None)
         if content is None:
             return
-        record = Record.parse(content, tf)
+        try:
+            record = Record.parse(content, tf)
+            audio = record.samples(info.sample_rate)
+        except UserError as error:
+            raise UserError(f"{path}, {split}: {error}. Run prepare again.") from error
+        if len(record.labels) != len(info.labels):
+            raise UserError(
+                f"{path}, {split}: {record.id} has {len(record.labels)} labels instead of "
+                f"{len(info.labels)}. Run prepare again."
+            )
         yield {
             "id": record.id,
-            "audio": record.samples(info.sample_rate),
+            "audio": audio,
             "labels": {
                 column.name: column.decode(value)
                 for column, value in zip(info.labels, record.labels, strict=True)

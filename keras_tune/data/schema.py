@@ -47,7 +47,7 @@ class LabelColumn:
         """Turn the float that records hold into the category's name (or None) or a number."""
         if self.kind == "number":
             return float(value)
-        return self.values[int(value)] if value >= 0 else None
+        return self.values[int(value)] if 0 <= value < len(self.values) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +132,13 @@ class DatasetInfo:
         write_json(pathlib.Path(path) / FILE_NAME, content)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path, check_shards=True):
         """Read the `dataset.json` of the folder `path` and look whether its shards are whole.
+
+        Args:
+            path: The folder.
+            check_shards: Whether a shard that is missing or of the wrong size is an error. Defaults
+                to True.
 
         Raises:
             UserError: If the folder is missing, empty or not finished, its description of a newer
@@ -160,8 +165,10 @@ class DatasetInfo:
             raise UserError(
                 f"{path / FILE_NAME}: not a description of records ({error}). Run prepare again."
             ) from error
-        for shard in info.shards:
-            _check_shard(path, shard)
+        for shard in info.shards if check_shards else ():
+            wrong = shard_fault(path, shard)
+            if wrong:
+                raise UserError(f"{path / shard.file}: {wrong}. Run prepare again to write it.")
         return info
 
 
@@ -192,13 +199,18 @@ def _read_description(path):
     return content
 
 
-def _check_shard(path, shard):
-    file = path / shard.file
+def shard_fault(path, shard):
+    """Say what is wrong with a shard that is missing or of the wrong size, or None.
+
+    Args:
+        path: The set's folder.
+        shard: `Shard`.
+
+    Returns:
+        A text, or None.
+    """
+    file = pathlib.Path(path) / shard.file
     if not file.is_file():
-        raise UserError(f"{file}: the shard is missing. Run prepare again to write it.")
+        return "the shard is missing"
     size = file.stat().st_size
-    if size != shard.bytes:
-        raise UserError(
-            f"{file}: the shard has {size} bytes instead of {shard.bytes}. "
-            "Run prepare again to write it anew."
-        )
+    return None if size == shard.bytes else f"the shard has {size} bytes instead of {shard.bytes}"

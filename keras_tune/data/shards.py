@@ -98,7 +98,7 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
         `ShardReport`.
 
     Raises:
-        UserError: If TensorFlow is not installed.
+        UserError: If TensorFlow is not installed, or the shard cannot be written.
 
     Example:
 
@@ -119,23 +119,37 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
     output.mkdir(parents=True, exist_ok=True)
     for leftover in output.glob(f".{stem}-*.tfrecord"):
         leftover.unlink()
-    ids, failed, shortest = [], [], None
-    with atomic_path(file) as temporary:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for row in _rows(manifest, split, shard, of):
-                try:
-                    record, samples = _record(row, settings)
-                except AudioError as error:
-                    failed.append({"id": row["id"], "path": row["path"], "reason": error.reason})
-                    continue
-                writer.write(record.serialize(tf))
-                ids.append(record.id)
-                shortest = samples if shortest is None else min(shortest, samples)
-        size = temporary.stat().st_size
+    try:
+        with atomic_path(file) as temporary:
+            rows = _rows(manifest, split, shard, of)
+            ids, failed, shortest = _write_records(tf, temporary, rows, settings)
+            size = temporary.stat().st_size
+    except tf.errors.OpError as error:
+        # A full disk is none of Python's errors where TensorFlow does the writing.
+        raise UserError(
+            f"{file}: cannot be written ({error.message}). Mend that and run prepare again: it "
+            "goes on where it stopped."
+        ) from error
     description = Shard(file.name, split, len(ids), size, shortest or 0)
     report = ShardReport(description, tuple(ids), tuple(failed))
     write_json(report_file, dataclasses.asdict(report))
     return report
+
+
+def _write_records(tf, path, rows, settings):
+    """Write the rows that can be used; their ids, the others, and the fewest samples."""
+    ids, failed, shortest = [], [], None
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in rows:
+            try:
+                record, samples = _record(row, settings)
+            except AudioError as error:
+                failed.append({"id": row["id"], "path": row["path"], "reason": error.reason})
+                continue
+            writer.write(record.serialize(tf))
+            ids.append(record.id)
+            shortest = samples if shortest is None else min(shortest, samples)
+    return ids, failed, shortest
 
 
 def id_hash(text):

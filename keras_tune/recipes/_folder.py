@@ -1,11 +1,13 @@
 """What every run folder holds: the configuration, the versions it ran with, the report."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
 import platform
 import subprocess
 
+from keras_tune.errors import UserError
 from keras_tune.files import write_json, write_text
 
 REPORTED_PACKAGES = (
@@ -18,6 +20,44 @@ REPORTED_PACKAGES = (
     "soundfile",
     "soxr",
 )
+
+
+LOCK = "run.lock"
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keep other processes from running in a folder, which is made if it is missing.
+
+    The system gives the lock back when the process ends, however that happens; the empty file that
+    it hangs on stays.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        UserError: Another process has locked it.
+
+    Example:
+
+    ```python
+    with locked("runs/mine"):
+        ...
+    ```
+    """
+    import fcntl
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--output {folder}: another process is running in it; wait for its end, or give "
+                "another folder"
+            ) from None
+        yield
 
 
 def write_config(folder, config):

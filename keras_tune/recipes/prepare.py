@@ -93,23 +93,25 @@ def main(config):
     """
     from keras_tune.data.datasets import manifest_for, split_report
     from keras_tune.data.preparation import LeftOutError, prepare
+    from keras_tune.recipes._folder import locked
 
     options = {name: getattr(config, name) for name in ADAPTER_OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
     manifest = manifest_for(config.dataset, config.source, **options)
     print(split_report(manifest))
     try:
-        info = prepare(
-            manifest,
-            config.output,
-            name=config.name,
-            sample_rate=config.sample_rate,
-            encoding=config.encoding,
-            shards=config.shards,
-            workers=config.workers,
-            strict=config.strict,
-            min_samples=round(config.min_seconds * config.sample_rate),
-        )
+        with locked(config.output):
+            info = prepare(
+                manifest,
+                config.output,
+                name=config.name,
+                sample_rate=config.sample_rate,
+                encoding=config.encoding,
+                shards=config.shards,
+                workers=config.workers,
+                strict=config.strict,
+                min_samples=round(config.min_seconds * config.sample_rate),
+            )
     except LeftOutError as error:
         print_left_out(error.failed)
         raise
