@@ -3,12 +3,14 @@
 Without --data and --config, the demo recipe: a small encoder on a corpus that is synthesized on the
 spot, and a probe of it. The output folder ends up with encoder.keras (the encoder alone),
 model.keras (everything, to go on from), config.yaml, history.csv, report.json and TensorBoard
-events. A run that was killed goes on with --resume.
+events. A run that was stopped (SIGTERM) or killed goes on with --resume. Large batches, several
+devices and failures: see docs/large_scale.md.
 """
 
 import dataclasses
 import pathlib
 import sys
+from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
@@ -42,6 +44,23 @@ class ModelConfig:
 
 
 @dataclasses.dataclass
+class OnlineProbeConfig:
+    """The probe during training, val_probe in the history.
+
+    Args:
+        label: Label to probe; by default none, and no probe.
+        every: Epochs from one look to the next; the first epoch is looked at, too.
+        probe: What is trained on the representations.
+        clips: Labelled clips of train and of valid that are looked at.
+    """
+
+    label: str | None = None
+    every: int = 5
+    probe: Literal["knn", "logistic"] = "knn"
+    clips: int = 256
+
+
+@dataclasses.dataclass
 class PretrainConfig:
     """The run.
 
@@ -53,13 +72,29 @@ class PretrainConfig:
         epochs: Epochs in all, those before a --resume included.
         steps_per_epoch: Batches an epoch; by default one pass over the train split.
         batch_size: Clips a batch; each gives two views.
-        learning_rate: Of Adam.
+        micro_batch: Clips encoded at a time, where a batch does not fit into memory; the loss is
+            still that of the whole batch.
+        optimizer: lars is for batches of thousands of clips.
+        learning_rate: The highest, after the warm-up.
+        base_learning_rate: The learning rate for 256 clips a batch, taken in proportion to the
+            batch; goes before learning_rate.
+        weight_decay: Of LARS, biases and batch normalization left out.
+        warmup_epochs: Epochs over which the learning rate rises in a straight line from zero.
+        schedule: What the learning rate does after that; cosine ends at zero with the last epoch.
         temperature: Of NT-Xent.
         projection_dim: Size of the projections.
         separate_views: Whether batch normalization sees first and second views apart.
         seed: Seed of weights, order, crops and augmentations.
         precision: float32, mixed_bfloat16 or mixed_float16.
         jit_compile: Whether to compile with XLA; by default what is fast on the backend.
+        distribute: Several devices: mirrored (TensorFlow, one machine), multi_worker (TensorFlow,
+            machines in TF_CONFIG), data_parallel (JAX), or auto for what there is.
+        sync_batch_norm: Whether batch normalization takes its statistics from all devices; with JAX
+            it always does.
+        deterministic: Whether the same run gives the same bits; takes slower algorithms.
+        on_corrupt: What to do about damaged shards: stop at them, or look for them beforehand and
+            leave them out.
+        online_probe: A probe every few epochs.
         probe: Label to probe at the end, on the same data; by default none.
         resume: Whether to go on with the run in the output folder.
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
@@ -72,81 +107,147 @@ class PretrainConfig:
     epochs: int = 100
     steps_per_epoch: int | None = None
     batch_size: int = 48
+    micro_batch: int | None = None
+    optimizer: Literal["adam", "lars"] = "adam"
     learning_rate: float = 3e-4
+    base_learning_rate: float | None = None
+    weight_decay: float = 1e-6
+    warmup_epochs: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
     temperature: float = 0.5
     projection_dim: int = 64
     separate_views: bool = False
     seed: int = 42
     precision: str = "float32"
     jit_compile: bool | None = None
+    distribute: Literal["auto", "none", "mirrored", "multi_worker", "data_parallel"] = "none"
+    sync_batch_norm: bool = True
+    deterministic: bool = False
+    on_corrupt: Literal["raise", "skip"] = "raise"
+    online_probe: OnlineProbeConfig = dataclasses.field(default_factory=OnlineProbeConfig)
     probe: str | None = None
     resume: bool = False
     backend: str | None = None
 
 
 # What may differ between a run and its continuation.
-FREE_ON_RESUME = ("epochs", "output", "resume", "backend", "jit_compile", "probe")
+FREE_ON_RESUME = (
+    "epochs",
+    "output",
+    "resume",
+    "backend",
+    "jit_compile",
+    "distribute",
+    "deterministic",
+    "on_corrupt",
+    "online_probe",
+    "probe",
+)
 
 
 def main(config):
     """Run the command line; see `PretrainConfig`."""
+    from keras_tune.recipes._folder import locked
+    from keras_tune.recipes._training import prepare_determinism
+
+    _check(config)
+    if config.deterministic:
+        prepare_determinism()
+    try:
+        devices = _devices(config)
+        output = pathlib.Path(config.output)
+        # All processes must save, since reading what several devices hold takes all of them; but
+        # only the files of the first one count.
+        own = output if devices.process == 0 else output / f"process_{devices.process}"
+        with locked(own):
+            _pretrain(config, output, own, devices)
+    except OSError as error:
+        where = error.filename or config.output
+        raise UserError(
+            f"{where}: {error.strerror or error}; the last checkpoint is whole: mend the cause and "
+            "go on with --resume true"
+        ) from error
+
+
+def _devices(config):
+    """The devices of a run."""
+    from keras_tune.training.distribution import choose_devices
+
+    devices = choose_devices(config.distribute)
+    for key in ("batch_size", "micro_batch"):
+        value = getattr(config, key)
+        if value is not None and value % devices.replicas:
+            raise UserError(
+                f"--{key} {value}: must be a multiple of the {devices.replicas} devices"
+            )
+    if devices.replicas > 1 and config.online_probe.label is not None:
+        raise UserError("--online_probe.label: goes with one device only; use --probe")
+    return devices
+
+
+def _pretrain(config, output, own, devices):
     import time
 
     import keras
 
-    from keras_tune.data import load_info
     from keras_tune.data.damage import naming_damaged_shards
+    from keras_tune.recipes import _training
     from keras_tune.recipes._folder import write_config, write_report
+    from keras_tune.training.distribution import synchronize_batch_normalization
 
-    _check(config)
-    output = pathlib.Path(config.output)
-    initial_epoch = _claim(output, config)
-    data = config.data or _demo_corpus(output, config.seed)
-    streams = _streams(data, config, initial_epoch)
+    if config.deterministic:
+        _training.make_deterministic()
+    start = _claim(output, config)
+    data = config.data or _training.demo_corpus(output, config.seed)
+    source = _training.open_source(data, config.on_corrupt)
+    streams = _training.open_streams(
+        source, config, start.finished_epochs, start.finished_steps, devices
+    )
+    steps_per_epoch = streams.steps_per_epoch
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    if initial_epoch:
-        model = _load(output / "model.keras")
-    else:
-        model = _build(config, load_info(data).sample_rate)
-    write_config(output, config)
-    trained = initial_epoch * streams.steps_per_epoch
+    with devices.scope():
+        if _steps(start, steps_per_epoch):
+            model = _training.load_checkpoint(output / "model.keras")
+        else:
+            model = _training.build_model(config, source.info.sample_rate, steps_per_epoch)
+        if devices.strategy and config.sync_batch_norm:
+            synchronize_batch_normalization(model)
+        # Each replica of TensorFlow cuts its own part of the batch.
+        if config.micro_batch:
+            model.micro_batch = config.micro_batch // (devices.replicas if devices.strategy else 1)
+    probes = _online_probes(config, data)
+    write_config(own, config)
     print(
         f"{config.model.preset}: {model.encoder.count_params():,} parameters; "
-        f"{streams.train_clips} clips, {streams.steps_per_epoch} steps an epoch, "
-        f"epochs {initial_epoch + 1} to {config.epochs}"
+        f"{streams.train_clips} clips, {steps_per_epoch} steps an epoch, "
+        f"epochs {start.finished_epochs + 1} to {config.epochs}"
     )
     started = time.monotonic()
-    with naming_damaged_shards(data):
-        model.fit(
-            streams.train,
-            validation_data=streams.valid,
-            epochs=config.epochs,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=streams.steps_per_epoch,
-            callbacks=_callbacks(output, config, initial_epoch),
-            # The streams shuffle for themselves, in an order that the seed decides.
-            shuffle=False,
-            # A bar that redraws itself is for terminals; a log file gets a line an epoch.
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+    with naming_damaged_shards(data), _training.noting_sigterm() as should_stop:
+        _fit(model, config, own, devices, source, streams, start, probes, should_stop)
     seconds = time.monotonic() - started
-    steps = config.epochs * streams.steps_per_epoch
-    encoder = _save_encoder(model, output / "encoder.keras")
+    steps = config.epochs * steps_per_epoch
+    trained = steps - _steps(start, steps_per_epoch)
+    if devices.process:
+        return
+    # What is alone again needs no part of the others.
+    keras.distribution.set_distribution(None)
+    encoder = _training.save_encoder(model, output / "encoder.keras")
     report = {
         "steps": steps,
         "seconds": round(seconds, 1),
-        "views_per_second": round(
-            2 * config.batch_size * (steps - trained) / max(seconds, 1e-9), 1
-        ),
+        "views_per_second": round(2 * config.batch_size * trained / max(seconds, 1e-9), 1),
         "parameters": model.encoder.count_params(),
+        "devices": devices.replicas,
         "final": _last_row(output / "history.csv"),
         "chance_contrastive_accuracy": streams.chance,
-        "splits": load_info(data).fingerprints,
+        "splits": source.info.fingerprints,
+        "left_out": list(source.leave_out),
         "data": str(data),
     }
     if config.probe:
-        from keras_tune.recipes.probe import probe_both, summary
+        from keras_tune.recipes._probe_both import probe_both, summary
 
         report["probe"] = probe_both(encoder, data, config.probe, progress=sys.stderr.isatty())
         print(summary(config.probe, report["probe"]))
@@ -155,21 +256,34 @@ def main(config):
 
 
 def _check(config):
-    positive = ("epochs", "steps_per_epoch", "batch_size", "learning_rate", "temperature")
-    for key in (*positive, "projection_dim"):
+    positive = ("epochs", "steps_per_epoch", "batch_size", "micro_batch", "learning_rate")
+    for key in (*positive, "base_learning_rate", "temperature", "projection_dim"):
         value = getattr(config, key)
-        if value is not None and value <= 0:
+        # Written so that NaN does not pass, either.
+        if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{key} {value}: must be positive")
+    for key in ("weight_decay", "warmup_epochs"):
+        if not 0 <= getattr(config, key) < float("inf"):
+            raise UserError(f"--{key} {getattr(config, key)}: must not be negative")
+    for key in ("every", "clips"):
+        value = getattr(config.online_probe, key)
+        if value < 1:
+            raise UserError(f"--online_probe.{key} {value}: must be positive")
     if config.batch_size < 2:
         raise UserError("--batch_size 1: contrast needs at least 2 clips")
+    if config.micro_batch is not None and config.batch_size % config.micro_batch:
+        raise UserError(
+            f"--micro_batch {config.micro_batch}: must divide --batch_size {config.batch_size}"
+        )
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     if config.precision not in precisions:
         raise UserError(f"--precision {config.precision}: take one of {', '.join(precisions)}")
 
 
 def _claim(output, config):
-    """The epoch to begin with, after a look at what the output folder holds."""
+    """The `Progress` to begin with, after a look at what the output folder holds."""
     from keras_tune.recipes._folder import read_config
+    from keras_tune.training import Progress
 
     checkpoint = output / "model.keras"
     if not config.resume:
@@ -178,186 +292,149 @@ def _claim(output, config):
                 f"--output {output}: holds a run already; go on with it by --resume true, or give "
                 "another folder"
             )
-        output.mkdir(parents=True, exist_ok=True)
-        return 0
-    output.mkdir(parents=True, exist_ok=True)
+        return Progress(0)
     if not checkpoint.exists():
         # Killed before the end of its first epoch: nothing to go on from.
         (output / "history.csv").unlink(missing_ok=True)
-        return 0
-    before, now = read_config(output), dataclasses.asdict(config)
+        return Progress(0)
+    now = dataclasses.asdict(config)
+    before = _with_defaults(read_config(output), dataclasses.asdict(PretrainConfig()))
+    # The learning rate of a cosine comes to its end with the last epoch.
+    free = set(FREE_ON_RESUME) - ({"epochs"} if config.schedule == "cosine" else set())
     for key, value in now.items():
-        if key not in FREE_ON_RESUME and before.get(key) != value:
+        if key not in free and before[key] != value:
             raise UserError(
-                f"--resume true: {key} was {before.get(key)} in {output}, and is {value} now; "
+                f"--resume true: {key} was {before[key]} in {output}, and is {value} now; "
                 f"give --config {output / 'config.yaml'}"
             )
-    return _keep_finished_epochs(output)
+    progress = Progress.read(checkpoint)
+    _drop_later_rows(output / "history.csv", progress.finished_epochs)
+    return progress
 
 
-def _keep_finished_epochs(output):
-    """The number of epochs in the checkpoint; later rows of the history are dropped."""
+def _with_defaults(content, defaults):
+    """Fill what a configuration does not say, since it is older than the key."""
+    filled = {**defaults, **content}
+    for key, value in defaults.items():
+        if isinstance(value, dict):
+            filled[key] = _with_defaults(filled[key], value)
+    return filled
+
+
+def _drop_later_rows(path, epochs):
+    """Drop the rows of the history that are later than the checkpoint."""
     import pandas as pd
 
     from keras_tune.files import write_text
-    from keras_tune.training import finished_epochs
 
-    epochs = finished_epochs(output / "model.keras")
-    history = pd.read_csv(output / "history.csv")
-    write_text(output / "history.csv", history[history["epoch"] < epochs].to_csv(index=False))
-    return epochs
-
-
-def _demo_corpus(output, seed):
-    """Synthesize the demo corpus into the run folder, unless it is there."""
-    from keras_tune.data import save_demo
-
-    path = output / "demo.npz"
-    if not path.exists():
-        save_demo(path, seed=seed)
-    return path
+    # Empty before the end of the first epoch.
+    if path.exists() and path.stat().st_size:
+        history = pd.read_csv(path)
+        write_text(path, history[history["epoch"] < epochs].to_csv(index=False))
 
 
-@dataclasses.dataclass
-class _Streams:
-    """The batches of a run, and how many there are."""
-
-    train: object
-    valid: object
-    steps_per_epoch: int
-    train_clips: int
-    valid_batch_size: int | None
-
-    @property
-    def chance(self):
-        """Contrastive accuracy on valid of a guess among all candidates."""
-        return None if self.valid is None else 1 / (2 * self.valid_batch_size - 1)
+def _steps(progress, steps_per_epoch):
+    return progress.finished_epochs * steps_per_epoch + progress.finished_steps
 
 
-def _streams(data, config, initial_epoch):
-    """Pairs of crops from shards or from arrays, and in the order of the files for validation."""
-    from keras_tune.data import load_info
-
-    if config.model.input_samples < 1:
-        raise UserError(f"--model.input_samples {config.model.input_samples}: must be positive")
-    counts = load_info(data).counts
-    if not counts.get("train"):
-        raise UserError(f"{data}: has no clips in the split train")
-    crops = {"clip_samples": config.model.input_samples, "crops": 2}
-    train = _clips(
-        data,
-        "train",
-        **crops,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        steps_per_epoch=config.steps_per_epoch,
-        initial_epoch=initial_epoch,
-        epochs=max(config.epochs, initial_epoch + 1),
-    )
-    batches = train.num_batches if hasattr(train, "num_batches") else int(train.cardinality())
-    valid = valid_batch_size = None
-    if counts.get("valid", 0) > 1:
-        valid_batch_size = min(config.batch_size, counts["valid"])
-        valid = _clips(data, "valid", **crops, batch_size=valid_batch_size, shuffle=False)
-    return _Streams(
-        train=train,
-        valid=valid,
-        steps_per_epoch=batches // (max(config.epochs, initial_epoch + 1) - initial_epoch),
-        train_clips=counts["train"],
-        valid_batch_size=valid_batch_size,
-    )
-
-
-def _clips(data, split, **options):
-    if pathlib.Path(data).suffix != ".npz":
-        from keras_tune.data import read_clips
-
-        return read_clips(data, split, **options)
-    from keras_tune.data import array_clips, load_arrays
-
-    audio, _ = load_arrays(data).of_split(split)
-    try:
-        return array_clips(audio, **options)
-    except ValueError as error:
-        raise UserError(f"{data}, {split}: {error}") from error
-
-
-def _build(config, sample_rate):
+def _fit(model, config, output, devices, source, streams, start, probes, should_stop):
+    """Train from `start` to the last epoch."""
     import keras
 
-    from keras_tune.augment import clmr_chain
-    from keras_tune.models import TUNe
-    from keras_tune.training import ContrastiveModel
+    from keras_tune.recipes import _training
+    from keras_tune.training import Checkpoint, EpochSeed, NotFiniteError, StoppedError
 
-    chosen = dataclasses.asdict(config.model)
-    overrides = {key: value for key, value in chosen.items() if value is not None}
+    epoch, step = start.finished_epochs, start.finished_steps
+    # The rest of an epoch first, which `fit` cannot begin in the middle of.
+    spans = [(epoch, epoch + 1), (epoch + 1, config.epochs)] if step else [(epoch, config.epochs)]
     try:
-        encoder = TUNe.from_preset(overrides.pop("preset"), **overrides)
-        chain = clmr_chain(sample_rate, config.seed, **dataclasses.asdict(config.augment))
-        model = ContrastiveModel(
-            encoder,
-            projection_dim=config.projection_dim,
-            temperature=config.temperature,
-            augmenter=chain,
-            separate_views=config.separate_views,
-            seed=config.seed,
-        )
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"--model, --augment: {error}") from error
-    jit_compile = "auto" if config.jit_compile is None else config.jit_compile
-    model.compile(keras.optimizers.Adam(config.learning_rate), jit_compile=jit_compile)
-    return model
+        for first, last in spans:
+            if first > epoch:
+                step, streams = 0, _training.open_streams(source, config, first, devices=devices)
+            model.fit(
+                streams.train,
+                validation_data=streams.valid,
+                epochs=last,
+                initial_epoch=first,
+                steps_per_epoch=streams.steps_per_epoch - step,
+                callbacks=[
+                    EpochSeed(config.seed, start if step else None),
+                    *probes,
+                    keras.callbacks.CSVLogger(str(output / "history.csv"), append=True),
+                    *_tensorboard(output),
+                    # Last, so that the history has at least the epochs that the checkpoint has.
+                    Checkpoint(output / "model.keras", should_stop, step),
+                ],
+                # The streams shuffle for themselves, in an order that the seed decides.
+                shuffle=False,
+                # A bar that redraws itself is for terminals; a log file gets a line an epoch.
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+    except NotFiniteError as error:
+        raise _explained(error, config, output, devices, source, streams) from error
+    except StoppedError as error:
+        print(f"stopped: {error}; go on with --resume true")
+        sys.exit(143)
 
 
-def _load(path):
-    """The model of a checkpoint, with its optimizer."""
-    import keras
+def _explained(error, config, output, devices, source, streams):
+    """Write the batches behind a loss that is not finite, and say it in one line."""
+    from keras_tune.files import write_json
+    from keras_tune.recipes._training import batch_ids
 
-    try:
-        return keras.models.load_model(path)
-    except Exception as error:  # Keras raises whatever its parts raise on a damaged file.
-        raise UserError(
-            f"{path}: cannot be loaded ({type(error).__name__}); delete it to begin anew"
-        ) from error
+    # A gradient that is not finite shows in the loss of the step after it.
+    number = error.epoch * streams.steps_per_epoch + error.step
+    places = [divmod(n, streams.steps_per_epoch) for n in (number, number - 1) if n >= 0]
+    batches = [
+        {
+            "epoch": epoch + 1,
+            "step": step + 1,
+            "ids": batch_ids(source, config, epoch, step, devices),
+        }
+        for epoch, step in places
+    ]
+    write_json(output / "failure.json", {"what": error.what, "batches": batches})
+    checkpoint = output / "model.keras"
+    kept = f"{checkpoint} is from before" if checkpoint.exists() else "there is no checkpoint yet"
+    return UserError(
+        f"{error}: take a smaller --learning_rate, or look at the clips listed in "
+        f"{output / 'failure.json'}; {kept}"
+    )
 
 
-def _callbacks(output, config, initial_epoch):
+def _tensorboard(output):
     import importlib.util
 
     import keras
 
-    from keras_tune.training import Checkpoint, EpochSeed
-
-    callbacks = [
-        EpochSeed(config.seed),
-        keras.callbacks.CSVLogger(str(output / "history.csv"), append=initial_epoch > 0),
-    ]
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
-        callbacks.append(
-            keras.callbacks.TensorBoard(str(output / "tensorboard"), write_graph=False)
-        )
-    # Last, so that the history has at least the epochs that the checkpoint has.
-    return [*callbacks, Checkpoint(output / "model.keras")]
+        return [keras.callbacks.TensorBoard(str(output / "tensorboard"), write_graph=False)]
+    return []
 
 
-def _save_encoder(model, path):
-    """Save the encoder on its own, computing in float32 whatever it was trained in."""
-    from keras_tune.files import atomic_path
-    from keras_tune.models import TUNe
+def _online_probes(config, data):
+    from keras_tune.recipes._training import online_probe
 
-    encoder = TUNe.from_config({**model.encoder.get_config(), "dtype": "float32"})
-    encoder.set_weights(model.encoder.get_weights())
-    with atomic_path(path) as temporary:
-        encoder.save(temporary)
-    return encoder
+    chosen = config.online_probe
+    if chosen.label is None:
+        return []
+    probe = online_probe(
+        data,
+        chosen.label,
+        "online_probe.label",
+        clips=chosen.clips,
+        every=chosen.every,
+        probe=chosen.probe,
+        between="nan",
+    )
+    return [probe]
 
 
 def _last_row(path):
+    """The last epoch's values that there are."""
     import pandas as pd
 
-    row = pd.read_csv(path).iloc[-1]
+    row = pd.read_csv(path).iloc[-1].dropna()
     return {key: float(value) for key, value in row.items()}
 
 

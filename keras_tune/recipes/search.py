@@ -88,13 +88,13 @@ def main(config):
     from keras_tune.data import load_info
     from keras_tune.data.damage import naming_damaged_shards
     from keras_tune.recipes._folder import write_config, write_report
-    from keras_tune.recipes.pretrain import _demo_corpus
+    from keras_tune.recipes._training import demo_corpus
 
     _check(config)
     output = pathlib.Path(config.output)
     _claim(output, config)
     # Workers read the corpus of their chief; the file is written in one step.
-    data = config.data or str(_demo_corpus(output, config.seed))
+    data = config.data or str(demo_corpus(output, config.seed))
     info = load_info(data)
     write_config(output, config)
     tuner = _tuner(config, info.sample_rate)
@@ -207,10 +207,10 @@ def _recipe(config, data):
 
 def _streams(recipe, initial_epoch, epochs):
     """What a trial reads; at the top of the module, so that a process of its own finds it."""
-    from keras_tune.recipes import pretrain
+    from keras_tune.recipes._training import open_source, open_streams
 
     recipe = dataclasses.replace(recipe, epochs=epochs)
-    streams = pretrain._streams(recipe.data, recipe, initial_epoch)
+    streams = open_streams(open_source(recipe.data), recipe, initial_epoch)
     if streams.valid is None:
         raise UserError(f"{recipe.data}: has no clips in the split valid, to judge the trials by")
     return streams
@@ -218,32 +218,9 @@ def _streams(recipe, initial_epoch, epochs):
 
 def _probe(data, label):
     """The callback behind the objective val_probe."""
-    from keras_tune.data import load_arrays, read_records
-    from keras_tune.training.online_probe import OnlineProbe
+    from keras_tune.recipes._training import online_probe
 
-    parts = []
-    for split in ("train", "valid"):
-        if pathlib.Path(data).suffix == ".npz":
-            records = load_arrays(data).records(split)
-        else:
-            records = read_records(data, split)
-        labelled = [
-            (record["audio"], record["labels"][label])
-            for record in records
-            if _label_of(record, label, data) is not None
-        ]
-        parts.append(tuple(zip(*labelled, strict=True)) if labelled else ((), ()))
-    try:
-        return [OnlineProbe(*parts, every=1)]
-    except ValueError as error:
-        raise UserError(f"--probe {label}: {error}") from error
-
-
-def _label_of(record, label, data):
-    if label not in record["labels"]:
-        known = ", ".join(record["labels"]) or "none"
-        raise UserError(f"--probe {label}: no such label in {data}; there are: {known}")
-    return record["labels"][label]
+    return [online_probe(data, label, "probe", every=1)]
 
 
 def _report_trials(tuner, config, output):

@@ -2,16 +2,26 @@
 
 import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
 
-from keras_tune.training.callbacks import Checkpoint, EpochSeed, finished_epochs
+from keras_tune.training.callbacks import (
+    Checkpoint,
+    EpochSeed,
+    NotFiniteError,
+    StoppedError,
+    finished_epochs,
+)
 from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.lars import LARS
 from keras_tune.training.online_probe import OnlineProbe
+from keras_tune.training.progress import Progress
 
 __all__ = [
     "LARS",
     "Checkpoint",
     "ContrastiveModel",
     "EpochSeed",
+    "NotFiniteError",
     "OnlineProbe",
+    "Progress",
+    "StoppedError",
     "finished_epochs",
 ]

@@ -1,26 +1,65 @@
-"""Callbacks that make a run resumable."""
+"""Callbacks that make a run resumable, and end it in good order."""
 
-import json
+import math
 import pathlib
-import zipfile
 
 import keras
+import numpy as np
 
-from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
+from keras_tune.training.progress import Progress
 
-PROGRESS = "keras_tune.json"
+
+class NotFiniteError(ArithmeticError):
+    """The loss, or a weight, has become NaN or infinite.
+
+    Args:
+        what: What is not finite.
+        epoch: Integer, the epoch, from 0.
+        step: Integer, the step within it, from 0.
+
+    Attributes:
+        what, epoch, step: The same.
+    """
+
+    def __init__(self, what, epoch, step):
+        super().__init__(f"{what} at step {step + 1} of epoch {epoch + 1}")
+        self.what, self.epoch, self.step = what, epoch, step
+
+
+class StoppedError(Exception):
+    """A run has been asked to stop, and has saved what it has.
+
+    Args:
+        progress: `Progress`.
+
+    Attributes:
+        progress: The same.
+    """
+
+    def __init__(self, progress):
+        super().__init__(
+            f"{progress.finished_epochs} epochs and {progress.finished_steps} steps are finished"
+        )
+        self.progress = progress
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Save the whole model, optimizer state included, at the end of every epoch.
 
-    The file is replaced in one step, so a kill at any moment leaves the last whole one. The number
-    of finished epochs is kept inside it (a `.keras` file is a zip archive), so that the two cannot
-    disagree; `finished_epochs` reads it.
+    The file is replaced in one step, so a kill at any moment leaves the last whole one. How far the
+    run has come is kept inside it (see `Progress`), so that the two cannot disagree. A model whose
+    loss or weights are not finite is not saved.
 
     Args:
         path: The `.keras` file.
+        should_stop: Function without arguments that says whether to stop. Then the model is saved
+            after the current step, in the middle of the epoch. Defaults to never.
+        first_step: Integer, steps of the first epoch that were made before. Defaults to 0.
+
+    Raises:
+        NotFiniteError: From within `fit`: the loss or a weight is not finite.
+        StoppedError: From within `fit`: `should_stop` said so, and the model is saved.
 
     Example:
 
@@ -29,15 +68,44 @@ class Checkpoint(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, path):
+    def __init__(self, path, should_stop=None, first_step=0):
         super().__init__()
         self.path = pathlib.Path(path)
+        self.should_stop = should_stop or (lambda: False)
+        self.first_step = first_step
+        self.epoch = self.step = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.epoch is not None:
+            self.first_step = 0
+        self.epoch, self.step = epoch, self.first_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step = self.first_step + batch + 1
+        loss = (logs or {}).get("loss", 0.0)
+        # It is the mean over the epoch so far, which does not recover.
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the loss is {loss}", self.epoch, self.step - 1)
+        # After the last step the end of the epoch is near, and leaves less to be kept.
+        if self.should_stop() and batch + 1 < self.params["steps"]:
+            self._save(Progress.of(self.model, self.epoch, self.step))
 
     def on_epoch_end(self, epoch, logs=None):
+        loss = (logs or {}).get("val_loss", 0.0)
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the validation loss is {loss}", self.epoch, self.step - 1)
+        self._save(Progress.of(self.model, epoch + 1))
+
+    def _save(self, progress):
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                what = f"the weight {weight.path} is not finite"
+                raise NotFiniteError(what, self.epoch, self.step - 1)
         with atomic_path(self.path) as temporary:
             self.model.save(temporary)
-            with zipfile.ZipFile(temporary, "a") as archive:
-                archive.writestr(PROGRESS, json.dumps({"finished_epochs": epoch + 1}))
+            progress.write(temporary)
+        if self.should_stop():
+            raise StoppedError(progress)
 
 
 def finished_epochs(path):
@@ -59,11 +127,7 @@ def finished_epochs(path):
     model.fit(dataset, epochs=10, initial_epoch=finished_epochs(path))
     ```
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(PROGRESS))["finished_epochs"]
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a checkpoint that can be gone on from ({error})") from error
+    return Progress.read(path).finished_epochs
 
 
 class EpochSeed(keras.callbacks.Callback):
@@ -73,6 +137,8 @@ class EpochSeed(keras.callbacks.Callback):
 
     Args:
         seed: Integer.
+        progress: `Progress` in the middle of an epoch, whose state of draws and metrics the first
+            epoch goes on from. Defaults to None.
 
     Example:
 
@@ -81,9 +147,13 @@ class EpochSeed(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed, progress=None):
         super().__init__()
         self.seed = seed
+        self.progress = progress
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model.reseed(self.seed, epoch)
+        if self.progress is not None and self.progress.finished_steps:
+            self.progress.restore(self.model)
+            self.progress = None

@@ -12,6 +12,7 @@ from keras import ops
 from keras_tune.augment.random_crop import RandomCrop
 from keras_tune.augment.seeds import derive_seed
 from keras_tune.losses.nt_xent import NTXent, nt_xent_logits
+from keras_tune.training import gradient_cache, replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -29,6 +30,10 @@ class ContrastiveModel(keras.Model):
         separate_views: Whether the first and the second views go through the encoder in two passes,
             as in the published code, so that batch normalization sees each by itself, or in one
             pass of twice the size. Defaults to False.
+        micro_batch: Integer, clips encoded at a time in training, of which a batch must be a
+            multiple, or None for the whole batch. Loss and gradients are still those of the whole
+            batch, but for batch normalization, which sees a micro-batch at a time; see
+            `keras_tune.training.gradient_cache`. Defaults to None.
         seed: Integer for reproducible crops, or None. Defaults to None.
         name: String. Defaults to "contrastive_model".
         **kwargs: `dtype` and the other arguments of a Keras model.
@@ -47,7 +52,8 @@ class ContrastiveModel(keras.Model):
     the square root of their number: near 1 when projections fill the sphere, 0 when they collapse.
 
     Raises:
-        ValueError: The encoder takes any length and `crop_samples` is not given.
+        ValueError: The encoder takes any length and `crop_samples` is not given, or a micro-batch
+            that is not positive.
 
     Source: Chen et al., SimCLR (ICML 2020); Spijkervet & Burgoyne, CLMR (ISMIR 2021).
 
@@ -70,6 +76,7 @@ class ContrastiveModel(keras.Model):
         augmenter=None,
         crop_samples=None,
         separate_views=False,
+        micro_batch=None,
         seed=None,
         name="contrastive_model",
         **kwargs,
@@ -82,12 +89,17 @@ class ContrastiveModel(keras.Model):
                 "`crop_samples` must be given for an encoder of any length. "
                 f"Received: crop_samples={crop_samples}"
             )
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(
+                f"`micro_batch` must be positive or None. Received: micro_batch={micro_batch}"
+            )
         self.encoder = encoder
         self.projection_dim = projection_dim
         self.temperature = temperature
         self.augmenter = augmenter
         self.crop_samples = crop_samples
         self.separate_views = separate_views
+        self.micro_batch = micro_batch
         self.seed = seed
         self.crop = RandomCrop(crop_samples, seed=seed, name="crop")
         width = encoder.output_shape[-1]
@@ -126,6 +138,7 @@ class ContrastiveModel(keras.Model):
         self.crop.reseed(derive_seed(seed, *path, 0))
         if self.augmenter is not None:
             self.augmenter.reseed(derive_seed(seed, *path, 1))
+        replicas.spread_seeds(self, draw_states(self))
 
     def make_views(self, clips, training=False):
         """Cut two crops of every clip and augment each.
@@ -163,7 +176,25 @@ class ContrastiveModel(keras.Model):
         return ops.cast(self.projector(representation), "float32")
 
     def call(self, clips, training=False):
-        views = self.make_views(clips, training=training)
+        return self.project_pairs(self.make_views(clips, training=training), training=training)
+
+    def project_pairs(self, views, training=False):
+        """Project views as `make_views` gives them; (2·n, crop_samples) to (n, 2, projection_dim).
+
+        Args:
+            views: Float32 tensor (2·n, crop_samples).
+            training: Whether batch normalization takes the statistics of the batch. Defaults to
+                False.
+
+        Returns:
+            Float32 tensor (n, 2, projection_dim).
+
+        Example:
+
+        ```python
+        projections = model.project_pairs(model.make_views(clips))
+        ```
+        """
         if self.separate_views:
             projections = ops.stack(
                 [self.project(views[k::2], training=training) for k in (0, 1)], axis=1
@@ -173,10 +204,14 @@ class ContrastiveModel(keras.Model):
         return ops.reshape(projections, (-1, 2, self.projection_dim))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        loss = self.nt_xent(y_pred[:, 0], y_pred[:, 1])
-        return loss + sum(self.losses) if self.losses else loss
+        # The negatives come from all devices, and each computes the loss of the whole batch.
+        projections = replicas.gather(y_pred)
+        loss = self.nt_xent(projections[:, 0], projections[:, 1])
+        loss = loss + sum(self.losses) if self.losses else loss
+        return loss / replicas.count()
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y_pred = replicas.gather(y_pred)
         logits, labels = nt_xent_logits(y_pred[:, 0], y_pred[:, 1], self.temperature)
         # Comparing with >= and not by argmax: a collapse makes all candidates equal, and then the
         # positive ranks first for nobody.
@@ -198,9 +233,16 @@ class ContrastiveModel(keras.Model):
             metric.update_state(value)
         return self.get_metrics_result()
 
+    def track_loss(self, loss, clips):
+        """Add what `compute_loss` gave for a batch to the mean that is reported."""
+        loss = loss * replicas.count()
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(clips)[0])
+
     def train_step(self, *args):
         # JAX's step also takes and returns the state, as its first argument.
         *state, data = args
+        if self.micro_batch is not None:
+            return gradient_cache.train_step(self, *state, audio_of(data))
         return super().train_step(*state, (audio_of(data),))
 
     def test_step(self, *args):
@@ -220,6 +262,7 @@ class ContrastiveModel(keras.Model):
             "augmenter": keras.saving.serialize_keras_object(self.augmenter),
             "crop_samples": self.crop_samples,
             "separate_views": self.separate_views,
+            "micro_batch": self.micro_batch,
             "seed": self.seed,
             "name": self.name,
         }
@@ -232,6 +275,13 @@ class ContrastiveModel(keras.Model):
                 config[key], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def draw_states(model):
+    """The variables that hold the state of a model's random generators, as a list."""
+    # They are what Keras counts as variables and not as weights.
+    weights = {id(weight) for weight in model.non_trainable_weights}
+    return [v for v in model.non_trainable_variables if id(v) not in weights]
 
 
 def audio_of(data):

@@ -1,5 +1,7 @@
 """How good the representation is while it is being trained: a probe every few epochs."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -8,9 +10,8 @@ class OnlineProbe(keras.callbacks.Callback):
     """Probe the encoder on a small labelled subset and put `val_probe` into the history.
 
     Two small sets of labelled clips are embedded; a probe is trained on one and scored on the
-    other. The score is there in every epoch's logs, that of the last look between looks, so that
-    checkpoints, searches and `CSVLogger` can follow it. Put this callback before those that shall
-    see it.
+    other. The score is there in every epoch's logs, so that checkpoints, searches and `CSVLogger`
+    can follow it. Put this callback before those that shall see it.
 
     Args:
         train: Pair of clips (clips, samples), int16 or float of full scale 1, and labels (clips,),
@@ -20,6 +21,8 @@ class OnlineProbe(keras.callbacks.Callback):
             Defaults to 5.
         probe: "knn" or "logistic". Defaults to "knn", which takes no time.
         batch_size: Integer, windows encoded at a time. Defaults to 32.
+        between: What stands for the score in epochs without a look: "last" for that of the last
+            look, "nan" for NaN. Defaults to "last".
 
     Raises:
         ValueError: There is no such probe, or clips and labels do not go together.
@@ -32,8 +35,10 @@ class OnlineProbe(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, train, valid, every=5, probe="knn", batch_size=32):
+    def __init__(self, train, valid, every=5, probe="knn", batch_size=32, between="last"):
         super().__init__()
+        if between not in ("last", "nan"):
+            raise ValueError(f"`between` must be 'last' or 'nan'. Received: between={between}")
         if probe not in ("knn", "logistic"):
             raise ValueError(f"`probe` must be 'knn' or 'logistic'. Received: probe={probe}")
         if every < 1:
@@ -46,10 +51,15 @@ class OnlineProbe(keras.callbacks.Callback):
                 )
         self.train, self.valid = train, valid
         self.every, self.probe, self.batch_size = every, probe, batch_size
+        self.between = between
         self.last = None
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.last is None or (epoch + 1) % self.every == 0:
+        if epoch == 0 or (epoch + 1) % self.every == 0:
+            self.last = self.score()
+        elif self.between == "nan":
+            self.last = math.nan
+        elif self.last is None:
             self.last = self.score()
         if logs is not None:
             logs["val_probe"] = self.last

@@ -115,7 +115,7 @@ def test_killed_in_the_middle_and_resumed(clips, tmp_path):
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    done = pretrain._claim(output, parsed(*options, "--resume"))
+    done = pretrain._claim(output, parsed(*options, "--resume")).finished_epochs
     assert 1 <= done < 40
     command("--data", clips, "--output", output, f"--epochs={done + 2}", "--resume", *SMALL)
     assert pd.read_csv(output / "history.csv")["epoch"].tolist() == list(range(done + 2))
