@@ -92,7 +92,7 @@ def export_web(model, folder, name=None, index=None, window_samples=None, sample
             "sampleRate": windows.sample_rate,
             "windowSamples": windows.samples,
             "dimensions": windows.dimensions,
-            "labels": windows.labels,
+            "labels": windows.labels or [],
             "pooling": windows.pooling,
             "index": tracks is not None,
         }

@@ -63,7 +63,7 @@ async function open(file) {
   // Another file was given in the meantime.
   if (mine !== job) return;
   const windows = Math.floor(audio.length / about.windowSamples);
-  const labels = about.labels ?? [];
+  const { labels } = about;
   const scores = Array.from({ length: windows }, () => new Float32Array(labels.length).fill(NaN));
   shown = { file, audio, scores, whole: null };
   showAll = false;
@@ -92,8 +92,8 @@ function seconds() {
 }
 
 function addWindows({ first, rows, count, scores }) {
-  for (let row = 0; row < rows && scores; row++) {
-    const labels = about.labels.length;
+  const labels = about.labels.length;
+  for (let row = 0; row < rows; row++) {
     shown.scores[first + row] = scores.slice(row * labels, (row + 1) * labels);
   }
   part("progress").value = (first + rows) / count;
@@ -103,7 +103,7 @@ function addWindows({ first, rows, count, scores }) {
 
 function finish({ scores, nearest }) {
   shown.whole = scores;
-  if (about.labels) {
+  if (about.labels.length) {
     showRanking();
     part("all").hidden = about.labels.length <= SHOWN;
     offerTable();

@@ -17,7 +17,7 @@ async function start() {
   ort.env.wasm.wasmBinary = await load("onnxruntime/ort.wasm", "arrayBuffer");
   about = await load("page.json", "json");
   encoder = await ort.InferenceSession.create(await load("model.onnx", "arrayBuffer"));
-  if (about.pooling === "embeddings" && about.labels) {
+  if (about.pooling === "embeddings" && about.labels.length) {
     head = await ort.InferenceSession.create(await load("head.onnx", "arrayBuffer"));
   }
   if (about.index) {
@@ -38,14 +38,18 @@ async function analyse(job, audio) {
   const length = about.windowSamples;
   const count = Math.floor(audio.length / length);
   const embedding = new Float64Array(about.dimensions);
-  const means = new Float64Array(about.labels?.length ?? 0);
+  const means = new Float64Array(about.labels.length);
   for (let first = 0; first < count; first += WINDOWS_AT_ONCE) {
     const rows = Math.min(WINDOWS_AT_ONCE, count - first);
     const samples = audio.subarray(first * length, (first + rows) * length);
     const outputs = await encoder.run({ waveform: new ort.Tensor("float32", samples, [rows, length]) });
+    if (!outputs.window_embedding.data.every(Number.isFinite)) {
+      throw new Error("its output is not finite");
+    }
     addRows(embedding, outputs.window_embedding.data, count);
-    if (about.labels) addRows(means, outputs.window_scores.data, count);
-    const scores = outputs.window_scores?.data.slice();
+    // An encoder has no scores.
+    const scores = about.labels.length ? outputs.window_scores.data.slice() : [];
+    addRows(means, scores, count);
     if (job !== current) return;
     postMessage({ kind: "windows", job, first, rows, count, scores });
     // A message of the page that a new file has come is heard here.
