@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pathlib
 
 import keras_tuner
@@ -31,7 +32,8 @@ class TUNeTuner(BaseTuner):
         hypermodel: `TUNeHyperModel`.
         directory: Folder of the search.
         isolated: Whether each trial gets a process of its own. Defaults to False.
-        report: Function of a line of text, called when a trial ends. Defaults to `print`.
+        report: Function of a line of text, called when a trial ends or a worker waits. Defaults to
+            `print`.
 
     Example:
 
@@ -48,6 +50,10 @@ class TUNeTuner(BaseTuner):
         self.report = report
         # Its tables are for notebooks.
         oracle.verbose = 0
+        if self._is_worker():
+            # KerasTuner asks the chief for its space below, and waits for it without a word.
+            chief = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+            report(f"{os.environ['KERASTUNER_TUNER_ID']}: waiting for the chief at {chief}")
         super().__init__(oracle, hypermodel, directory=str(directory), project_name="trials")
 
     def _populate_initial_space(self):
