@@ -10,6 +10,7 @@ import pathlib
 import signal
 import threading
 
+from keras_tune.data.beam import write_on_beam
 from keras_tune.data.schema import FILE_NAME, DatasetInfo, LabelColumn, fingerprint
 from keras_tune.data.shards import REPORTS, ShardSettings, check_encoding, id_hash, write_shard
 from keras_tune.errors import UserError
@@ -61,6 +62,8 @@ def prepare(
     strict=False,
     min_samples=1,
     progress=True,
+    runner="processes",
+    beam_options=(),
 ):
     """Write a manifest's clips as shards of TFRecords.
 
@@ -86,6 +89,10 @@ def prepare(
             them out. Defaults to False.
         min_samples: The fewest samples, at `sample_rate`, that a clip may have. Defaults to 1.
         progress: Whether to show a progress bar. Defaults to True.
+        runner: "processes" of this machine, or "beam" for Apache Beam, which has no progress bar
+            and no `workers`. Defaults to "processes".
+        beam_options: Beam's own options, as on its command line; see `write_on_beam`. Defaults to
+            none: the runner in this process.
 
     Returns:
         `DatasetInfo`.
@@ -106,6 +113,8 @@ def prepare(
     ```
     """
     check_encoding(encoding)
+    if runner not in ("processes", "beam"):
+        raise UserError(f"runner {runner!r} is unknown. Give processes or beam.")
     for key, value in (("sample_rate", sample_rate), ("shards", shards), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{key} {value} is not a positive number.")
@@ -119,7 +128,10 @@ def prepare(
     tasks = [(split, shard, of) for split, of in plan.items() for shard in range(of)]
     workers = min(workers or _processors(), len(tasks))
     try:
-        reports = _write_all(manifest, tasks, settings, strict, workers, progress)
+        if runner == "beam":
+            reports = write_on_beam(manifest, tasks, settings, strict, beam_options)
+        else:
+            reports = _write_all(manifest, tasks, settings, strict, workers, progress)
     except OSError as error:
         raise UserError(f"{error.filename or output}: {error.strerror or error}.") from error
     failed = tuple(entry for report in reports for entry in report.failed)

@@ -108,16 +108,13 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
         write_shard(manifest, "train", shard, 4, settings)
     ```
     """
-    output = pathlib.Path(settings.output)
-    stem = f"{settings.name}-{split}-{shard:05d}-of-{of:05d}"
-    file = output / f"{stem}.tfrecord"
-    report_file = output / REPORTS / f"{stem}.json"
-    report = _finished(file, report_file)
+    file, report_file = _files(split, shard, of, settings)
+    report = finished_report(split, shard, of, settings)
     if report is not None and not (retry and report.failed):
         return report
     tf = import_tensorflow()
-    output.mkdir(parents=True, exist_ok=True)
-    for leftover in output.glob(f".{stem}-*.tfrecord"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in file.parent.glob(f".{file.stem}-*.tfrecord"):
         leftover.unlink()
     try:
         with atomic_path(file) as temporary:
@@ -157,13 +154,22 @@ def id_hash(text):
     return int.from_bytes(hashlib.sha256(str(text).encode()).digest(), "big")
 
 
-def _finished(file, report_file):
+def finished_report(split, shard, of, settings):
+    """Return the `ShardReport` of a shard that has been written, None for any other."""
+    file, report_file = _files(split, shard, of, settings)
     if not (file.is_file() and report_file.is_file()):
         return None
     content = json.loads(report_file.read_text(encoding="utf-8"))
     if file.stat().st_size != content["shard"]["bytes"]:
         return None
     return ShardReport(Shard(**content["shard"]), tuple(content["ids"]), tuple(content["failed"]))
+
+
+def _files(split, shard, of, settings):
+    """Where a shard and its report lie."""
+    output = pathlib.Path(settings.output)
+    stem = f"{settings.name}-{split}-{shard:05d}-of-{of:05d}"
+    return output / f"{stem}.tfrecord", output / REPORTS / f"{stem}.json"
 
 
 def _rows(manifest, split, shard, of):

@@ -35,6 +35,9 @@ class Config:
         min_seconds: Clips shorter than this are left out.
         shards: Shards of each split. Defaults to as many as give files of about 256 MB.
         workers: Processes. Defaults to one a processor.
+        runner: What writes the shards: processes of this machine, or Apache Beam.
+        beam_options: Beam's own options, e.g. '["--runner=FlinkRunner"]'. Defaults to none, which
+            is the runner in this process.
         strict: Whether files that have to be left out are an error.
     """
 
@@ -66,6 +69,8 @@ class Config:
     min_seconds: float = 2.68
     shards: int | None = None
     workers: int | None = None
+    runner: Literal["processes", "beam"] = "processes"
+    beam_options: list[str] | None = None
     strict: bool = False
 
 
@@ -109,6 +114,8 @@ def main(config):
                 encoding=config.encoding,
                 shards=config.shards,
                 workers=config.workers,
+                runner=config.runner,
+                beam_options=config.beam_options or (),
                 strict=config.strict,
                 min_samples=round(config.min_seconds * config.sample_rate),
             )

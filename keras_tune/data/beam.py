@@ -1,0 +1,77 @@
+"""Writing the shards of a set on Apache Beam: the same function, on a cluster's workers.
+
+Workers must see the audio files and the output folder under the same paths, and have keras_tune
+installed.
+"""
+
+import functools
+import pathlib
+
+from keras_tune.data.shards import REPORTS, finished_report, write_shard
+from keras_tune.errors import UserError
+from keras_tune.files import atomic_path
+
+MANIFEST = "manifest.pickle"
+
+
+def write_on_beam(manifest, tasks, settings, strict=False, options=()):
+    """Write shards on a Beam runner.
+
+    Args:
+        manifest: DataFrame, as for `keras_tune.data.write_shard`.
+        tasks: List of triples: split, number of the shard, number of shards of the split.
+        settings: `ShardSettings`.
+        strict: Whether finished shards from which files were left out are written anew. Defaults to
+            False.
+        options: Beam's own options as on its command line, e.g. ["--runner=FlinkRunner",
+            "--flink_master=localhost:8081"]. Defaults to the runner in this process.
+
+    Returns:
+        List of `ShardReport`, in the order of `tasks`.
+
+    Raises:
+        UserError: Beam is not installed, or the pipeline failed.
+
+    Example:
+
+    ```python
+    reports = write_on_beam(manifest, [("train", shard, 8) for shard in range(8)], settings)
+    ```
+    """
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--runner beam: not installed; pip install keras_tune[beam]") from error
+    # One file for all workers: the description of a pipeline may not be as large as a manifest.
+    file = pathlib.Path(settings.output) / REPORTS / MANIFEST
+    with atomic_path(file) as temporary:
+        manifest.to_pickle(temporary)
+    try:
+        with apache_beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+            _ = (
+                pipeline
+                | "shards" >> apache_beam.Create(tasks)
+                | "deal" >> apache_beam.Reshuffle()
+                | "write" >> apache_beam.Map(write_one, str(file), settings, strict)
+            )
+    except Exception as error:
+        # Every runner has exceptions of its own, which hold those of the workers as text.
+        raise UserError(
+            f"{settings.output}: the pipeline failed ({error}). Run again: it goes on where it "
+            "stopped."
+        ) from error
+    file.unlink()
+    return [finished_report(*task, settings) for task in tasks]
+
+
+def write_one(task, file, settings, strict):
+    """Write one shard, given its task and the path of the manifest."""
+    write_shard(_manifest(file), *task, settings, retry=strict)
+
+
+@functools.lru_cache(maxsize=1)
+def _manifest(file):
+    import pandas as pd
+
+    return pd.read_pickle(file)
