@@ -30,10 +30,10 @@ def draw_layers(path, curves, metric):
         low, high = np.transpose([entry["interval_95"] for entry in curve.values()])
         axes.plot(list(curve), scores, "o-", color=colour, label=name)
         axes.fill_between(np.arange(len(scores)), low, high, color=colour, alpha=0.12)
-    axes.set_ylabel(metric)
+    axes.set_ylabel(_in_words(metric))
     _slant(axes)
     axes.grid(alpha=0.3)
-    axes.legend()
+    _legend(figure, axes)
     _save(figure, path)
 
 
@@ -47,7 +47,7 @@ def draw_scores(path, results, metric):
         metric: Name of the metric.
     """
     names = list(dict.fromkeys(name for entries in results.values() for name in entries))
-    figure, axes = _figure(1.5 + 1.6 * len(results), 4)
+    figure, axes = _figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
     for place, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
         entries = [entries[name] for entries in results.values()]
         scores = np.array([entry["score"] for entry in entries])
@@ -56,9 +56,10 @@ def draw_scores(path, results, metric):
         at = np.arange(len(entries)) + (place - (len(names) - 1) / 2) * 0.2
         axes.errorbar(at, scores, spread, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(np.arange(len(results)), list(results))
-    axes.set_ylabel(metric)
+    axes.set_xlim(-0.5, len(results) - 0.5)
+    axes.set_ylabel(_in_words(metric))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    _legend(figure, axes)
     _save(figure, path)
 
 
@@ -75,13 +76,18 @@ def draw_history(path, history):
     figure, all_axes = _figure(
         4 * wide, 3 * -(-len(panels) // wide), (-(-len(panels) // wide), wide)
     )
+    lines = {}
     for axes, name in zip(np.ravel(all_axes), panels, strict=False):
-        for column, colour in ((name, "tab:blue"), (f"val_{name}", "tab:orange")):
+        sides = (("train", name, "tab:blue"), ("valid", f"val_{name}", "tab:orange"))
+        for side, column, colour in sides:
             if column in columns:
-                axes.plot(history["epoch"] + 1, history[column], color=colour, label=column)
+                [lines[side]] = axes.plot(history["epoch"] + 1, history[column], color=colour)
+        axes.set_title(name)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend()
+    figure.legend(
+        lines.values(), lines, loc="outside upper center", ncols=len(lines), frameon=False
+    )
     for axes in np.ravel(all_axes)[len(panels) :]:
         axes.set_visible(False)
     _save(figure, path)
@@ -113,9 +119,12 @@ def draw_map(path, vectors, labels, title=""):
         figure.colorbar(dots)
     else:
         names = np.array([str(label) for label in labels])
-        for name in sorted(set(names)):
-            axes.scatter(*places[names == name].T, s=16, label=name)
-        axes.legend(fontsize="small")
+        kinds = sorted(set(names))
+        for name, colour in zip(kinds, _distinct(len(kinds)), strict=True):
+            axes.scatter(*places[names == name].T, s=16, color=colour, label=name)
+        # What does not fit beside the map is not listed.
+        handles, shown = axes.get_legend_handles_labels()
+        figure.legend(handles[:30], shown[:30], loc="outside right upper", fontsize="small")
     axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -141,10 +150,9 @@ def draw_confusion(path, truth, predicted, classes, title=""):
     display = ConfusionMatrixDisplay(shares, display_labels=classes)
     display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=False)
     display.im_.set_clim(0, 1)
-    for row in range(len(classes)):
-        for column in range(len(classes)):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
+    for row, column in np.argwhere(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
     _slant(axes)
     axes.set_title(title)
     _save(figure, path)
@@ -167,13 +175,15 @@ def draw_tags(path, tags, title=""):
             at = np.arange(len(names)) + (place - (len(tags) - 1) / 2) * height
             values = [scores[tag][metric] for tag in names]
             axes.barh(at, values, height, color=colour, label=name)
-        axes.set_xlabel(metric)
+        axes.set_xlabel(_in_words(metric))
         axes.set_xlim(0, 1)
         axes.set_yticks(np.arange(len(names)), names)
         axes.grid(axis="x", alpha=0.3)
     both[0].invert_yaxis()
-    both[0].set_title(title)
-    both[1].legend(fontsize="small")
+    # A probe that knows nothing has this ROC-AUC.
+    both[0].axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    figure.suptitle(title)
+    _legend(figure, both[0], "outside lower center")
     _save(figure, path)
 
 
@@ -196,9 +206,9 @@ def draw_curve(path, curves, metric, xlabel, log=False):
     if log:
         axes.set_xscale("log")
     axes.set_xlabel(xlabel)
-    axes.set_ylabel(metric)
+    axes.set_ylabel(_in_words(metric))
     axes.grid(alpha=0.3)
-    axes.legend()
+    _legend(figure, axes)
     _save(figure, path)
 
 
@@ -213,15 +223,39 @@ def draw_deformations(path, scores, metric):
     """
     changes = list(next(iter(scores.values())))
     figure, axes = _figure(2 + 0.75 * len(changes), 4.2)
-    for colour, (name, found) in zip(COLOURS, scores.items(), strict=False):
+    for place, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):
         values = [found[change] for change in changes]
-        axes.plot(changes, values, "o", color=colour, label=name)
+        # Side by side, so that equal scores do not hide each other.
+        at = np.arange(len(changes)) + (place - (len(scores) - 1) / 2) * 0.15
+        axes.plot(at, values, "o", color=colour, label=name)
         axes.axhline(found["none"], color=colour, linewidth=0.8, linestyle=":")
-    axes.set_ylabel(metric)
+    axes.set_xticks(np.arange(len(changes)), changes)
+    axes.set_ylabel(_in_words(metric))
     _slant(axes)
     axes.grid(alpha=0.3)
-    axes.legend()
+    _legend(figure, axes)
     _save(figure, path)
+
+
+def _distinct(count):
+    """So many colours."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return [colormaps["tab10"](place) for place in range(count)]
+    return colormaps["turbo"](np.linspace(0, 1, count))
+
+
+def _legend(figure, axes, place="outside upper center"):
+    """A legend beside the axes, where it hides nothing."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc=place, ncols=len(names), frameon=False)
+
+
+def _in_words(metric):
+    """A metric's name for people."""
+    words = metric.replace("_", " ").replace("roc auc", "ROC-AUC").replace("r2", "R²")
+    return words.replace("and ap", "and AP")
 
 
 def _slant(axes):

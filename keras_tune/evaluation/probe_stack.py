@@ -87,6 +87,8 @@ class ProbeStack:
         self.values = np.tile(row, (len(configurations), 1))
         self.momentums = np.zeros_like(self.values)
         self.velocities = np.zeros_like(self.values)
+        # Kept from step to step: fresh memory of this size costs as much as the arithmetic in it.
+        self.gradients = np.empty_like(self.values)
         self.rates = np.array([[c.learning_rate] for c in configurations], "float32")
         self.l2 = np.array([[c.l2] for c in configurations], "float32")
         self.steps = 0
@@ -106,7 +108,7 @@ class ProbeStack:
 
     def keep(self, rows):
         """Go on with some of the probes only."""
-        for name in ("values", "momentums", "velocities", "rates", "l2"):
+        for name in ("values", "momentums", "velocities", "gradients", "rates", "l2"):
             setattr(self, name, getattr(self, name)[rows])
 
     def predict(self, features, rows_at_once=1024):
@@ -131,38 +133,42 @@ class ProbeStack:
             hidden_draws: Likewise (batch, hidden units).
         """
         *hidden, kernel, bias = self.weights()
-        gradients = np.empty_like(self.values)
-        *hidden_gradients, kernel_gradient, bias_gradient = self.weights(gradients)
-        x = self._drop(features, feature_draws)
+        *hidden_gradients, kernel_gradient, bias_gradient = self.weights(self.gradients)
+        kept = self._kept(feature_draws)
+        x = features if kept is None else features * kept
         seen = x
         if hidden:
             seen = x @ hidden[0]
             seen += hidden[1]
             np.maximum(seen, 0, out=seen)
-            active = seen > 0
-            seen = self._drop(seen, hidden_draws)
+            passed = seen > 0
+            kept = self._kept(hidden_draws)
+            if kept is not None:
+                passed = passed * kept
+                seen *= kept
         wrong = loss_gradients(targets, seen @ kernel + bias, self.loss)
         np.matmul(np.swapaxes(seen, -1, -2), wrong, out=kernel_gradient)
         np.sum(wrong, axis=1, keepdims=True, out=bias_gradient)
         if hidden:
-            wrong = self._drop(wrong @ np.swapaxes(kernel, -1, -2), hidden_draws)
-            wrong *= active
+            wrong = wrong @ np.swapaxes(kernel, -1, -2)
+            wrong *= passed
             np.matmul(x.T, wrong, out=hidden_gradients[0])
             np.sum(wrong, axis=1, keepdims=True, out=hidden_gradients[1])
-        self._descend(gradients)
+        self._descend()
 
-    def _drop(self, x, draws):
+    def _kept(self, draws):
+        """What dropout multiplies by, or None without dropout."""
         if draws is None or not self.dropout:
-            return x
-        return x * ((draws >= self.dropout) * np.float32(1 / (1 - self.dropout)))
+            return None
+        return (draws >= self.dropout) * np.float32(1 / (1 - self.dropout))
 
-    def _descend(self, gradients):
+    def _descend(self):
         self.steps += 1
         scale = np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
         rates = self.rates * np.float32(scale)
-        for start in range(0, gradients.shape[1], BLOCK):
+        for start in range(0, self.values.shape[1], BLOCK):
             block = np.s_[:, start : start + BLOCK]
-            values, gradient = self.values[block], gradients[block]
+            values, gradient = self.values[block], self.gradients[block]
             momentum, velocity = self.momentums[block], self.velocities[block]
             spare = values * self.l2
             gradient += spare

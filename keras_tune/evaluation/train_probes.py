@@ -254,7 +254,7 @@ def _train_runs(runs, targets, batch_size, score, schedule, seed, workers):
     with_dropout = any(run.stack.dropout for run in runs)
     of_features = np.random.default_rng([seed, 1])
     units = {run.stack.hidden_units for run in runs if run.stack.hidden_units and with_dropout}
-    of_hidden = {width: np.random.default_rng([seed, 2, width]) for width in units}
+    of_hidden = {n: np.random.default_rng([seed, 2, n]) for n in units}
 
     def next_batch():
         rows = next(rows_of_batches)

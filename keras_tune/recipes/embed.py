@@ -233,7 +233,9 @@ def _check_parquet():
     import importlib.util
 
     if not any(importlib.util.find_spec(name) for name in ("pyarrow", "fastparquet")):
-        raise UserError("--output: .parquet needs pyarrow: pip install pyarrow, or give .npz")
+        raise UserError(
+            "--output: .parquet needs pyarrow: pip install keras_tune[parquet], or give .npz"
+        )
 
 
 if __name__ == "__main__":

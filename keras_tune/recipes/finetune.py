@@ -81,7 +81,13 @@ def main(config):
     keras.utils.set_random_seed(config.seed)
     encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
     labels = _Labels(config, info)
-    tagger = Tagger(encoder, labels=labels.task.outputs, hidden_units=config.hidden_units)
+    tagger = Tagger(
+        encoder,
+        labels=labels.task.outputs,
+        hidden_units=config.hidden_units,
+        activation="softmax" if labels.task.loss == "softmax" else "sigmoid",
+        pooling="scores",
+    )
     output = pathlib.Path(config.output)
     if (output / "history.csv").exists():
         raise UserError(f"--output {output}: holds a run already; give another folder")

@@ -124,6 +124,36 @@ def test_a_killed_run_goes_on(folder, monkeypatch):
     np.testing.assert_allclose(resumed["vectors"], whole["vectors"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pool", ["mean", "none"])
+def test_a_table_holds_the_same_numbers(folder, pool):
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    arrays = embed(folder, f"{pool}_again.npz", "--pool", pool)
+    run(
+        main,
+        EmbedConfig,
+        [
+            "--encoder",
+            str(folder / "encoder.keras"),
+            "--source",
+            str(folder / "audio"),
+            "--output",
+            str(folder / f"{pool}.parquet"),
+            "--pool",
+            pool,
+        ],
+    )
+    table = pd.read_parquet(folder / f"{pool}.parquet")
+    numbers = [name for name in table.columns if name not in ("id", "start")]
+    assert numbers == [f"e{place}" for place in range(arrays["vectors"].shape[1])]
+    np.testing.assert_allclose(table[numbers].to_numpy(), arrays["vectors"], rtol=1e-5, atol=1e-6)
+    rows = arrays.get("owners", np.arange(len(arrays["ids"])))
+    assert table["id"].tolist() == arrays["ids"][rows].tolist()
+    if pool == "none":
+        np.testing.assert_allclose(table["start"], arrays["starts"])
+
+
 def test_clips_of_a_set_bring_their_split(folder):
     audio = np.random.default_rng(1).normal(0, 0.1, (4, 500)).astype("float32")
     np.savez(folder / "set.npz", audio=audio, ids=list("abcd"), split=["train", "test"] * 2)

@@ -69,6 +69,8 @@ def test_a_class_is_learned(folder):
     assert report["metric"] == "accuracy"
     assert report["score"] > 0.9
     assert (output / "history.csv").read_text().startswith("epoch,")
+    tagger = keras.models.load_model(output / "tagger.keras")
+    assert (tagger.activation, tagger.pooling) == ("softmax", "scores")
     before, after = (
         encoder_weights(p) for p in (folder / "encoder.keras", output / "tagger.keras")
     )

@@ -49,18 +49,21 @@ def small_mel(monkeypatch):
     monkeypatch.setattr("keras_tune.evaluation.MelStatistics", Longer, raising=False)
 
 
-def probe(folder, *options):
-    output = folder / "-".join(option.strip("-[]") for option in options).replace(",", "+")
+def probe(folder, *options, encoder=None, data=None):
+    """Run the command; returns the folder of the report, and the report."""
+    output = folder / f"report {len(list(folder.glob('report *')))}"
     run(
         main,
         ProbeConfig,
         [
             "--encoder",
-            str(folder / "encoder.keras"),
+            encoder or str(folder / "encoder.keras"),
             "--data",
-            str(folder / "tones.npz"),
+            str(data or folder / "tones.npz"),
             "--output",
             str(output),
+            "--cache",
+            str(folder / "cache"),
             "--resamples",
             "100",
             "--seeds",
@@ -111,7 +114,7 @@ def test_report_of_a_classification(folder):
 
 
 def test_a_second_run_takes_the_embeddings_of_the_first(folder, monkeypatch):
-    options = ("--target", "genre", "--protocol", "knn", "--cache", str(folder / "cache"))
+    options = ("--target", "genre", "--protocol", "knn")
     first = probe(folder, *options)[1]
     monkeypatch.setattr(
         "keras_tune.evaluation.embedding_cache.embed_clips",
@@ -121,6 +124,67 @@ def test_a_second_run_takes_the_embeddings_of_the_first(folder, monkeypatch):
         probe(folder, *options)[1]["results"]["knn"]["pretrained"]["score"]
         == (first["results"]["knn"]["pretrained"]["score"])
     )
+
+
+def test_another_target_finds_the_labels_of_the_set_as_it_is_now(folder, tmp_path):
+    """Labels lie beside cached embeddings: a set written anew is embedded anew."""
+    arrays = dict(np.load(folder / "tones.npz"))
+    options = ("--target", "genre", "--protocol", "knn")
+    reports = []
+    for genre in (arrays["genre"], np.roll(arrays["genre"], 1)):
+        np.savez(tmp_path / "tones.npz", **{**arrays, "genre": genre})
+        output, _ = probe(tmp_path, *options, encoder="mel")
+        rows = (output / "projector" / "mel" / "metadata.tsv").read_text()
+        reports.append([row.split("\t")[1] for row in rows.splitlines()[1:]])
+        assert reports[-1] == genre.tolist()
+
+
+def test_no_choice_sees_the_test_split(folder, tmp_path):
+    """Other audio and other labels in the test split: everything but the scores stays."""
+    arrays = dict(np.load(folder / "tones.npz"))
+    test = arrays["split"] == "test"
+    changed = {**arrays, "genre": arrays["genre"].copy(), "audio": arrays["audio"].copy()}
+    changed["genre"][test] = "low"
+    changed["audio"][test] = changed["audio"][test][:, ::-1] ** 2
+    np.savez(tmp_path / "changed.npz", **changed)
+    options = ("--target", "genre", "--protocol", "[linear,knn,logistic]")
+    _, before = probe(folder, *options, encoder="mel")
+    _, after = probe(folder, *options, encoder="mel", data=tmp_path / "changed.npz")
+    for protocol in ("linear", "knn", "logistic"):
+        one, other = (report["results"][protocol]["mel"] for report in (before, after))
+        assert one["chosen_on_valid"] == other["chosen_on_valid"]
+        assert one["valid_score"] == other["valid_score"]
+        assert one["score"] != other["score"]
+
+
+def test_the_key_of_songs_that_are_cut_into_clips(folder, tmp_path):
+    """Triads in three keys, two clips a song: songs are scored, by the MIREX weights."""
+    generator = np.random.default_rng(0)
+    keys = {"C major": (262, 330, 392), "E minor": (330, 392, 494), "Gb major": (370, 466, 554)}
+    songs = [(key, number) for number in range(9) for key in keys]
+    time = np.arange(1200) / 22050
+    audio, labels = [], []
+    for number, (key, _) in enumerate(songs):
+        for _ in range(2):
+            tones = [np.sin(2 * np.pi * 4 * f * time) for f in keys[key]]
+            audio.append(np.mean(tones, axis=0) + generator.normal(0, 0.01, 1200))
+            labels.append((key, f"song {number}"))
+    np.savez(
+        tmp_path / "keys.npz",
+        audio=np.array(audio, "float32") * 0.3,
+        split=np.repeat(["train", "valid", "test"], 18),
+        key=[key for key, _ in labels],
+        song=[song for _, song in labels],
+    )
+    options = ("--target", "key", "--task", "key", "--protocol", "knn")
+    _, report = probe(folder, *options, encoder="mel", data=tmp_path / "keys.npz")
+    found = report["results"]["knn"]["mel"]
+    assert (report["task"], report["metric"]) == ("key", "weighted_score")
+    # Keys that are near each other count in part.
+    assert found["weighted_score"] == found["score"] >= found["accuracy"] > 0.5
+    # Nine songs are scored, not eighteen clips.
+    assert found["accuracy"] * 9 == pytest.approx(round(found["accuracy"] * 9))
+    assert "confusion_knn_mel.png" in report["pictures"]
 
 
 def test_folds_of_tags(folder):
