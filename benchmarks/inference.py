@@ -5,9 +5,10 @@
 Rows, for each model: Keras' predict; a SavedModel as `model.export` of Keras writes it; the
 SavedModel of `keras_tune.serving`, batch normalization folded; its ONNX file in ONNX Runtime. All
 get the same clip, cut into windows, and embed it several times; the rows take turns, and of each
-the fastest time counts, which other programs on the machine disturb least. `error` is the largest
-difference from Keras' embedding. The last column is the time that a new process takes from its
-start to the embedding of a first clip.
+the fastest time counts, which other programs on the machine disturb least. `CPU s` is the time that
+all processors together spend on a clip, which a busy machine changes little, `speed` its inverse
+against Keras' predict. `error` is the largest difference from Keras' embedding. The last columns
+are for a new process, from its start to the embedding of a first clip.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import functools
 import importlib.util
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -101,14 +103,20 @@ def start(name, folder, window):
 
 
 def measure(functions, repeats):
-    """The least seconds of each function."""
+    """The least seconds of each function, and the least of the processors."""
     taken = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            begin = time.perf_counter()
+            begin = now()
             function()
-            taken[name].append(time.perf_counter() - begin)
-    return {name: min(seconds) for name, seconds in taken.items()}
+            taken[name].append(now() - begin)
+    return {name: np.min(seconds, axis=0) for name, seconds in taken.items()}
+
+
+def now():
+    """Seconds of the clock, and of the processors for this process and those it has started."""
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return np.array([time.perf_counter(), sum(u.ru_utime + u.ru_stime for u in used)])
 
 
 def main():
@@ -122,7 +130,8 @@ def main():
     with_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
     noise = np.random.default_rng(0).uniform(-1, 1, (1, round(arguments.seconds * 22050)))
     clip = noise.astype("float32")
-    print(f"{'':34}{'clips/s':>9}{'speed':>7}{'error':>10}{'start, s':>10}")
+    titles = ("clips/s", "CPU s", "speed", "error", "start, s", "CPU s")
+    print(f"{'':34}" + "".join(f"{title:>10}" for title in titles))
     for preset in arguments.models:
         keras.utils.set_random_seed(0)
         encoder = TUNe.from_preset(preset)
@@ -138,12 +147,13 @@ def main():
                 for name in functions
             }
             starts = measure(processes, arguments.starts) if arguments.starts else {}
-            first = seconds["Keras predict"]
-            for name, value in seconds.items():
+            for name, (clock, processors) in seconds.items():
                 error = np.abs(embeddings[name] - embeddings["Keras predict"]).max()
+                begun = starts.get(name, (np.nan, np.nan))
                 print(
-                    f"{preset + ', ' + name:34}{1 / value:9.2f}{first / value:7.2f}"
-                    f"{error:10.1e}{starts.get(name, np.nan):10.1f}",
+                    f"{preset + ', ' + name:34}{1 / clock:10.2f}{processors:10.2f}"
+                    f"{seconds['Keras predict'][1] / processors:10.2f}{error:10.1e}"
+                    f"{begun[0]:10.1f}{begun[1]:10.1f}",
                     flush=True,
                 )
     if not with_onnx:
