@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_tune.data.arrays import load_arrays
-from keras_tune.data.damage import naming_damaged_shards
+from keras_tune.data.damage import broken_frame, naming_damaged_shards
 from keras_tune.data.record import Record
 from keras_tune.data.schema import DatasetInfo
 from keras_tune.data.tensorflow import import_tensorflow_for_reading
@@ -62,6 +62,10 @@ def read_records(path, split):
     shards = info.split_shards(split)
     tf = import_tensorflow_for_reading()
     files = [str(pathlib.Path(path) / shard.file) for shard in shards]
+    for file in files:
+        broken = broken_frame(file)
+        if broken:
+            raise UserError(f"{file}: record {broken} is damaged. Run prepare again.")
     serialized = tf.data.TFRecordDataset(files).prefetch(2).as_numpy_iterator()
     while True:
         # Not around the yield: what the caller raises is none of our business.

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import signal
 import sys
+import typing
 
 from keras_tune.errors import UserError
 
@@ -49,11 +50,14 @@ def run(main, config_class, argv=None, demo=None):
     try:
         namespace = parser.parse_args(_with_values(argv, config_class))
         namespace.pop("config", None)
+        _refuse_null(namespace, config_class)
         config = config_class(**vars(parser.instantiate(namespace)))
         if hasattr(config, "backend"):
             choose_backend(config.backend)
     except (_Usage, UserError) as error:
         _stop(name, error, 2)
+    except UnicodeDecodeError as error:
+        _stop(name, f"--config: not a text in UTF-8 ({error.reason})", 2)
     try:
         main(config)
     except UserError as error:
@@ -71,6 +75,16 @@ def _with_values(argv, config_class):
         if option in flags and after.startswith("--"):
             filled.append("true")
     return filled
+
+
+def _refuse_null(values, config_class, prefix=""):
+    """The parser takes null from a file for every key; here only for those that may be None."""
+    for field in dataclasses.fields(config_class):
+        value = values[field.name]
+        if value is None and type(None) not in typing.get_args(field.type):
+            raise _Usage(f"--{prefix}{field.name}: null is no value for it")
+        if dataclasses.is_dataclass(field.type):
+            _refuse_null(value, field.type, f"{prefix}{field.name}.")
 
 
 class _Usage(Exception):
