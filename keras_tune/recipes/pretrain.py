@@ -180,6 +180,9 @@ def _devices(config):
             raise UserError(
                 f"--{key} {value}: must be a multiple of the {devices.replicas} devices"
             )
+    if devices.strategy and config.micro_batch is not None:
+        # Its replicas cannot meet within the loop over micro-batches.
+        raise UserError("--micro_batch: goes with one device on TensorFlow; take --backend jax")
     if devices.replicas > 1 and config.online_probe.label is not None:
         raise UserError("--online_probe.label: goes with one device only; use --probe")
     return devices
@@ -213,9 +216,6 @@ def _pretrain(config, output, own, devices):
             model = _training.build_model(config, source.info.sample_rate, steps_per_epoch)
         if devices.strategy and config.sync_batch_norm:
             synchronize_batch_normalization(model)
-        # Each replica of TensorFlow cuts its own part of the batch.
-        if config.micro_batch:
-            model.micro_batch = config.micro_batch // (devices.replicas if devices.strategy else 1)
     probes = _online_probes(config, data)
     write_config(own, config)
     print(

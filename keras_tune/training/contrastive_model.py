@@ -204,11 +204,11 @@ class ContrastiveModel(keras.Model):
         return ops.reshape(projections, (-1, 2, self.projection_dim))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        # The negatives come from all devices, and each computes the loss of the whole batch.
+        # The negatives come from all devices, and each computes the loss of the whole batch. Their
+        # sum is what is minimized, so Keras' losses are divided by the devices; others are not.
         projections = replicas.gather(y_pred)
         loss = self.nt_xent(projections[:, 0], projections[:, 1])
-        loss = loss + sum(self.losses) if self.losses else loss
-        return loss / replicas.count()
+        return loss + sum(self.losses) / replicas.count() if self.losses else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y_pred = replicas.gather(y_pred)
@@ -241,13 +241,14 @@ class ContrastiveModel(keras.Model):
     def train_step(self, *args):
         # JAX's step also takes and returns the state, as its first argument.
         *state, data = args
+        clips = audio_of(data)
         if self.micro_batch is not None:
-            return gradient_cache.train_step(self, *state, audio_of(data))
-        return super().train_step(*state, (audio_of(data),))
+            return replicas.as_reported(gradient_cache.train_step(self, *state, clips))
+        return replicas.as_reported(super().train_step(*state, (clips,)))
 
     def test_step(self, *args):
         *state, data = args
-        return super().test_step(*state, (audio_of(data),))
+        return replicas.as_reported(super().test_step(*state, (audio_of(data),)))
 
     def predict_step(self, *args):
         *state, data = args

@@ -24,7 +24,7 @@ def gather(tensor):
     """The rows of all replicas, one replica's after the other's, with their gradients.
 
     Every replica goes on to compute the same from them. The gradients come back to each summed over
-    replicas, so a loss must be divided by their `count`.
+    replicas, so a loss must be divided by their `count`, as `keras.losses.Loss` does.
 
     Args:
         tensor: Tensor (rows, ...).
@@ -35,7 +35,7 @@ def gather(tensor):
     Example:
 
     ```python
-    loss = nt_xent(gather(z_i), gather(z_j)) / count()
+    loss = ops.mean(nt_xent(gather(z_i), gather(z_j))) / count()
     ```
     """
     if count() == 1:
@@ -45,6 +45,27 @@ def gather(tensor):
     context = tf.distribute.get_replica_context()
     # None while Keras builds the model symbolically.
     return tensor if context is None else context.all_gather(tensor, axis=0)
+
+
+def as_reported(logs):
+    """What a training step gives back, in the shape that Keras can reduce over machines.
+
+    Under `MultiWorkerMirroredStrategy` Keras reduces metrics along their first axis, and they have
+    none.
+
+    Args:
+        logs: What Keras' own step gives back.
+
+    Returns:
+        The same, with an axis more where it needs one.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return logs
+    import tensorflow as tf
+
+    if not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+        return logs
+    return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
 
 
 def spread_seeds(model, states):
