@@ -301,7 +301,7 @@ def test_a_dropped_file_gets_the_scores_of_python(
     windows = predictions(samples[None])["window_scores"][0]
     whole = {model.name: model.predict_tags(song) for model in (tagger, averaging)}
     differences = [abs(whole["moods"][tag] - whole["averaging"][tag]) for tag in tagger.labels]
-    assert windows.std(axis=0).max() > 0.02 and max(differences) > 1e-3
+    assert windows.std(axis=0).max() > 0.02 and max(differences) > 5e-4
     for name, expected in whole.items():
         visit(browser, f"{site}/{name}/")
         assert drop(browser, song) == "done"
@@ -314,10 +314,10 @@ def test_a_dropped_file_gets_the_scores_of_python(
             for row in rows
         }
         assert list(shown) == list(expected)
-        assert shown == pytest.approx(expected, abs=1e-3)
+        assert shown == pytest.approx(expected, abs=2e-4)
         of_windows, of_whole = table(browser, song.name)
-        np.testing.assert_allclose(of_windows, windows, atol=1e-3)
-        assert of_whole == pytest.approx([expected[tag] for tag in tagger.labels], abs=1e-3)
+        np.testing.assert_allclose(of_windows, windows, atol=2e-4, rtol=0)
+        assert of_whole == pytest.approx([expected[tag] for tag in tagger.labels], abs=2e-4)
     assert not part(browser, "neighbours").is_displayed()
 
 
