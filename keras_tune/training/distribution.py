@@ -58,12 +58,17 @@ class Devices:
         Returns:
             What `fit` takes.
         """
-        if self.kind != "multi_worker" or stream is None:
-            # Devices of one process: Keras splits the batches itself.
+        if self.strategy is None or stream is None:
             return stream
         import tensorflow as tf
 
         dataset = stream if isinstance(stream, tf.data.Dataset) else _as_dataset(tf, stream)
+        if dataset.element_spec.dtype == tf.int16:
+            # Keras averages a first batch over the devices, which have no such sum of int16.
+            dataset = dataset.map(lambda clips: tf.cast(clips, "float32") / 32768, tf.data.AUTOTUNE)
+        if self.kind == "mirrored":
+            # Keras splits the batches of one process itself.
+            return dataset
         if self.replicas > self.processes:
             size = dataset.element_spec.shape[0] * self.processes // self.replicas
             dataset = dataset.unbatch().batch(size, drop_remainder=True)
