@@ -67,7 +67,7 @@ class SampleCNNBlock(keras.layers.Layer):
         self.normalization.build(self.convolution.compute_output_shape(input_shape))
 
     def call(self, inputs, training=False):
-        if not (training and self.trainable):
+        if not (training and self.normalization.trainable):
             return self.normalization(self.convolution(inputs), training=training)
         # Batch normalization takes any bias out again, so that training does without adding it
         # and without its gradient, which is zero (here exactly, elsewhere but for rounding). Only
