@@ -1,4 +1,3 @@
-import functools
 import itertools
 
 import keras
@@ -47,12 +46,13 @@ class Chain(Augmentation):
         for layer in self.layers:
             layer.build(input_shape)
 
-    def call(self, waveforms, training=False):
-        if training and self.probability > 0.0 and in_tensorflow_graph():
-            if self._compiled is None:
-                self._compiled = compiled(functools.partial(super().call, training=True))
-            return self._compiled(waveforms)
-        return super().call(waveforms, training=training)
+    def apply(self, waveforms, parameters):
+        if not in_tensorflow_graph():
+            return super().apply(waveforms, parameters)
+        # What is drawn stays outside: XLA has random numbers of its own.
+        if self._compiled is None:
+            self._compiled = compiled(super().apply)
+        return self._compiled(waveforms, parameters)
 
     def draw_parameters(self, batch, samples):
         return {name: layer.draw(batch, samples) for name, layer in self._steps()}

@@ -95,6 +95,17 @@ def test_a_seed_decides_all_draws(name):
     assert_same_draw(once, first.draw(50, SAMPLES))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others have no graphs")
+def test_a_chain_draws_in_a_training_step_what_it_draws_elsewhere(waveforms):
+    """XLA, which computes the chain there, would draw other numbers from the same seed."""
+    import tensorflow as tf
+
+    eager, graph = clmr_chain(RATE, seed=5), clmr_chain(RATE, seed=5)
+    step = tf.function(lambda x: graph(x, training=True), autograph=False)
+    for _ in range(2):
+        np.testing.assert_allclose(step(waveforms), eager(waveforms, training=True), atol=2e-3)
+
+
 @every_single_layer
 def test_its_config_makes_it_again(name):
     layer = LAYERS[name](probability=0.75, seed=3)
