@@ -5,7 +5,7 @@ import keras
 from keras_tune.augment.augmentation import Augmentation
 from keras_tune.augment.linear_augmentation import LinearAugmentation, apply_responses
 from keras_tune.augment.seeds import derive_seed
-from keras_tune.layers.xla import compiled, in_tensorflow_graph
+from keras_tune.layers.xla import compiled, worth_compiling
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -47,7 +47,7 @@ class Chain(Augmentation):
             layer.build(input_shape)
 
     def apply(self, waveforms, parameters):
-        if not in_tensorflow_graph():
+        if not worth_compiling(waveforms):
             return super().apply(waveforms, parameters)
         # What is drawn stays outside: XLA has random numbers of its own.
         if self._compiled is None:

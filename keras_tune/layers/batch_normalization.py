@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_tune.layers.xla import compiled
+from keras_tune.layers.xla import compiled, worth_compiling
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -71,10 +71,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 def _normalize(epsilon, relu):
     """The normalization of (batch, time, channels), with its gradient, for TensorFlow."""
-    passes = _passes()
 
     @ops.custom_gradient
     def normalize(x, gamma, beta):
+        passes = _passes(worth_compiling(x))
         count = ops.cast(ops.shape(x)[0] * ops.shape(x)[1], "float32")
         # Squares are taken about a rough mean, or their sum would cancel against the mean's.
         rough = ops.mean(ops.cast(x[:, :: max(1, x.shape[1] // 16)], "float32"), axis=(0, 1))
@@ -106,18 +106,19 @@ def _finish(partial):
 
 
 class _Passes:
-    """The four passes over a tensor, each compiled into one loop.
+    """The four passes over a tensor, each compiled into one loop if that is worth it.
 
     Time is cut into rows of `width` steps, so that loops run over many values next to each other
     and not over a few channels. Sums are over `length` rows, and are added up outside: inside, XLA
     would merge all stages into one.
     """
 
-    def __init__(self):
-        self.moments = compiled(self._moments)
-        self.apply = compiled(self._apply)
-        self.gradient_sums = compiled(self._gradient_sums)
-        self.input_gradient = compiled(self._input_gradient)
+    def __init__(self, compile):
+        compile = compiled if compile else lambda function: function
+        self.moments = compile(self._moments)
+        self.apply = compile(self._apply)
+        self.gradient_sums = compile(self._gradient_sums)
+        self.input_gradient = compile(self._input_gradient)
 
     def _moments(self, x, rough):
         width, length = _rows(x.shape[1])

@@ -1,5 +1,7 @@
 """Compiling a part of a TensorFlow graph, where compiling all of it does not pay."""
 
+import math
+
 import keras
 
 
@@ -27,10 +29,17 @@ def compiled(function):
     return tf.function(function, jit_compile=True, autograph=False)
 
 
-def in_tensorflow_graph():
-    """Whether the running code builds a TensorFlow graph, a training step for instance."""
-    if keras.backend.backend() != "tensorflow":
+def worth_compiling(tensor):
+    """Whether to compile what is done with a tensor: in a TensorFlow graph, and if it is large.
+
+    Compiling takes a second or so for each shape, which an example of a few thousand values never
+    brings in again.
+
+    Args:
+        tensor: The tensor, its first axis the batch.
+    """
+    if keras.backend.backend() != "tensorflow" or None in tensor.shape[1:]:
         return False
     import tensorflow as tf
 
-    return not tf.executing_eagerly()
+    return not tf.executing_eagerly() and math.prod(tensor.shape[1:]) >= 2**14

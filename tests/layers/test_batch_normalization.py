@@ -24,12 +24,15 @@ def outputs_and_gradients(layer, x, upstream):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        x = tf.constant(x)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True)
-        sources = [x, layer.gamma.value, layer.beta.value]
-        found = [y, *tape.gradient(y, sources, output_gradients=upstream)]
+        @tf.function(autograph=False)
+        def step(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+            sources = [x, layer.gamma.value, layer.beta.value]
+            return [y, *tape.gradient(y, sources, output_gradients=upstream)]
+
+        found = step(tf.constant(x))
     elif backend == "jax":
         import jax
 
