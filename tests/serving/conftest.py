@@ -25,7 +25,7 @@ def tagger():
     noise = np.random.default_rng(0).uniform(-1, 1, (1, 2500, 1)).astype("float32")
     w1, b1, w2, _ = (5 * weight for weight in tagger.head.get_weights())
     hidden = np.maximum(tagger.encoder.predict(noise, verbose=0) @ w1 + b1, 0)
-    tagger.head.set_weights([w1, b1, 3 * w2, -3 * (hidden @ w2)[0]])
+    tagger.head.set_weights([w1, b1, 2.5 * w2, -2.5 * (hidden @ w2)[0]])
     return tagger
 
 
