@@ -60,7 +60,7 @@ def test_killed_at_any_moment_the_shards_are_the_same(clips, tmp_path):
         assert content(tmp_path / str(number)) == expected
         assert not list((tmp_path / str(number)).glob(".x-*")), "a part of a shard is left"
     # A machine may be so slow at times that some are through before their kill.
-    assert int(result.stdout.split()[-1]) > kills // 4
+    assert int(result.stdout.split()[-1]) >= kills // 4
 
 
 def test_a_full_disk_is_named_and_the_rest_goes_on_after_it(clips, tmp_path):
