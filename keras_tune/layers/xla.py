@@ -32,8 +32,7 @@ def compiled(function):
 def worth_compiling(tensor):
     """Whether to compile what is done with a tensor: in a TensorFlow graph, and if it is large.
 
-    Compiling takes a second or so for each shape, which an example of a few thousand values never
-    brings in again.
+    Compiling takes seconds in all, which examples of a few thousand values do not bring in again.
 
     Args:
         tensor: The tensor, its first axis the batch.

@@ -12,7 +12,7 @@ from keras_tune.errors import UserError
 # What Keras cannot do with PyTorch today; `PyTorch` in docs/large_scale.md says the same.
 TORCH_SENTENCE = (
     "Keras' PyTorch trainer drives one device: up to version 3.15 it has no "
-    "DistributedDataParallel, which 3.16 adds; take --backend tensorflow or jax for several devices"
+    "DistributedDataParallel; take --backend tensorflow or jax for several devices"
 )
 
 
