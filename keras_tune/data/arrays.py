@@ -184,29 +184,18 @@ def array_clips(
     """
     from keras_tune.data.array_dataset import ArrayDataset
 
-    count, samples = np.shape(audio)
-    if clip_samples is not None and not 1 <= clip_samples <= samples:
-        raise ValueError(
-            f"`clip_samples` must lie between 1 and the clips' {samples} samples. "
-            f"Received: clip_samples={clip_samples}"
-        )
-    if steps_per_epoch is None and count < batch_size:
-        raise ValueError(
-            f"`batch_size` must not exceed the {count} clips, unless steps_per_epoch is given. "
-            f"Received: batch_size={batch_size}"
-        )
-    steps_per_epoch = steps_per_epoch or count // batch_size
-    last = epochs if epochs is not None else initial_epoch + 1
+    audio = np.asarray(audio)
     return ArrayDataset(
-        audio=np.asarray(audio),
-        labels=labels,
-        clip_samples=clip_samples or samples,
+        audio,
+        labels,
+        clip_samples=clip_samples,
         crops=crops,
         batch_size=batch_size,
         shuffle=shuffle,
-        seed=np.random.SeedSequence(seed).entropy,
+        repeat=repeat,
+        seed=seed,
         steps_per_epoch=steps_per_epoch,
-        steps=None if repeat else max(0, steps_per_epoch * (last - initial_epoch) - initial_step),
+        epochs=epochs,
         initial_epoch=initial_epoch,
         initial_step=initial_step,
         part=part,
