@@ -6,6 +6,8 @@ import os
 import pathlib
 import tempfile
 
+from keras_tune.data.paths import ObjectPath, to_path
+
 
 @contextlib.contextmanager
 def atomic_path(path):
@@ -13,9 +15,12 @@ def atomic_path(path):
 
     The temporary file lies in the same folder, keeps the suffix of `path` (Keras looks at it), and
     is removed if the block raises, so `path` holds the old content or the new one, never a part.
+    For an object in a store it is a local file of the system's folder for such, and uploaded in the
+    end.
 
     Args:
-        path: Where the finished file shall lie. Its folder is made if it is missing.
+        path: Where the finished file shall lie, or a URL in a store. A folder is made if it is
+            missing.
 
     Yields:
         A `pathlib.Path` to write to.
@@ -27,13 +32,18 @@ def atomic_path(path):
         encoder.save(temporary)
     ```
     """
-    path = pathlib.Path(path)
+    path = to_path(path)
+    in_store = isinstance(path, ObjectPath)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    folder = None if in_store else path.parent
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=folder)
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
         yield temporary
+        if in_store:
+            path.take(temporary)
+            return
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         # mkstemp makes files readable by their owner alone; finished files follow the umask.
@@ -43,6 +53,26 @@ def atomic_path(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path):
+    """Remove what killed processes have left of their attempts to write `path`.
+
+    Nothing else may be writing it. There is nothing of the kind in a store.
+
+    Args:
+        path: As for `atomic_path`.
+
+    Example:
+
+    ```python
+    remove_leftovers("tfrecords/mine/mine-train-00000-of-00008.tfrecord")
+    ```
+    """
+    path = to_path(path)
+    if not isinstance(path, ObjectPath):
+        for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+            leftover.unlink()
 
 
 def write_text(path, text):

@@ -14,12 +14,12 @@ Labels of text are categories, "" for a missing one; numbers are numbers, NaN fo
 """
 
 import dataclasses
-import pathlib
 import zipfile
 
 import numpy as np
 
 from keras_tune.data.audio import to_float
+from keras_tune.data.paths import to_path
 from keras_tune.data.schema import DatasetInfo, LabelColumn, Shard, fingerprint
 from keras_tune.errors import UserError
 
@@ -66,7 +66,7 @@ def load_arrays(path):
     """Load the clips of an `.npz` file.
 
     Args:
-        path: The file, with the keys that are listed at the top of this module.
+        path: The file, or its URL in a store. Its keys are listed at the top of this module.
 
     Returns:
         `Arrays`.
@@ -85,7 +85,7 @@ def load_arrays(path):
     clips = load_arrays("/tmp/clips.npz")
     ```
     """
-    path = pathlib.Path(path)
+    path = to_path(path)
     content = _read(path)
     audio = content.pop("audio", None)
     if audio is None or audio.ndim != 2 or audio.dtype.kind not in "if" or not audio.size:
@@ -206,8 +206,10 @@ def _read(path):
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give an .npz file of clips.")
     try:
-        with np.load(path) as file:
+        with path.open("rb") as content, np.load(content) as file:
             return {key: file[key] for key in file.files}
+    except UserError:
+        raise
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read as npz ({error}).") from error
 

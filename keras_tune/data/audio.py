@@ -5,10 +5,10 @@ averaged, and they are resampled by soxr at its high quality setting.
 """
 
 import io
-import pathlib
 
 import numpy as np
 
+from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
 
 # Sample rates outside of these, in Hz, are slips of a header, and resampling from 1 Hz would take
@@ -84,7 +84,7 @@ def load_audio(path, sample_rate=22050, min_samples=1, start=0.0, duration=None)
 
 def read_bytes(path):
     """Read a whole file, an `AudioError` being what goes wrong with that."""
-    path = pathlib.Path(path)
+    path = to_path(path)
     if not path.is_file():
         raise AudioError(path, "missing")
     try:

@@ -1,12 +1,12 @@
 """Writing the shards of a set on Apache Beam: the same function, on a cluster's workers.
 
-Workers must see the audio files and the output folder under the same paths, and have keras_tune
-installed.
+Workers must see the audio files and the output folder under the same paths (of a shared file system
+or of a store), and have keras_tune installed.
 """
 
 import functools
-import pathlib
 
+from keras_tune.data.paths import to_path
 from keras_tune.data.shards import REPORTS, finished_report, write_shard
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
@@ -44,7 +44,7 @@ def write_on_beam(manifest, tasks, settings, strict=False, options=()):
     except ImportError as error:
         raise UserError("--runner beam: not installed; pip install keras_tune[beam]") from error
     # One file for all workers: the description of a pipeline may not be as large as a manifest.
-    file = pathlib.Path(settings.output) / REPORTS / MANIFEST
+    file = to_path(settings.output) / REPORTS / MANIFEST
     with atomic_path(file) as temporary:
         manifest.to_pickle(temporary)
     try:
@@ -74,4 +74,5 @@ def write_one(task, file, settings, strict):
 def _manifest(file):
     import pandas as pd
 
-    return pd.read_pickle(file)
+    with to_path(file).open("rb") as content:
+        return pd.read_pickle(content)

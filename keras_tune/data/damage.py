@@ -5,9 +5,9 @@ record is read: TFRecords carry a CRC-32C of each record's length and content.
 """
 
 import contextlib
-import pathlib
 import sys
 
+from keras_tune.data.paths import to_path
 from keras_tune.data.schema import DatasetInfo, shard_fault
 from keras_tune.data.tensorflow import import_tensorflow_for_reading
 from keras_tune.errors import UserError
@@ -17,7 +17,7 @@ def find_damaged_shards(path, split=None):
     """Read every record of a prepared set and list the shards that are damaged.
 
     Args:
-        path: Folder that `prepare` has written.
+        path: Folder that `prepare` has written, or its URL in a store.
         split: Split to look at. Defaults to all.
 
     Returns:
@@ -38,7 +38,7 @@ def find_damaged_shards(path, split=None):
     for shard in DatasetInfo.load(path, check_shards=False).shards:
         if split is not None and shard.split != split:
             continue
-        file = str(pathlib.Path(path) / shard.file)
+        file = str(to_path(path) / shard.file)
         wrong = shard_fault(path, shard)
         if wrong:
             damaged.append((file, wrong))
@@ -74,9 +74,10 @@ def broken_frame(file):
 
     Source: the format of TFRecords, https://www.tensorflow.org/tutorials/load_data/tfrecord
     """
-    size = pathlib.Path(file).stat().st_size
+    file = to_path(file)
+    size = file.stat().st_size
     place = number = 0
-    with open(file, "rb") as content:
+    with file.open("rb") as content:
         while place < size:
             number += 1
             # Eight bytes of length and four of its checksum; the record; four of its checksum.

@@ -1,5 +1,6 @@
 """Preparing a whole set: all the shards of a manifest, and then its `dataset.json`."""
 
+import atexit
 import concurrent.futures
 import hashlib
 import json
@@ -11,6 +12,7 @@ import signal
 import threading
 
 from keras_tune.data.beam import write_on_beam
+from keras_tune.data.paths import leave, to_path
 from keras_tune.data.schema import FILE_NAME, DatasetInfo, LabelColumn, fingerprint
 from keras_tune.data.shards import REPORTS, ShardSettings, check_encoding, id_hash, write_shard
 from keras_tune.errors import UserError
@@ -76,7 +78,7 @@ def prepare(
             `keras_tune.data.datasets.manifest_for` builds it. Columns of numbers become numbers,
             others categories. Where `start` and `duration` (seconds) are given, a clip is that part
             of its file.
-        output: Folder to write to.
+        output: Folder to write to, or a URL in a store.
         name: The set's name. Defaults to the folder's name.
         sample_rate: Samples per second of the set. Defaults to 22,050.
         encoding: "pcm16" for 16-bit samples, "flac" for the same losslessly compressed, "source"
@@ -119,7 +121,7 @@ def prepare(
         if value is not None and value < 1:
             raise UserError(f"{key} {value} is not a positive number.")
     _check_manifest(manifest)
-    output = pathlib.Path(output)
+    output = to_path(output)
     name = name or output.resolve().name
     manifest = manifest.assign(id=manifest["id"].astype(str), path=manifest["path"].astype(str))
     labels = label_columns(manifest)
@@ -201,7 +203,7 @@ def _check_manifest(manifest):
 
 def _agreed_plan(manifest, settings, shards):
     """Return the shards of each split, as the folder's first run has decided them."""
-    output = pathlib.Path(settings.output)
+    output = to_path(settings.output)
     file = output / REPORTS / "settings.json"
     wanted = {
         "name": settings.name,
@@ -211,7 +213,7 @@ def _agreed_plan(manifest, settings, shards):
         "manifest": _manifest_hash(manifest),
     }
     if not file.is_file():
-        if output.is_dir() and any(output.glob("*.tfrecord")):
+        if output.is_dir() and any(path.suffix == ".tfrecord" for path in output.iterdir()):
             raise UserError(
                 f"{output}: holds records of an unknown run. Give --output another folder."
             )
@@ -252,11 +254,14 @@ def _default_shards(manifest, split, settings):
     sizes = []
     for path in paths[:SIZE_SAMPLE]:
         try:
+            path = to_path(path)
             if settings.encoding == "source":
-                sizes.append(os.path.getsize(path))
+                sizes.append(path.stat().st_size)
             else:
-                sizes.append(soundfile.info(path).duration * settings.sample_rate * 2)
-        except (OSError, RuntimeError):
+                with path.open("rb") as content:
+                    seconds = soundfile.info(content).duration
+                sizes.append(seconds * settings.sample_rate * 2)
+        except (OSError, RuntimeError, UserError):
             continue  # write_shard is the one to report it
     size = sum(sizes) / max(1, len(sizes)) * len(paths)
     return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))
@@ -302,6 +307,7 @@ _worker = {}
 
 def _start_worker(manifest, settings, strict):
     _worker.update(manifest=manifest, settings=settings, strict=strict)
+    atexit.register(leave, 0)
     # Ctrl-C reaches all processes of a terminal; it is for the main one to act on it. And if that
     # one is killed, nobody else would end this one, which waits for tasks for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

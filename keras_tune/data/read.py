@@ -5,14 +5,15 @@ batches that it would have got without the interruption.
 """
 
 import dataclasses
+import functools
 import math
-import pathlib
 import warnings
 
 import numpy as np
 
 from keras_tune.data.damage import find_damaged_shards
 from keras_tune.data.decode import decode_clip
+from keras_tune.data.paths import is_url, to_path
 from keras_tune.data.record import Record
 from keras_tune.data.schema import DatasetInfo
 from keras_tune.data.tensorflow import import_tensorflow_for_reading
@@ -20,6 +21,8 @@ from keras_tune.errors import UserError
 
 # Files read at a time.
 CYCLE_LENGTH = 16
+# Bytes asked of a store at a time. TensorFlow's own choice for S3 is 127 MB, for each of the files.
+STORE_BYTES = 8 * 2**20
 # Memory for the shuffle buffer, which holds crops, not records.
 SHUFFLE_BYTES = 256 * 2**20
 
@@ -57,7 +60,7 @@ def read_clips(
     with the same order and the same crops.
 
     Args:
-        path: Folder that `prepare` has written.
+        path: Folder that `prepare` has written, or its URL in a store.
         split: Split to read. Defaults to "train".
         clip_samples: Samples of a crop. Records that are shorter are left out, with a warning that
             names them. Defaults to None: whole records.
@@ -107,9 +110,9 @@ def read_clips(
         clip_samples, crops, batch_size, epochs, initial_epoch, initial_step, on_corrupt
     )
     tf = import_tensorflow_for_reading()
-    path = pathlib.Path(path)
+    path = to_path(path)
     # Shards that are left out may well be of the wrong size, or gone.
-    info = DatasetInfo.load(path, check_shards=on_corrupt == "raise" and not leave_out)
+    info = DatasetInfo.load(path, check_shards=on_corrupt == "raise", leave_out=leave_out)
     shards = [shard for shard in info.split_shards(split) if shard.file not in leave_out]
     if on_corrupt == "skip":
         shards = _undamaged(path, split, shards)
@@ -183,8 +186,9 @@ class _Plan:
             order = tf.random.stateless_uniform([len(self.files)], seed)
             files = tf.gather(files, tf.argsort(order))
         records = tf.data.Dataset.from_tensor_slices(files)
+        buffer_size = STORE_BYTES if is_url(self.files[0]) else None
         records = records.interleave(
-            tf.data.TFRecordDataset,
+            functools.partial(tf.data.TFRecordDataset, buffer_size=buffer_size),
             cycle_length=min(CYCLE_LENGTH, len(self.files)) if self.shuffle else 1,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=self.deterministic,

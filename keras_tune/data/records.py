@@ -1,20 +1,23 @@
 """Reading the clips of a set one by one, whole and with their labels, as evaluation does."""
 
-import pathlib
+import dataclasses
 
 from keras_tune.data.arrays import load_arrays
 from keras_tune.data.damage import broken_frame, naming_damaged_shards
+from keras_tune.data.paths import to_path
 from keras_tune.data.record import Record
 from keras_tune.data.schema import DatasetInfo
 from keras_tune.data.tensorflow import import_tensorflow_for_reading
 from keras_tune.errors import UserError
 
 
-def load_info(path):
+def load_info(path, leave_out=()):
     """Describe a prepared set or an `.npz` file of clips.
 
     Args:
-        path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`).
+        path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`); a URL, too.
+        leave_out: Names of shards that do not count, those that `find_damaged_shards` has found for
+            one. Defaults to none.
 
     Returns:
         `DatasetInfo`.
@@ -28,17 +31,20 @@ def load_info(path):
     load_info("tfrecords/mine").counts
     ```
     """
-    if pathlib.Path(path).suffix == ".npz":
+    if to_path(path).suffix == ".npz":
         return load_arrays(path).info
-    return DatasetInfo.load(path)
+    info = DatasetInfo.load(path, leave_out=leave_out)
+    shards = tuple(shard for shard in info.shards if shard.file not in leave_out)
+    return dataclasses.replace(info, shards=shards)
 
 
-def read_records(path, split):
+def read_records(path, split, leave_out=()):
     """Iterate over the clips of a split, in the order in which they are stored.
 
     Args:
-        path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`).
+        path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`); a URL, too.
         split: Split to read.
+        leave_out: Names of shards that are not read. Defaults to none.
 
     Yields:
         Dicts of `id` (text), `audio` (float32 array of shape (samples,) at the set's sample rate,
@@ -55,13 +61,13 @@ def read_records(path, split):
         print(clip["id"], len(clip["audio"]), clip["labels"])
     ```
     """
-    if pathlib.Path(path).suffix == ".npz":
+    if to_path(path).suffix == ".npz":
         yield from load_arrays(path).records(split)
         return
-    info = DatasetInfo.load(path)
+    info = load_info(path, leave_out)
     shards = info.split_shards(split)
     tf = import_tensorflow_for_reading()
-    files = [str(pathlib.Path(path) / shard.file) for shard in shards]
+    files = [str(to_path(path) / shard.file) for shard in shards]
     for file in files:
         broken = broken_frame(file)
         if broken:

@@ -12,9 +12,9 @@ import dataclasses
 import hashlib
 import json
 import math
-import pathlib
 
 import keras_tune
+from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
 from keras_tune.files import write_json
 
@@ -129,22 +129,23 @@ class DatasetInfo:
     def save(self, path):
         """Write `dataset.json` into the folder `path`, in one step."""
         content = {"counts": self.counts} | dataclasses.asdict(self)
-        write_json(pathlib.Path(path) / FILE_NAME, content)
+        write_json(to_path(path) / FILE_NAME, content)
 
     @classmethod
-    def load(cls, path, check_shards=True):
+    def load(cls, path, check_shards=True, leave_out=()):
         """Read the `dataset.json` of the folder `path` and look whether its shards are whole.
 
         Args:
-            path: The folder.
+            path: The folder, or its URL in a store.
             check_shards: Whether a shard that is missing or of the wrong size is an error. Defaults
                 to True.
+            leave_out: Names of shards that are not looked at. Defaults to none.
 
         Raises:
             UserError: If the folder is missing, empty or not finished, its description of a newer
                 version, or a shard missing or of another size than described.
         """
-        path = pathlib.Path(path)
+        path = to_path(path)
         content = _read_description(path)
         try:
             version = content["schema_version"]
@@ -166,7 +167,7 @@ class DatasetInfo:
                 f"{path / FILE_NAME}: not a description of records ({error}). Run prepare again."
             ) from error
         for shard in info.shards if check_shards else ():
-            wrong = shard_fault(path, shard)
+            wrong = None if shard.file in leave_out else shard_fault(path, shard)
             if wrong:
                 raise UserError(f"{path / shard.file}: {wrong}. Run prepare again to write it.")
         return info
@@ -209,7 +210,7 @@ def shard_fault(path, shard):
     Returns:
         A text, or None.
     """
-    file = pathlib.Path(path) / shard.file
+    file = to_path(path) / shard.file
     if not file.is_file():
         return "the shard is missing"
     size = file.stat().st_size

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import pathlib
 
 from keras_tune.data.audio import (
     AudioError,
@@ -18,11 +17,12 @@ from keras_tune.data.audio import (
     resample,
     to_int16,
 )
+from keras_tune.data.paths import to_path
 from keras_tune.data.record import Record
 from keras_tune.data.schema import Shard
 from keras_tune.data.tensorflow import import_tensorflow
 from keras_tune.errors import UserError
-from keras_tune.files import atomic_path, write_json
+from keras_tune.files import atomic_path, remove_leftovers, write_json
 
 # Reports of finished shards lie here, so that a run that goes on knows what was left out.
 REPORTS = ".prepare"
@@ -45,7 +45,7 @@ class ShardSettings:
     """How the shards of a set are written.
 
     Attributes:
-        output: The set's folder.
+        output: The set's folder, or its URL in a store.
         name: The set's name, the first part of the shards' file names.
         sample_rate: Samples per second of the set.
         encoding: "pcm16", "flac" or "source".
@@ -113,9 +113,7 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
     if report is not None and not (retry and report.failed):
         return report
     tf = import_tensorflow()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in file.parent.glob(f".{file.stem}-*.tfrecord"):
-        leftover.unlink()
+    remove_leftovers(file)
     try:
         with atomic_path(file) as temporary:
             rows = _rows(manifest, split, shard, of)
@@ -167,7 +165,7 @@ def finished_report(split, shard, of, settings):
 
 def _files(split, shard, of, settings):
     """Where a shard and its report lie."""
-    output = pathlib.Path(settings.output)
+    output = to_path(settings.output)
     stem = f"{settings.name}-{split}-{shard:05d}-of-{of:05d}"
     return output / f"{stem}.tfrecord", output / REPORTS / f"{stem}.json"
 

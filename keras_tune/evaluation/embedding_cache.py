@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 
+from keras_tune.data.paths import to_path
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
 from keras_tune.evaluation.fingerprints import encoder_fingerprint
 
@@ -32,7 +33,7 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder, data, info, hop=None, batch_size=32, crop_seed=0):
-        self.folder, self.data, self.info = pathlib.Path(folder), pathlib.Path(data), info
+        self.folder, self.data, self.info = pathlib.Path(folder), to_path(data), info
         self.hop_samples = None if hop is None else max(1, round(hop * info.sample_rate))
         self.batch_size, self.crop_seed = batch_size, crop_seed
         written = self.data if self.data.is_file() else self.data / "dataset.json"

@@ -1,12 +1,16 @@
 """What every command line shares: typed options, one-line errors, the choice of the backend."""
 
+import atexit
+import contextlib
 import dataclasses
 import importlib.util
 import os
+import pathlib
 import signal
 import sys
 import typing
 
+from keras_tune.data.paths import leave
 from keras_tune.errors import UserError
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -58,12 +62,27 @@ def run(main, config_class, argv=None, demo=None):
         _stop(name, error, 2)
     except UnicodeDecodeError as error:
         _stop(name, f"--config: not a text in UTF-8 ({error.reason})", 2)
+    with _leaving():
+        try:
+            main(config)
+        except UserError as error:
+            _stop(name, error, 1)
+        except KeyboardInterrupt:
+            _stop(name, "interrupted", 130)
+
+
+@contextlib.contextmanager
+def _leaving():
+    """Let the status that the block leads to be the process's, whatever a plug-in does to it."""
+    status = 1
     try:
-        main(config)
-    except UserError as error:
-        _stop(name, error, 1)
-    except KeyboardInterrupt:
-        _stop(name, "interrupted", 130)
+        yield
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+        raise
+    finally:
+        atexit.register(leave, status)
 
 
 def _with_values(argv, config_class):
@@ -120,4 +139,17 @@ def choose_backend(backend=None):
         raise UserError(f"--backend {chosen}: not installed here; pip install {chosen}")
     os.environ["KERAS_BACKEND"] = chosen
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _keep_compiled()
     return chosen
+
+
+def _keep_compiled():
+    """Let JAX keep what it has compiled, so that a second start need not compile again.
+
+    JAX reads this when it is imported. It goes on without where the folder cannot be written, and
+    compiles again what it cannot read.
+    """
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "keras_tune" / "jax"))
+    # By default what compiles within a second is not kept, and a start has a lot of that.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import subprocess
 
+from keras_tune.data.paths import is_url
 from keras_tune.errors import UserError
 from keras_tune.files import write_json, write_text
 
@@ -23,6 +24,25 @@ REPORTED_PACKAGES = (
 
 
 LOCK = "run.lock"
+
+
+def local_path(output):
+    """Return `--output` as a path, if it is not in a store, where no run can keep its files.
+
+    Args:
+        output: Text.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        UserError: It is a URL.
+    """
+    if is_url(output):
+        raise UserError(
+            f"--output {output}: give a local path; only prepare writes to gs:// and s3://"
+        )
+    return pathlib.Path(output)
 
 
 @contextlib.contextmanager

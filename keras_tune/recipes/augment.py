@@ -6,7 +6,6 @@ there is also one view for each augmentation alone, applied for certain.
 """
 
 import dataclasses
-import pathlib
 from typing import Literal
 
 from keras_tune.recipes._cli import run
@@ -117,6 +116,7 @@ def main(config):
     from keras_tune.augment import RandomCrop, clmr_chain
     from keras_tune.data import load_audio
     from keras_tune.errors import UserError
+    from keras_tune.recipes._folder import local_path
 
     audio = load_audio(config.source, config.sample_rate, min_samples=config.samples)
     try:
@@ -138,7 +138,7 @@ def main(config):
         for name, layer in single_layers(config.sample_rate).items():
             view = layer(_with_partner(crop, config.sample_rate), training=True)
             pairs[name] = (ops.convert_to_numpy(crop[0]), ops.convert_to_numpy(view[0]))
-    output = pathlib.Path(config.output)
+    output = local_path(config.output)
     for name, (crop, view) in pairs.items():
         _write(output, name, crop, view, config.sample_rate)
     print(f"{output}: {len(pairs)} views of {config.source}, as WAV files and PNG pictures")

@@ -9,7 +9,6 @@ The output is an .npz file with `ids`, `vectors` (clips, d) and, of a prepared s
 """
 
 import dataclasses
-import pathlib
 import sys
 from typing import Literal
 
@@ -57,21 +56,23 @@ def main(config):
 
     from tqdm import tqdm
 
+    from keras_tune.data.paths import to_path
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
     from keras_tune.evaluation.embed_audio import embedding_model, hop_in_samples
     from keras_tune.evaluation.embeddings import window_length
     from keras_tune.evaluation.fingerprints import encoder_fingerprint
     from keras_tune.files import write_json
+    from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import named_encoder
 
-    output = pathlib.Path(config.output)
+    output = local_path(config.output)
     if output.suffix not in (".npz", ".parquet"):
         raise UserError(f"--output {output}: give a file that ends in .npz or .parquet")
     if config.batch_size < 1 or (config.workers is not None and config.workers < 1):
         raise UserError("--batch_size, --workers: must be positive")
     if output.suffix == ".parquet":
         _check_parquet()
-    source = _Source(pathlib.Path(config.source), config.workers)
+    source = _Source(to_path(config.source), config.workers)
     layers = [name.strip() for name in (config.layers or "").split(",") if name.strip()]
     encoder = named_encoder(config.encoder, source.sample_rate)
     model = embedding_model(encoder, layers)
@@ -137,11 +138,10 @@ class _Source:
             self.split_of = {}
         elif path.is_dir():
             from keras_tune.data.datasets.folder import SUFFIXES
+            from keras_tune.data.paths import files_below
 
             self.names = sorted(
-                str(file.relative_to(path))
-                for file in path.rglob("*")
-                if file.is_file() and file.suffix.lower() in SUFFIXES
+                str(file) for file in files_below(path) if file.suffix.lower() in SUFFIXES
             )
             if not self.names:
                 raise UserError(

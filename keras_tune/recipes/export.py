@@ -48,6 +48,7 @@ def main(config):
     if "keras" not in sys.modules:
         # A SavedModel is written by TensorFlow whatever the model was trained with.
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)
+    from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import load_encoder
     from keras_tune.serving import export_onnx, export_tf_serving, export_web
 
@@ -55,7 +56,7 @@ def main(config):
     # A run that ended in a tagger holds the encoder too.
     source = source / "tagger.keras" if (source / "tagger.keras").is_file() else source
     model = load_encoder(source)
-    output = pathlib.Path(config.output)
+    output = local_path(config.output)
     name = config.name or model.name
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give a folder")

@@ -66,7 +66,7 @@ def main(config):
     from keras_tune.data import load_info
     from keras_tune.files import atomic_path
     from keras_tune.models import Tagger
-    from keras_tune.recipes._folder import write_config, write_report
+    from keras_tune.recipes._folder import local_path, write_config, write_report
     from keras_tune.recipes._load import named_encoder
 
     for key in ("epochs", "patience", "batch_size", "learning_rate", "resamples"):
@@ -88,7 +88,7 @@ def main(config):
         activation="softmax" if labels.task.loss == "softmax" else "sigmoid",
         pooling="scores",
     )
-    output = pathlib.Path(config.output)
+    output = local_path(config.output)
     if (output / "history.csv").exists():
         raise UserError(f"--output {output}: holds a run already; give another folder")
     output.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ becomes a folder of shards. A run that was interrupted goes on where it stopped 
 again with the same options.
 """
 
+import contextlib
 import dataclasses
 from typing import Literal
 
@@ -18,8 +19,8 @@ class Config:
     Attributes:
         dataset: What the source is: a csv file with a row a clip, a folder of audio files, or a
             known set in the layout of its archives.
-        source: The csv file or the folder.
-        output: Folder to write the shards to.
+        source: The csv file or the folder; of these two also a URL in a store (gs://, s3://).
+        output: Folder to write the shards to, or a URL in a store.
         name: Name of the set. Defaults to the name of the output folder.
         label_columns: csv: columns to keep as labels.
         path_column: csv: column of the audio files. Defaults to one named path, file, filename...
@@ -97,6 +98,7 @@ def main(config):
         UserError: If the source or an option is wrong, or with `strict` a file has to be left out.
     """
     from keras_tune.data.datasets import manifest_for, split_report
+    from keras_tune.data.paths import is_url
     from keras_tune.data.preparation import LeftOutError, prepare
     from keras_tune.recipes._folder import locked
 
@@ -104,8 +106,10 @@ def main(config):
     options = {name: value for name, value in options.items() if value is not None}
     manifest = manifest_for(config.dataset, config.source, **options)
     print(split_report(manifest))
+    # A store has no locks; there two preparations of the same set only do the work twice.
+    lock = contextlib.nullcontext() if is_url(config.output) else locked(config.output)
     try:
-        with locked(config.output):
+        with lock:
             info = prepare(
                 manifest,
                 config.output,

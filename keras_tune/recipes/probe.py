@@ -76,13 +76,13 @@ def main(config):
     from keras_tune.evaluation.report import report_markdown
     from keras_tune.evaluation.study_pictures import draw_study
     from keras_tune.files import write_text
-    from keras_tune.recipes._folder import versions, write_config, write_report
+    from keras_tune.recipes._folder import local_path, versions, write_config, write_report
 
     protocols = _protocols(config)
     info = load_info(config.data)
     splits = _splits(config, info)
     encoders = _encoders(config, info)
-    output = pathlib.Path(config.output)
+    output = local_path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     cache = _cache(config, info)

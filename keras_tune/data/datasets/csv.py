@@ -1,8 +1,8 @@
 """csv: any set that a table describes.
 
 Layout expected: a file of comma- or tab-separated values with a header line, one row a clip, one
-column holding the path of its audio file relative to the table (or absolute). Other columns can
-hold the clip's id, its labels and its split.
+column holding the path of its audio file relative to the table (or absolute, or a URL in a store).
+Other columns can hold the clip's id, its labels and its split.
 
 Splits: the column named by `split_column` where the table has it (`train`, `valid`, `test`);
 otherwise a hash of the id, or of `group_column`, so that no group (an artist, an album) is in two
@@ -16,10 +16,9 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
 """
 
-import pathlib
-
 from keras_tune.data.datasets.splits import hash_split
 from keras_tune.data.datasets.tables import read_table, table_column, unique_column
+from keras_tune.data.paths import beside, to_path
 from keras_tune.errors import UserError
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "file_path", "audio_path", "mp3_path")
@@ -38,7 +37,7 @@ def csv_manifest(
     """List the clips of a table.
 
     Args:
-        source: The csv or tsv file.
+        source: The csv or tsv file, or its URL in a store.
         label_columns: Columns to keep as labels. One whose values are all numbers is a number,
             any other a category. Defaults to none.
         path_column: Column of the audio files. Defaults to the first of path, file, filename,
@@ -64,7 +63,7 @@ def csv_manifest(
     """
     import pandas as pd
 
-    source = pathlib.Path(source)
+    source = to_path(source)
     table = read_table(source, "Give --source a csv file with a header line.")
     path_column = path_column or _first(table, PATH_COLUMNS)
     if path_column is None:
@@ -85,7 +84,7 @@ def csv_manifest(
     manifest = pd.DataFrame(
         {
             "id": ids,
-            "path": [str(source.parent / path) for path in paths],
+            "path": [beside(source.parent, path) for path in paths],
             "split": splits,
         }
     )

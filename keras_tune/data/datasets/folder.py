@@ -8,9 +8,8 @@ Splits: 80, 10 and 10 % of each label, a hash of the file's name deciding which 
 A label of three files or more is in all splits.
 """
 
-import pathlib
-
 from keras_tune.data.datasets.splits import stratified_split
+from keras_tune.data.paths import files_below, to_path
 from keras_tune.errors import UserError
 
 # The last four are not among what libsndfile decodes: such files get reported, not overlooked.
@@ -23,7 +22,7 @@ def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
     """List the audio files of a folder.
 
     Args:
-        source: The folder.
+        source: The folder, or its URL in a store.
         label: Name of the label that the sub-folders stand for. Defaults to "label".
         fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
 
@@ -42,22 +41,23 @@ def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
     """
     import pandas as pd
 
-    source = pathlib.Path(source)
+    source = to_path(source)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder. Give --source a folder of audio files.")
-    files = sorted(
+    within = [
         path
-        for path in source.rglob("*")
+        for path in files_below(source)
         # Archives made on a Mac bring along a hidden "._01.mp3" for each file.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    ]
+    if not within:
         raise UserError(f"{source}: the folder holds no audio file.")
-    within = [path.relative_to(source) for path in files]
     ids = [path.as_posix() for path in within]
     labels = [path.parts[0] if len(path.parts) > 1 else None for path in within]
     splits = stratified_split(ids, labels, fractions)
-    manifest = pd.DataFrame({"id": ids, "path": [str(path) for path in files], "split": splits})
+    manifest = pd.DataFrame(
+        {"id": ids, "path": [str(source / path) for path in within], "split": splits}
+    )
     if any(labels):
         manifest[label] = labels
     return manifest

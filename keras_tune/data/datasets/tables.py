@@ -1,8 +1,9 @@
 """Reading the tables that come with sets, a `UserError` being what is wrong with them."""
 
 import contextlib
-import pathlib
+import io
 
+from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
 
 # Options of pandas.read_csv: an id 007 stays one, and a genre called None is not a missing value.
@@ -30,13 +31,13 @@ def read_table(path, mend="It comes with the set: see the adapter's description.
     """
     import pandas as pd
 
-    path = pathlib.Path(path)
+    path = to_path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file. {mend}")
     with reading(path):
-        with open(path, encoding="utf-8-sig") as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        return pd.read_csv(path, sep=separator, encoding="utf-8-sig", **AS_TEXT)
+        text = path.read_bytes().decode("utf-8-sig")
+        separator = "\t" if "\t" in text.partition("\n")[0] else ","
+        return pd.read_csv(io.StringIO(text), sep=separator, **AS_TEXT)
 
 
 @contextlib.contextmanager
@@ -55,6 +56,8 @@ def reading(path):
     """
     try:
         yield
+    except UserError:
+        raise
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read as csv ({error}).") from error
 

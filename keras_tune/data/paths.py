@@ -1,0 +1,331 @@
+"""Paths of local files and of objects in a store (`gs://`, `s3://`), with one set of methods.
+
+Local paths are `pathlib`'s and need no TensorFlow. Everything with a scheme goes through
+`tf.io.gfile`, as the reading of TFRecords does, so that one set of credentials serves both. The
+paths of `etils` are not used for this: they know four schemes instead of those that TensorFlow and
+its plug-ins have, and hand on TensorFlow's errors.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import sys
+import types
+
+from keras_tune.data.tensorflow import import_tensorflow
+from keras_tune.errors import UserError
+
+# Stores that know names alone: making a folder there would leave an empty object of its name.
+WITHOUT_FOLDERS = ("az", "gs", "s3")
+
+
+def to_path(path):
+    """Turn what a user has given into a path that can be worked with.
+
+    Args:
+        path: Text, `pathlib.Path` or `ObjectPath`. A text with a scheme is a URL. (`pathlib` makes
+            `s3:/a` of `s3://a`, so a URL must come as text.)
+
+    Returns:
+        `pathlib.Path`, or `ObjectPath` for a URL.
+
+    Raises:
+        UserError: If the URL is not one.
+
+    Example:
+
+    ```python
+    to_path("tfrecords/mine")  # PosixPath('tfrecords/mine')
+    to_path("s3://bucket/mine") / "dataset.json"  # ObjectPath('s3://bucket/mine/dataset.json')
+    ```
+    """
+    if isinstance(path, ObjectPath):
+        return path
+    return ObjectPath(path) if is_url(path) else pathlib.Path(path)
+
+
+def is_url(path):
+    """Whether a path, of any kind, is that of an object in a store."""
+    return isinstance(path, ObjectPath) or "://" in os.fspath(path)
+
+
+def beside(folder, path):
+    """Return the path, as text, that a table in `folder` means by `path`.
+
+    Args:
+        folder: `pathlib.Path` or `ObjectPath`.
+        path: Text: relative to the folder, absolute, or a URL.
+    """
+    absolute = is_url(path) or (is_url(folder) and path.startswith("/"))
+    return path if absolute else str(folder / path)
+
+
+def files_below(folder):
+    """List the files in a folder and its sub-folders.
+
+    Args:
+        folder: `pathlib.Path` or `ObjectPath`.
+
+    Returns:
+        Sorted list of paths relative to the folder, `pathlib.PurePath` each.
+    """
+    if isinstance(folder, ObjectPath):
+        return sorted(folder.walk())
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+class ObjectPath:
+    """A path that `tf.io.gfile` reaches, with those methods of `pathlib.Path` that are used here.
+
+    In most stores a folder exists as long as there is an object below it. An object is written by
+    `keras_tune.files.atomic_path`, whole or not at all.
+
+    Args:
+        url: Text such as "s3://bucket/folder".
+
+    Raises:
+        UserError: If the URL names no bucket. Methods raise it for what the store answers: no such
+            bucket, no permission, no plug-in for the scheme.
+
+    Example:
+
+    ```python
+    path = ObjectPath("gs://bucket/tfrecords") / "dataset.json"
+    path.name  # "dataset.json"
+    ```
+    """
+
+    def __init__(self, url):
+        self.scheme, _, rest = str(url).partition("://")
+        self._path = pathlib.PurePosixPath(rest)
+        if not rest.strip("/"):
+            raise UserError(f"{url}: names no bucket.")
+
+    def __str__(self):
+        # The bucket itself is only known with a slash at its end.
+        root = "/" if len(self._path.parts) == 1 else ""
+        return f"{self.scheme}://{self._path}{root}"
+
+    def __repr__(self):
+        return f"ObjectPath({str(self)!r})"
+
+    def __truediv__(self, name):
+        return ObjectPath(f"{self.scheme}://{self._path / name}")
+
+    @property
+    def name(self):
+        """The last part, the bucket's name for the bucket itself."""
+        return self._path.name
+
+    @property
+    def stem(self):
+        """The last part without its suffix."""
+        return self._path.stem
+
+    @property
+    def suffix(self):
+        """The suffix of the last part, with its dot."""
+        return self._path.suffix
+
+    @property
+    def parent(self):
+        """The folder that this lies in."""
+        return ObjectPath(f"{self.scheme}://{self._path.parent}")
+
+    def resolve(self):
+        """Return the path itself: URLs are absolute."""
+        return self
+
+    def exists(self):
+        """Whether there is an object of this name, or one below it."""
+        return self._found() is not None
+
+    def is_dir(self):
+        """Whether there are objects below."""
+        found = self._found()
+        return found is not None and found.is_directory
+
+    def is_file(self):
+        """Whether there is an object of this name."""
+        found = self._found()
+        return found is not None and not found.is_directory
+
+    def stat(self):
+        """Return what is known of the object: `st_size` (bytes) and `st_mtime_ns`."""
+        found = self._found()
+        if found is None:
+            raise self._missing()
+        return types.SimpleNamespace(st_size=found.length, st_mtime_ns=found.mtime_nsec)
+
+    def mkdir(self, parents=False, exist_ok=False):
+        """Make the folder where the scheme has such; elsewhere it comes with its first object."""
+        if self.scheme not in WITHOUT_FOLDERS:
+            with self._translated() as gfile:
+                gfile.makedirs(str(self))
+
+    def iterdir(self):
+        """Iterate over what lies directly below."""
+        with self._translated() as gfile:
+            names = gfile.listdir(str(self))
+        return (self / name.rstrip("/") for name in names)
+
+    def walk(self):
+        """Iterate over all objects below, relative to this, `pathlib.PurePosixPath` each."""
+        with self._translated() as gfile:
+            for folder, _, names in gfile.walk(str(self)):
+                within = pathlib.PurePosixPath(folder.partition("://")[2]).relative_to(self._path)
+                yield from (within / name for name in names)
+
+    def open(self, mode="rb"):
+        """Open the object for reading bytes."""
+        if mode != "rb":
+            raise ValueError(f"`mode` must be 'rb'. Received: mode={mode}")
+        # A file as Python knows them: gfile's own has neither readinto nor seekable.
+        return io.BufferedReader(_Reader(self))
+
+    def read_bytes(self):
+        """Return the object's content."""
+        with self._translated() as gfile, gfile.GFile(str(self), "rb") as file:
+            return file.read()
+
+    def read_text(self, encoding="utf-8"):
+        """Return the object's content as text."""
+        return self.read_bytes().decode(encoding)
+
+    def unlink(self, missing_ok=False):
+        """Delete the object."""
+        if missing_ok and not self.is_file():
+            return
+        with self._translated() as gfile:
+            gfile.remove(str(self))
+
+    def take(self, file):
+        """Copy a local file to this path; the object is there once it is whole.
+
+        Args:
+            file: Path of the file.
+        """
+        with self._translated() as gfile:
+            gfile.copy(str(file), str(self), overwrite=True)
+
+    def _found(self):
+        """What the store knows of the object; None if there is none."""
+        with self._translated() as gfile:
+            tf = import_tensorflow()
+            try:
+                return gfile.stat(str(self))
+            except tf.errors.NotFoundError:
+                if self.scheme == "s3":
+                    # The plug-in says so, too, where it may not look or reaches nobody. Of the
+                    # bucket it tells the truth.
+                    gfile.stat(f"s3://{self._path.parts[0]}/")
+                return None
+
+    def _missing(self):
+        return UserError(f"{self}: no such object.")
+
+    @contextlib.contextmanager
+    def _translated(self):
+        """Give `tf.io.gfile`, and turn what it raises into one line that names path and mend."""
+        tf = import_tensorflow()
+        _load_plugin(tf, self)
+        try:
+            yield tf.io.gfile
+        except tf.errors.NotFoundError as error:
+            raise UserError(
+                f"{self}: no such object or bucket ({error.message or 'not found'}). Look at the "
+                "name; buckets are not made here."
+            ) from error
+        except (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as error:
+            raise UserError(
+                f"{self}: no permission ({error.message}). Look at the credentials in the "
+                "environment."
+            ) from error
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"{self}: cannot be reached ({error.message}). Look at the network, the endpoint "
+                "and the credentials, and run again."
+            ) from error
+
+
+class _Reader(io.RawIOBase):
+    """An object as an unbuffered file that can be read and sought."""
+
+    def __init__(self, path):
+        self._path = path
+        self._size = path.stat().st_size
+        with path._translated() as gfile:
+            self._file = gfile.GFile(str(path), "rb")
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def tell(self):
+        return self._file.tell()
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._size}[whence]
+        with self._path._translated():
+            self._file.seek(start + offset)
+        return start + offset
+
+    def readinto(self, buffer):
+        with self._path._translated():
+            content = self._file.read(min(len(buffer), self._size - self._file.tell()))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self):
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+_plugin_in_use = False
+
+
+def _load_plugin(tf, path):
+    """Load tensorflow-io where TensorFlow does not know the scheme by itself."""
+    global _plugin_in_use
+    if path.scheme in tf.io.gfile.get_registered_schemes():
+        return
+    try:
+        import tensorflow_io  # noqa: F401
+    except (ImportError, NotImplementedError, AttributeError, OSError, RuntimeError):
+        # It is missing, or does not load with this version of TensorFlow.
+        pass
+    if path.scheme not in tf.io.gfile.get_registered_schemes():
+        raise UserError(
+            f"{path}: TensorFlow {tf.__version__} has no file system for {path.scheme}://. "
+            "pip install 'keras_tune[io]' (in an environment of its own: it brings TensorFlow "
+            "2.17), or give a local path."
+        )
+    _plugin_in_use = True
+
+
+def leave(status):
+    """End this process at once where a plug-in for a store was loaded, else return.
+
+    A process that has used the one for S3 is aborted by it when it ends, whatever came of its work
+    (tensorflow-io 0.37.1, https://github.com/tensorflow/io/issues/2039). To be called when all is
+    done, at exit.
+
+    Args:
+        status: The exit status.
+
+    Example:
+
+    ```python
+    import atexit
+
+    atexit.register(leave, 0)
+    ```
+    """
+    if _plugin_in_use:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
