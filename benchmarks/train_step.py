@@ -9,7 +9,7 @@ column "forward" is the share of the forward pass in training. "roofline" is the
 step can take, the greater of arithmetic and memory traffic layer by layer, at the matrix rate and
 the memory bandwidth measured in the same process, over the time it took. "ratio" is to plain
 PyTorch in the same precision. Memory is the process's peak on a CPU, the allocator's on a GPU.
-"infer" is the encoder alone, without gradients.
+"infer" is the encoder alone, without gradients, batch normalization folded away.
 """
 
 import argparse
@@ -137,6 +137,7 @@ def ours(backend, preset, options):
 
     from keras_tune.augment import clmr_chain
     from keras_tune.models import TUNe
+    from keras_tune.serving import fold_batch_norm
     from keras_tune.training import ContrastiveModel
 
     keras.config.set_dtype_policy(options.precision)
@@ -151,7 +152,8 @@ def ours(backend, preset, options):
     step, with_chain = step_seconds(None), step_seconds(clmr_chain(22050, seed=0))
     peak = peak_bytes(backend)
     views = keras.ops.reshape(clips, (-1, options.samples, 1))
-    infer = best_seconds(lambda: encoder.predict_on_batch(views), options.repeats)
+    folded = fold_batch_norm(encoder, options.precision)
+    infer = best_seconds(lambda: folded.predict_on_batch(views), options.repeats)
     rate, bandwidth = machine(backend, options.precision)
     size = 4 if options.precision == "float32" else 2
     least = roofline_seconds(layer_work(encoder), 2 * options.clips, rate, bandwidth, size)

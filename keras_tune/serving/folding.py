@@ -1,5 +1,7 @@
 """Batch normalization folded into the convolutions in front of it."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -9,16 +11,18 @@ from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.tagger import Tagger
 
 
-def fold_batch_norm(model):
+def fold_batch_norm(model, dtype="float32"):
     """Build an equivalent model without batch normalization, for inference.
 
     At inference batch normalization is a scale and a shift of each channel, and so is the
     convolution's output in front of it: the two become one convolution. The blocks of this package
-    dissolve into plain Keras layers in float32; the layer that ends a block keeps its name, so
-    stages can still be tapped. Layers that are no such blocks are copied as they are.
+    dissolve into plain Keras layers; the layer that ends a block keeps its name, so stages can
+    still be tapped. Layers that are no such blocks are copied.
 
     Args:
-        model: A functional Keras model (`TUNe` for one), or a `Tagger`.
+        model: A functional Keras model (`TUNe` for one), or a `Tagger`, in any precision.
+        dtype: Dtype policy to fold to; "mixed_bfloat16" where speed counts and the processor has
+            instructions for it. The average at the end stays float32. Defaults to "float32".
 
     Returns:
         A functional Keras model of the same inputs and outputs, for a `Tagger` a `Tagger`. It
@@ -39,7 +43,7 @@ def fold_batch_norm(model):
     ```
     """
     if isinstance(model, Tagger):
-        config = {**model.get_config(), "encoder": fold_batch_norm(model.encoder)}
+        config = {**model.get_config(), "encoder": fold_batch_norm(model.encoder, dtype)}
         folded = Tagger(**config)
         folded.head.set_weights(model.head.get_weights())
         return folded
@@ -48,58 +52,64 @@ def fold_batch_norm(model):
             f"`model` must be a functional Keras model. Received: model={type(model).__name__}"
         )
     return keras.models.clone_model(
-        model, clone_function=lambda layer: layer, call_function=_call_folded
+        model,
+        clone_function=lambda layer: layer,
+        call_function=functools.partial(_call_folded, dtype=dtype),
     )
 
 
-def _call_folded(layer, inputs, **kwargs):
+def _call_folded(layer, inputs, dtype, **kwargs):
     """Call what `layer` is folded to."""
     if isinstance(layer, SampleCNNBlock):
-        return _convolution(layer, inputs, layer.name)
+        return _convolution(layer, inputs, layer.name, dtype)
     if isinstance(layer, TailBlock):
         linked = isinstance(inputs, (list, tuple))
         x, *link = inputs if linked else [inputs]
         x = keras.layers.MaxPooling1D(
             layer.factor,
             data_format=layer.data_format,
-            dtype="float32",
+            dtype=dtype,
             name=f"{layer.name}_pooling",
         )(x)
-        return _convolution(layer.block, _join(layer, x, *link), layer.name)
+        return _convolution(layer.block, _join(layer, dtype, x, *link), layer.name, dtype)
     if isinstance(layer, UpsampleBlock):
         x, skip = inputs
-        x = _with_weights(
-            keras.layers.Conv1DTranspose(
-                layer.upsampled_filters,
-                layer.factor,
-                strides=layer.factor,
-                padding="valid",
-                data_format=layer.data_format,
-                dtype="float32",
-                name=f"{layer.name}_upsampling",
-            ),
-            layer.upsampling.get_weights(),
-            x,
-        )
-        return _convolution(layer.block, _join(layer, x, skip), layer.name)
+        x = _upsampled(layer, x, dtype)
+        return _convolution(layer.block, _join(layer, dtype, x, skip), layer.name, dtype)
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
-        return fold_batch_norm(layer)(inputs)
+        return fold_batch_norm(layer, dtype)(inputs)
     config = layer.get_config()
-    # A model in mixed precision is folded to float32, like the blocks.
-    config["dtype"] = "float32"
+    averages = isinstance(layer, keras.layers.GlobalAveragePooling1D)
+    config["dtype"] = "float32" if averages else dtype
     return _with_weights(type(layer).from_config(config), layer.get_weights(), inputs, **kwargs)
 
 
-def _join(layer, *tensors):
+def _upsampled(layer, x, dtype):
+    name = f"{layer.name}_upsampling"
+    kernel, bias = layer.upsampling.get_weights()
+    factor, filters, channels = kernel.shape
+    if layer.data_format == "channels_first":
+        transposed = keras.layers.Conv1DTranspose(
+            filters, factor, strides=factor, data_format=layer.data_format, dtype=dtype, name=name
+        )
+        return _with_weights(transposed, [kernel, bias], x)
+    # The steps of a kernel do not overlap: a matrix product, several times faster on a CPU.
+    kernel = kernel.transpose(2, 0, 1).reshape(channels, factor * filters)
+    dense = keras.layers.Dense(factor * filters, dtype=dtype, name=f"{name}_product")
+    x = _with_weights(dense, [kernel, np.tile(bias, factor)], x)
+    return keras.layers.Reshape((-1, filters), dtype=dtype, name=name)(x)
+
+
+def _join(layer, dtype, *tensors):
     if len(tensors) == 1:
         return tensors[0]
     axis = 1 if layer.data_format == "channels_first" else 2
-    return keras.layers.Concatenate(axis=axis, dtype="float32", name=f"{layer.name}_joined")(
+    return keras.layers.Concatenate(axis=axis, dtype=dtype, name=f"{layer.name}_joined")(
         list(tensors)
     )
 
 
-def _convolution(block, inputs, name):
+def _convolution(block, inputs, name, dtype):
     convolution, normalization = block.convolution, block.normalization
     kernel, bias = (np.asarray(w, "float64") for w in convolution.get_weights())
     gamma, beta, mean, variance = (np.asarray(w, "float64") for w in normalization.get_weights())
@@ -111,7 +121,7 @@ def _convolution(block, inputs, name):
         padding=block.padding,
         data_format=block.data_format,
         activation="relu",
-        dtype="float32",
+        dtype=dtype,
         name=name,
     )
     return _with_weights(layer, [kernel * scale, (bias - mean) * scale + beta], inputs)
