@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-import pathlib
 import signal
 import sys
 import typing
@@ -139,7 +138,8 @@ def choose_backend(backend=None):
         raise UserError(f"--backend {chosen}: not installed here; pip install {chosen}")
     os.environ["KERAS_BACKEND"] = chosen
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _keep_compiled()
+    if chosen == "jax":
+        _keep_compiled()
     return chosen
 
 
@@ -149,7 +149,10 @@ def _keep_compiled():
     JAX reads this when it is imported. It goes on without where the folder cannot be written, and
     compiles again what it cannot read.
     """
-    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "keras_tune" / "jax"))
+    folder = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    # A user without a home has no cache.
+    if os.path.isabs(folder):
+        folder = os.path.join(folder, "keras_tune", "jax")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
     # By default what compiles within a second is not kept, and a start has a lot of that.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
