@@ -18,9 +18,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
+from timing import best_seconds
 
 SAMPLE_RATE = 22050
 SAMPLES = 59049
@@ -33,16 +33,6 @@ def waveforms(count):
     spectrum /= np.sqrt(1.0 + np.arange(spectrum.shape[1]))
     noise = np.fft.irfft(spectrum, SAMPLES)
     return (0.5 * noise / np.abs(noise).max(axis=1, keepdims=True)).astype("float32")
-
-
-def views_per_second(call, views, repeats):
-    call()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return views / min(seconds)
 
 
 def ours(batch, repeats):
@@ -70,7 +60,7 @@ def ours(batch, repeats):
             output.block_until_ready()
     else:
         call = lambda: chain(views, training=True)  # noqa: E731
-    return views_per_second(call, batch, repeats)
+    return batch / best_seconds(call, repeats)
 
 
 def write_impulse_responses(folder, count=20):
@@ -123,9 +113,9 @@ def audiomentations(batch, repeats, responses, workers):
     views = list(waveforms(batch))
     function = functools.partial(augment_one, responses)
     if workers == 1:
-        return views_per_second(lambda: [function(view) for view in views], batch, repeats)
+        return batch / best_seconds(lambda: [function(view) for view in views], repeats)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        return views_per_second(lambda: pool.map(function, views, chunksize=4), batch, repeats)
+        return batch / best_seconds(lambda: pool.map(function, views, chunksize=4), repeats)
 
 
 def measure(contender, arguments, python=sys.executable, **environment):

@@ -20,22 +20,11 @@ import os
 import resource
 import subprocess
 import sys
-import time
+
+from timing import best_seconds
 
 MODELS = ("clmr", "tune_vanilla", "tune_tail_5", "tune_plus")
 BACKENDS = ("tensorflow", "jax", "torch")
-
-
-def best_seconds(call, repeats):
-    """The least time of several calls, each of which waits for its result."""
-    call()
-    call()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 def layer_work(encoder):
@@ -194,10 +183,8 @@ def forward_seconds(backend, encoder, views, options):
 
 
 def plain(preset, options):
-    import torch
-
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import plain_pytorch
+    import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = plain_pytorch.build(preset, options.parameters)

@@ -33,14 +33,7 @@ def embeddings(count=90, seed=0, separation=3.0, windows=3):
     )
 
 
-@pytest.fixture(autouse=True)
-def few_configurations(monkeypatch):
-    """A tenth of the grid is enough to see that it works, and takes seconds."""
-    chosen = [c for c in grid_configurations() if c.learning_rate == 1e-3 and c.l2 == 0]
-    chosen = [c for c in chosen if c.dropout == 0.25 and c.batch_size == 64]
-    monkeypatch.setattr("keras_tune.evaluation.protocols.grid_configurations", lambda: chosen)
-
-
+@pytest.mark.usefixtures("few_configurations")
 @pytest.mark.parametrize("protocol", ["linear", "grid", "knn", "logistic"])
 @pytest.mark.parametrize("columns, least", [([GENRE], 0.9), ([GENRE, HIGH], 0.8), ([LEVEL], 0.6)])
 def test_what_is_there_is_found(protocol, columns, least):
@@ -57,11 +50,7 @@ def test_what_is_there_is_found(protocol, columns, least):
 
 
 def test_there_are_216_probes_in_the_grid():
-    import importlib
-
-    from keras_tune.evaluation import protocols
-
-    configurations = importlib.reload(protocols).grid_configurations()
+    configurations = grid_configurations()
     assert len(set(configurations)) == len(configurations) == 216
 
 

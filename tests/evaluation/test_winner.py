@@ -6,7 +6,6 @@ import pytest
 
 from keras_tune.data import LabelColumn
 from keras_tune.evaluation import ClipEmbeddings, make_task
-from keras_tune.evaluation.protocols import grid_configurations
 from keras_tune.evaluation.study import Study
 from keras_tune.evaluation.winner import winning_head
 from keras_tune.models import Tagger
@@ -35,13 +34,7 @@ def clips(seed, count=60, windows=2):
     )
 
 
-@pytest.fixture(autouse=True)
-def few_configurations(monkeypatch):
-    chosen = [c for c in grid_configurations() if c.learning_rate == 1e-3 and c.l2 == 0]
-    chosen = [c for c in chosen if c.dropout == 0.25 and c.batch_size == 64]
-    monkeypatch.setattr("keras_tune.evaluation.protocols.grid_configurations", lambda: chosen)
-
-
+@pytest.mark.usefixtures("few_configurations")
 @pytest.mark.parametrize("columns", [[GENRE], [GENRE, HIGH]])
 @pytest.mark.parametrize("protocol", ["linear", "grid", "logistic"])
 def test_a_tagger_scores_as_its_probe(protocol, columns):
