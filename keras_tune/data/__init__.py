@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "preparation": ["prepare"],
         "read": ["read_clips"],
         "records": ["load_info", "read_records"],
+        "resident": ["ResidentClips"],
         "schema": ["DatasetInfo", "LabelColumn"],
         "shards": ["ShardSettings", "write_shard"],
     },

@@ -17,14 +17,16 @@ class NotFiniteError(ArithmeticError):
         what: What is not finite.
         epoch: Integer, the epoch, from 0.
         step: Integer, the step within it, from 0.
+        steps: Integer, how many steps up to this one had not been looked at before. Defaults to 1.
 
     Attributes:
-        what, epoch, step: The same.
+        what, epoch, step, steps: The same.
     """
 
-    def __init__(self, what, epoch, step):
-        super().__init__(f"{what} at step {step + 1} of epoch {epoch + 1}")
-        self.what, self.epoch, self.step = what, epoch, step
+    def __init__(self, what, epoch, step, steps=1):
+        where = f"at step {step + 1}" if steps == 1 else f"at a step from {step + 2 - steps} on"
+        super().__init__(f"{what} {where} of epoch {epoch + 1}")
+        self.what, self.epoch, self.step, self.steps = what, epoch, step, steps
 
 
 class StoppedError(Exception):
@@ -85,7 +87,7 @@ class Checkpoint(keras.callbacks.Callback):
         loss = (logs or {}).get("loss", 0.0)
         # It is the mean over the epoch so far, which does not recover.
         if not math.isfinite(loss):
-            raise NotFiniteError(f"the loss is {loss}", self.epoch, self.step - 1)
+            raise self._not_finite(f"the loss is {loss}")
         # After the last step the end of the epoch is near, and leaves less to be kept.
         if self.should_stop() and batch + 1 < self.params["steps"]:
             self._save(Progress.of(self.model, self.epoch, self.step))
@@ -93,14 +95,17 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("val_loss", 0.0)
         if not math.isfinite(loss):
-            raise NotFiniteError(f"the validation loss is {loss}", self.epoch, self.step - 1)
+            raise self._not_finite(f"the validation loss is {loss}")
         self._save(Progress.of(self.model, epoch + 1))
+
+    def _not_finite(self, what):
+        # Several steps at a time are looked at after the last of them.
+        return NotFiniteError(what, self.epoch, self.step - 1, self.model.steps_per_execution)
 
     def _save(self, progress):
         for weight in self.model.weights:
             if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-                what = f"the weight {weight.path} is not finite"
-                raise NotFiniteError(what, self.epoch, self.step - 1)
+                raise self._not_finite(f"the weight {weight.path} is not finite")
         with atomic_path(self.path) as temporary:
             self.model.save(temporary)
             progress.write(temporary)

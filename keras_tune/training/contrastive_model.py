@@ -41,7 +41,8 @@ class ContrastiveModel(keras.Model):
     Input: a batch of clips (batch, samples) or (batch, samples, 1), of which two independent crops
     are cut on the device; or (batch, 2, samples), two crops of each clip cut already; float or
     int16 PCM. A tuple `(clips, labels)` or a dict with the key
-    "audio" is taken too; labels are ignored. In evaluation, views are crops at places that are the
+    "audio" is taken too; labels are ignored. After `read_from`, training takes the places of crops
+    in clips that lie on the device. In evaluation, views are crops at places that are the
     same every time, without augmentation.
     Output: the projections, float32 (batch, 2, projection_dim).
 
@@ -112,6 +113,7 @@ class ContrastiveModel(keras.Model):
         )
         self.projector.build((None, width))
         self.nt_xent = NTXent(temperature)
+        self.resident = None
         self.contrastive_metrics = [
             keras.metrics.Mean(name=metric)
             for metric in ("contrastive_accuracy", "alignment", "uniformity", "spread")
@@ -140,6 +142,32 @@ class ContrastiveModel(keras.Model):
             self.augmenter.reseed(derive_seed(seed, *path, 1))
         replicas.spread_seeds(self, draw_states(self))
 
+    def read_from(self, clips):
+        """Let training cut its crops out of clips that lie on the device.
+
+        They are no part of the model, and are not saved with it.
+
+        Args:
+            clips: `keras_tune.data.ResidentClips`, whose `stream` is then what `fit` takes.
+
+        Example:
+
+        ```python
+        clips = keras_tune.data.ResidentClips.load("tfrecords/mine", clip_samples=59049)
+        model.read_from(clips)
+        model.fit(clips.stream(crops=2, batch_size=48, seed=1), shuffle=False)
+        ```
+        """
+        self.resident = clips
+        # TensorFlow's is bound to the clips before.
+        self.train_function = None
+
+    def clips_of(self, data):
+        """The clips in what a pipeline yields (`audio_of`), or that it points at (`read_from`)."""
+        if self.resident is not None and isinstance(data, dict) and "block" in data:
+            return self.resident.crops(data)
+        return audio_of(data)
+
     def make_views(self, clips, training=False):
         """Cut two crops of every clip and augment each.
 
@@ -157,7 +185,7 @@ class ContrastiveModel(keras.Model):
         views = model.make_views(clips, training=True)
         ```
         """
-        clips = audio_of(clips)
+        clips = self.clips_of(clips)
         if len(clips.shape) == 3 and clips.shape[1] == 2:
             clips = ops.reshape(clips, (-1, clips.shape[2]))
         else:
@@ -241,7 +269,7 @@ class ContrastiveModel(keras.Model):
     def train_step(self, *args):
         # JAX's step also takes and returns the state, as its first argument.
         *state, data = args
-        clips = audio_of(data)
+        clips = self.clips_of(data)
         if self.micro_batch is not None:
             return replicas.as_reported(gradient_cache.train_step(self, *state, clips))
         return replicas.as_reported(super().train_step(*state, (clips,)))

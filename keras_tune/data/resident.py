@@ -1,0 +1,252 @@
+"""Clips that lie in the memory of the device, where their crops are cut.
+
+A training step then gets a few integers from the host, and no audio.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tune.data.crop_places import CropPlaces
+from keras_tune.errors import UserError
+
+# Samples of a block. Blocks keep every index small: the samples of a large set are more than 32
+# bits can count, and JAX counts with 32 bits.
+BLOCK = 1024
+
+
+class ResidentClips:
+    """Clips end to end in the device's memory, as int16 where they are int16.
+
+    The array belongs to no model: nothing saves, trains or casts it.
+
+    Args:
+        clips: Iterable of arrays (samples,), all int16 or all float32 of full scale 1. Their
+            lengths may differ.
+        clip_samples: Samples of a crop.
+        ids: Names of the clips. Defaults to their numbers.
+        name: What errors call the clips. Defaults to "the clips".
+
+    Attributes:
+        ids: List of texts.
+        lengths: Integer array of shape (clips,).
+        samples: What lies on the device, of shape (blocks, 1024).
+
+    Raises:
+        UserError: The clips take more memory than the device has, where the backend tells.
+
+    Example:
+
+    ```python
+    clips = ResidentClips.load("tfrecords/mine", clip_samples=59049)
+    model.read_from(clips)
+    stream = clips.stream(crops=2, batch_size=48, seed=1, epochs=10)
+    model.fit(stream, epochs=10, steps_per_epoch=stream.steps_per_epoch, shuffle=False)
+    ```
+    """
+
+    def __init__(self, clips, clip_samples, ids=None, name="the clips"):
+        clips = list(clips)
+        self.lengths = np.array([len(clip) for clip in clips])
+        self.clip_samples = clip_samples
+        self.ids = list(range(len(clips)) if ids is None else ids)
+        self._first = np.cumsum(self.lengths) - self.lengths
+        # A crop takes whole blocks, the last of which may begin behind the last sample.
+        blocks = np.zeros((self.lengths.sum() // BLOCK + 2, BLOCK), clips[0].dtype)
+        flat = blocks.reshape(-1)
+        for number, first in enumerate(self._first):
+            flat[first : first + self.lengths[number]] = clips[number]
+            # The set does not fit twice into every memory that it fits into once.
+            clips[number] = None
+        self.samples = _on_device(blocks, name)
+
+    @classmethod
+    def load(cls, path, split="train", clip_samples=None, leave_out=()):
+        """Load the clips of a split.
+
+        Args:
+            path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`).
+            split: Defaults to "train".
+            clip_samples: Samples of a crop. Clips of a prepared set that are shorter are left out,
+                with a warning that names them. Defaults to None: as many as the shortest clip has.
+            leave_out: Names of shards that are not read. Defaults to none.
+
+        Returns:
+            `ResidentClips`.
+
+        Raises:
+            UserError: There is no such set or split, it is damaged, no clip is long enough, or the
+                clips take more memory than the device has.
+
+        Example:
+
+        ```python
+        clips = ResidentClips.load("tfrecords/mine", clip_samples=59049)
+        ```
+        """
+        name = f"{path}, {split}"
+        if pathlib.Path(path).suffix == ".npz":
+            from keras_tune.data.arrays import load_arrays
+
+            arrays = load_arrays(path)
+            arrays.info.split_shards(split)
+            rows = np.flatnonzero(arrays.split == split)
+            clips, ids = (arrays.audio[row] for row in rows), arrays.ids[rows].tolist()
+        else:
+            clips, ids = _read_shards(path, split, clip_samples, leave_out)
+        clips = list(clips)
+        clip_samples = clip_samples or min(map(len, clips))
+        return cls(_handing_over(clips), clip_samples, ids, name)
+
+    def stream(self, **options):
+        """Return the batches of a training as what `crops` takes.
+
+        Args:
+            **options: Arguments of `keras_tune.data.array_clips`, all but the audio, the samples of
+                a crop and the labels.
+
+        Returns:
+            `keras.utils.PyDataset` of dicts.
+
+        Raises:
+            ValueError: Clips are shorter than a crop, or fewer than a batch.
+
+        Example:
+
+        ```python
+        batch = clips.stream(crops=2, batch_size=48, seed=1)[0]
+        ```
+        """
+        return _ResidentStream(self, clip_samples=self.clip_samples, **options)
+
+    def batch(self, rows, starts):
+        """Say in the terms of the device which crops to cut.
+
+        Args:
+            rows: Integer array (batch,), numbers of clips.
+            starts: Integer array (batch, crops), the crops' first samples in their clips.
+
+        Returns:
+            Dict of what a training step is given: `block` and `offset`, int32 of shape (batch,
+            crops), and on JAX `samples`.
+
+        Example:
+
+        ```python
+        batch = clips.batch(np.array([0, 3]), np.array([[0, 500], [10, 20]]))
+        ```
+        """
+        block, offset = np.divmod(self._first[rows][:, None] + starts, BLOCK)
+        batch = {"block": block.astype("int32"), "offset": offset.astype("int32")}
+        if keras.backend.backend() == "jax":
+            # What a compiled function does not get as an argument becomes a part of the program.
+            batch["samples"] = self.samples
+        return batch
+
+    def crops(self, batch):
+        """Cut crops on the device.
+
+        Args:
+            batch: What `batch` gives, or a stream.
+
+        Returns:
+            Float32 tensor (batch, crops, clip_samples) in [-1, 1), or (batch, clip_samples) for one
+            crop of each clip.
+
+        Example:
+
+        ```python
+        crops = clips.crops(clips.stream(crops=2, batch_size=48, seed=1)[0])
+        ```
+        """
+        crops = batch["block"].shape[1]
+        count = (self.clip_samples + BLOCK - 2) // BLOCK + 1
+        blocks = ops.reshape(batch["block"], (-1, 1)) + ops.arange(count, dtype="int32")
+        samples = _take(batch.get("samples", self.samples), blocks)
+        samples = ops.reshape(samples, (-1, count * BLOCK))
+        # Floats from here on: TensorFlow gathers int16 on the host.
+        if keras.backend.standardize_dtype(samples.dtype) == "int16":
+            samples = ops.cast(samples, "float32") / 32768.0
+        places = ops.reshape(batch["offset"], (-1, 1)) + ops.arange(
+            self.clip_samples, dtype="int32"
+        )
+        clips = ops.take_along_axis(samples, places, axis=1)
+        shape = (self.clip_samples,) if crops == 1 else (crops, self.clip_samples)
+        return ops.reshape(clips, (-1, *shape))
+
+
+class _ResidentStream(CropPlaces):
+    """Batches that say which crops to cut on the device."""
+
+    def __init__(self, clips, **options):
+        super().__init__(clips.lengths, **options)
+        self.clips = clips
+
+    def __getitem__(self, index):
+        return self.clips.batch(*self.places(index))
+
+
+def _read_shards(path, split, clip_samples, leave_out):
+    """The clips of a split that are long enough, as int16, and their ids."""
+    from keras_tune.data.damage import naming_damaged_shards
+    from keras_tune.data.read import read_clips
+
+    if clip_samples is not None:
+        # Looks for clips that are too short, and warns of them.
+        read_clips(path, split, clip_samples, leave_out=leave_out)
+    clips, ids = [], []
+    with naming_damaged_shards(path, split):
+        dataset = read_clips(path, split, shuffle=False, leave_out=leave_out, ids=True)
+        for clip, name in dataset.as_numpy_iterator():
+            if clip_samples is None or len(clip) >= clip_samples:
+                clips.append(clip)
+                ids.append(name.decode())
+    return clips, ids
+
+
+def _handing_over(clips):
+    """Iterate over a list that is not needed any more, and keep nothing of it."""
+    clips.reverse()
+    while clips:
+        yield clips.pop()
+
+
+def _on_device(blocks, name):
+    free = _free_bytes()
+    if free is not None and blocks.nbytes > free:
+        raise UserError(
+            f"{name}: takes {blocks.nbytes / 1e9:.1f} GB, and the device has {free / 1e9:.1f} GB "
+            "free; train without --resident"
+        )
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Of int16, TensorFlow gathers variables on a GPU, but not tensors.
+        return tf.Variable(blocks, trainable=False)
+    return ops.convert_to_tensor(blocks)
+
+
+def _free_bytes():
+    """Free memory of the device, or None where the backend does not tell."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        stats = jax.local_devices()[0].memory_stats() or {}
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+    return None
+
+
+def _take(samples, blocks):
+    """Gather rows of `samples`."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(samples, blocks)
+    return ops.take(samples, blocks, axis=0)
