@@ -28,11 +28,14 @@ class Source:
         path: Folder of shards or `.npz` file.
         info: Its `DatasetInfo`, without the shards that are left out.
         leave_out: Names of the shards that are left out.
+        resident: `ResidentClips` of the split train, which `open_streams` loads where it is
+            asked to.
     """
 
     path: str
     info: object
     leave_out: tuple = ()
+    resident: object = None
 
 
 def open_source(data, on_corrupt="raise"):
@@ -113,6 +116,12 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
         raise UserError(f"--model.input_samples {config.model.input_samples}: must be positive")
     from keras_tune.training.distribution import Devices
 
+    if config.resident and source.resident is None:
+        from keras_tune.data import ResidentClips
+
+        source.resident = ResidentClips.load(
+            source.path, "train", config.model.input_samples, source.leave_out
+        )
     devices = devices or Devices()
     counts = source.info.counts
     epochs = max(config.epochs, initial_epoch + 1)
@@ -164,6 +173,9 @@ def batch_ids(source, config, epoch, step, devices=None):
         List of texts.
     """
     options = {**_train_options(config), "initial_epoch": epoch, "initial_step": step}
+    if source.resident is not None:
+        ids = source.resident.ids
+        return [ids[row] for row in _clips(source, "train", devices, **options).rows(0)]
     if pathlib.Path(source.path).suffix == ".npz":
         from keras_tune.data import load_arrays
 
@@ -187,6 +199,10 @@ def _train_options(config):
 def _clips(source, split, devices, **options):
     """The batches of a split, or what this process has to read of them."""
     several = devices is not None and devices.processes > 1
+    if split == "train" and source.resident is not None:
+        # It cuts what it was loaded for.
+        del options["clip_samples"]
+        return _opened(source, split, source.resident.stream, **options)
     if pathlib.Path(source.path).suffix != ".npz":
         from keras_tune.data import read_clips
 
@@ -202,8 +218,13 @@ def _clips(source, split, devices, **options):
     if several:
         options["part"] = devices.part
     audio, _ = load_arrays(source.path).of_split(split)
+    return _opened(source, split, array_clips, audio, **options)
+
+
+def _opened(source, split, function, *arguments, **options):
+    """Open a stream whose constructor says what is wrong with the clips."""
     try:
-        return array_clips(audio, **options)
+        return function(*arguments, **options)
     except ValueError as error:
         raise UserError(f"{source.path}, {split}: {error}") from error
 
@@ -245,7 +266,11 @@ def build_model(config, sample_rate, steps):
     except ValueError as error:
         raise UserError(f"--model, --augment: {error}") from error
     jit_compile = "auto" if config.jit_compile is None else config.jit_compile
-    model.compile(_optimizer(config, steps), jit_compile=jit_compile)
+    model.compile(
+        _optimizer(config, steps),
+        jit_compile=jit_compile,
+        steps_per_execution=config.steps_per_execution,
+    )
     return model
 
 

@@ -87,6 +87,9 @@ class PretrainConfig:
         seed: Seed of weights, order, crops and augmentations.
         precision: float32, mixed_bfloat16 or mixed_float16.
         jit_compile: Whether to compile with XLA; by default what is fast on the backend.
+        steps_per_execution: Steps from one look at the loss, and at whether to stop, to the next;
+            must divide the steps of an epoch.
+        resident: Whether the clips to train on are held in the device's memory and cropped there.
         distribute: Several devices: mirrored (TensorFlow, one machine), multi_worker (TensorFlow,
             machines in TF_CONFIG), data_parallel (JAX), or auto for what there is.
         sync_batch_norm: Whether batch normalization takes its statistics from all devices; with JAX
@@ -120,6 +123,8 @@ class PretrainConfig:
     seed: int = 42
     precision: str = "float32"
     jit_compile: bool | None = None
+    steps_per_execution: int = 1
+    resident: bool = False
     distribute: Literal["auto", "none", "mirrored", "multi_worker", "data_parallel"] = "none"
     sync_batch_norm: bool = True
     deterministic: bool = False
@@ -183,6 +188,10 @@ def _devices(config):
     if devices.strategy and config.micro_batch is not None:
         # Its replicas cannot meet within the loop over micro-batches.
         raise UserError("--micro_batch: goes with one device on TensorFlow; take --backend jax")
+    if devices.kind != "none":
+        for key, off in (("resident", False), ("steps_per_execution", 1)):
+            if getattr(config, key) != off:
+                raise UserError(f"--{key}: goes with one device only; take --distribute none")
     if devices.replicas > 1 and config.online_probe.label is not None:
         raise UserError("--online_probe.label: goes with one device only; use --probe")
     return devices
@@ -207,6 +216,7 @@ def _pretrain(config, output, own, devices):
         source, config, start.finished_epochs, start.finished_steps, devices
     )
     steps_per_epoch = streams.steps_per_epoch
+    _check_execution(config.steps_per_execution, steps_per_epoch)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     with devices.scope():
@@ -216,6 +226,8 @@ def _pretrain(config, output, own, devices):
             model = _training.build_model(config, source.info.sample_rate, steps_per_epoch)
         if devices.strategy and config.sync_batch_norm:
             synchronize_batch_normalization(model)
+    if config.resident:
+        model.read_from(source.resident)
     probes = _online_probes(config, data)
     write_config(own, config)
     print(
@@ -257,7 +269,8 @@ def _pretrain(config, output, own, devices):
 
 def _check(config):
     positive = ("epochs", "steps_per_epoch", "batch_size", "micro_batch", "learning_rate")
-    for key in (*positive, "base_learning_rate", "temperature", "projection_dim"):
+    positive += ("base_learning_rate", "temperature", "projection_dim", "steps_per_execution")
+    for key in positive:
         value = getattr(config, key)
         # Written so that NaN does not pass, either.
         if value is not None and not 0 < value < float("inf"):
@@ -278,6 +291,19 @@ def _check(config):
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     if config.precision not in precisions:
         raise UserError(f"--precision {config.precision}: take one of {', '.join(precisions)}")
+
+
+def _check_execution(steps, steps_per_epoch):
+    """Refuse several steps at a time where the backend cannot, or would run on across epochs."""
+    import keras
+
+    if steps > 1 and keras.backend.backend() == "torch":
+        raise UserError(f"--steps_per_execution {steps}: the backend torch makes one at a time")
+    if steps_per_epoch % steps:
+        raise UserError(
+            f"--steps_per_execution {steps}: must divide the {steps_per_epoch} steps of an epoch; "
+            "give --steps_per_epoch"
+        )
 
 
 def _claim(output, config):
@@ -383,8 +409,9 @@ def _explained(error, config, output, devices, source, streams):
     from keras_tune.recipes._training import batch_ids
 
     # A gradient that is not finite shows in the loss of the step after it.
-    number = error.epoch * streams.steps_per_epoch + error.step
-    places = [divmod(n, streams.steps_per_epoch) for n in (number, number - 1) if n >= 0]
+    last = error.epoch * streams.steps_per_epoch + error.step
+    numbers = range(last, max(last - error.steps, 0) - 1, -1)
+    places = [divmod(number, streams.steps_per_epoch) for number in numbers]
     batches = [
         {
             "epoch": epoch + 1,
