@@ -7,7 +7,7 @@ record is read: TFRecords carry a CRC-32C of each record's length and content.
 import contextlib
 import sys
 
-from keras_tune.data.paths import to_path
+from keras_tune.data.paths import is_url, store_error, to_path
 from keras_tune.data.schema import DatasetInfo, shard_fault
 from keras_tune.data.tensorflow import import_tensorflow_for_reading
 from keras_tune.errors import UserError
@@ -93,12 +93,14 @@ def broken_frame(file):
 def naming_damaged_shards(path, split=None):
     """Turn the error that a damaged shard causes within the block into one that names the shard.
 
+    So with what a store answers instead of a shard.
+
     Args:
         path: Folder that `prepare` has written, or None or anything else that holds no shards.
         split: Split that is read within the block. Defaults to any.
 
     Raises:
-        UserError: If a shard turns out to be damaged.
+        UserError: If a shard turns out to be damaged, or cannot be had.
 
     Example:
 
@@ -111,7 +113,17 @@ def naming_damaged_shards(path, split=None):
         yield
     except Exception as error:
         tf = sys.modules.get("tensorflow")
-        if tf is None or not isinstance(error, tf.errors.DataLossError):
+        if tf is None:
+            raise
+        answers = (
+            tf.errors.NotFoundError,
+            tf.errors.PermissionDeniedError,
+            tf.errors.UnauthenticatedError,
+            tf.errors.UnavailableError,
+        )
+        if is_url(path) and isinstance(error, answers):
+            raise store_error(path, error) from error
+        if not isinstance(error, tf.errors.DataLossError):
             raise
         damaged = find_damaged_shards(path, split)
         if not damaged:

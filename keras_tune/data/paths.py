@@ -47,7 +47,7 @@ def to_path(path):
 
 def is_url(path):
     """Whether a path, of any kind, is that of an object in a store."""
-    return isinstance(path, ObjectPath) or "://" in os.fspath(path)
+    return isinstance(path, ObjectPath) or (isinstance(path, str) and "://" in path)
 
 
 def beside(folder, path):
@@ -232,21 +232,31 @@ class ObjectPath:
         _load_plugin(tf, self)
         try:
             yield tf.io.gfile
-        except tf.errors.NotFoundError as error:
-            raise UserError(
-                f"{self}: no such object or bucket ({error.message or 'not found'}). Look at the "
-                "name; buckets are not made here."
-            ) from error
-        except (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as error:
-            raise UserError(
-                f"{self}: no permission ({error.message}). Look at the credentials in the "
-                "environment."
-            ) from error
         except tf.errors.OpError as error:
-            raise UserError(
-                f"{self}: cannot be reached ({error.message}). Look at the network, the endpoint "
-                "and the credentials, and run again."
-            ) from error
+            raise store_error(self, error) from error
+
+
+def store_error(path, error):
+    """Return the `UserError` that says in one line what a store's answer means, and the mend.
+
+    Args:
+        path: What was asked for, `ObjectPath` or text.
+        error: `tf.errors.OpError`.
+    """
+    tf = import_tensorflow()
+    if isinstance(error, tf.errors.NotFoundError):
+        return UserError(
+            f"{path}: no such object or bucket ({error.message or 'not found'}). Look at the name; "
+            "buckets are not made here."
+        )
+    if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
+        return UserError(
+            f"{path}: no permission ({error.message}). Look at the credentials in the environment."
+        )
+    return UserError(
+        f"{path}: cannot be reached ({error.message}). Look at the network, the endpoint and the "
+        "credentials, and run again."
+    )
 
 
 class _Reader(io.RawIOBase):

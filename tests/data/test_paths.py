@@ -14,6 +14,7 @@ from keras_tune.data import (
     load_audio,
     load_info,
     manifest_for,
+    naming_damaged_shards,
     prepare,
     read_clips,
     read_records,
@@ -158,7 +159,10 @@ def test_damage_in_a_store_is_found_and_named(clips):
         temporary.write_bytes(flipped)
     assert broken_frame(file) == 1
 
+    stream = read_clips(url, clip_samples=10)
     (to_path(url) / name).unlink()
+    with pytest.raises(UserError, match=f"{url}: no such object"), naming_damaged_shards(url):
+        list(stream)
     assert find_damaged_shards(url) == [(file, "the shard is missing")]
     with pytest.raises(UserError, match=f"{file}: the shard is missing"):
         DatasetInfo.load(url)
