@@ -6,7 +6,7 @@ from keras_tune.errors import UserError
 from keras_tune.recipes._bar import progress_bar
 
 
-def probe_both(encoder, data, target, batch_size=32, seed=0, progress=False):
+def probe_both(encoder, data, target, batch_size=32, seed=0, progress=False, leave_out=()):
     """Probe an encoder and an untrained one of its shape by logistic regression.
 
     Args:
@@ -16,6 +16,7 @@ def probe_both(encoder, data, target, batch_size=32, seed=0, progress=False):
         batch_size: Integer, windows encoded at a time. Defaults to 32.
         seed: Integer, for the untrained encoder. Defaults to 0.
         progress: Whether to show progress bars. Defaults to False.
+        leave_out: Names of shards that are not read. Defaults to none.
 
     Returns:
         A dict for the report: `pretrained` and `untrained`, each with score, interval and the
@@ -32,7 +33,7 @@ def probe_both(encoder, data, target, batch_size=32, seed=0, progress=False):
     from keras_tune.evaluation.study import SPLITS
     from keras_tune.evaluation.tasks import make_task
 
-    info = load_info(data)
+    info = load_info(data, leave_out)
     missing = [split for split in SPLITS if not info.counts.get(split)]
     if missing:
         raise UserError(f"{data}: a probe needs the splits train, valid and test; no {missing[0]}")
@@ -44,7 +45,10 @@ def probe_both(encoder, data, target, batch_size=32, seed=0, progress=False):
         with progress_bar(total, f"embedding, {name}", shown=progress) as bar:
             parts = [
                 embed_clips(
-                    model, read_records(data, split), batch_size=batch_size, progress=bar.update
+                    model,
+                    read_records(data, split, leave_out),
+                    batch_size=batch_size,
+                    progress=bar.update,
                 )
                 for split in SPLITS
             ]

@@ -54,7 +54,6 @@ def open_source(data, on_corrupt="raise"):
         UserError: There is no such data, no split train, or nothing but damage.
     """
     from keras_tune.data import find_damaged_shards, load_info
-    from keras_tune.data.schema import DatasetInfo
 
     leave_out = ()
     if on_corrupt == "skip" and pathlib.Path(data).suffix != ".npz":
@@ -62,11 +61,7 @@ def open_source(data, on_corrupt="raise"):
         for file, reason in damaged:
             print(f"{file}: {reason}; the shard is left out", file=sys.stderr)
         leave_out = tuple(pathlib.Path(file).name for file, _ in damaged)
-        info = DatasetInfo.load(data, check_shards=False)
-        whole = tuple(shard for shard in info.shards if shard.file not in leave_out)
-        info = dataclasses.replace(info, shards=whole)
-    else:
-        info = load_info(data)
+    info = load_info(data, leave_out)
     if not info.counts.get("train"):
         raise UserError(f"{data}: has no clips in the split train" + " left" * bool(leave_out))
     return Source(str(data), info, leave_out)
@@ -326,7 +321,7 @@ def save_encoder(model, path):
     return encoder
 
 
-def online_probe(data, label, option, clips=None, **options):
+def online_probe(data, label, option, clips=None, leave_out=(), **options):
     """Make the callback that probes the encoder during training.
 
     Args:
@@ -334,6 +329,7 @@ def online_probe(data, label, option, clips=None, **options):
         label: Label to probe.
         option: What the command line calls the label's option, for errors.
         clips: The first so many labelled clips of train and of valid. Defaults to all.
+        leave_out: Names of shards that are not read. Defaults to none.
         **options: Arguments of `OnlineProbe`.
 
     Returns:
@@ -351,7 +347,7 @@ def online_probe(data, label, option, clips=None, **options):
     for split in ("train", "valid"):
         labelled = (
             (record["audio"], record["labels"][label])
-            for record in read_records(data, split)
+            for record in read_records(data, split, leave_out)
             if _label_of(record, label, option, data) is not None
         )
         labelled = list(itertools.islice(labelled, clips))

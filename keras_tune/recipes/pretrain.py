@@ -152,7 +152,7 @@ FREE_ON_RESUME = (
 
 def main(config):
     """Run the command line; see `PretrainConfig`."""
-    from keras_tune.recipes._folder import locked
+    from keras_tune.recipes._folder import local_path, locked
     from keras_tune.recipes._training import prepare_determinism
 
     _check(config)
@@ -160,7 +160,7 @@ def main(config):
         prepare_determinism()
     try:
         devices = _devices(config)
-        output = pathlib.Path(config.output)
+        output = local_path(config.output)
         # All processes must save, since reading what several devices hold takes all of them; but
         # only the files of the first one count.
         own = output if devices.process == 0 else output / f"process_{devices.process}"
@@ -228,7 +228,7 @@ def _pretrain(config, output, own, devices):
             synchronize_batch_normalization(model)
     if config.resident:
         model.read_from(source.resident)
-    probes = _online_probes(config, data)
+    probes = _online_probes(config, source)
     write_config(own, config)
     print(
         f"{config.model.preset}: {model.encoder.count_params():,} parameters; "
@@ -261,7 +261,13 @@ def _pretrain(config, output, own, devices):
     if config.probe:
         from keras_tune.recipes._probe_both import probe_both, summary
 
-        report["probe"] = probe_both(encoder, data, config.probe, progress=sys.stderr.isatty())
+        report["probe"] = probe_both(
+            encoder,
+            data,
+            config.probe,
+            progress=sys.stderr.isatty(),
+            leave_out=source.leave_out,
+        )
         print(summary(config.probe, report["probe"]))
     write_report(output, config, **report)
     print(f"encoder: {output / 'encoder.keras'}")
@@ -439,17 +445,18 @@ def _tensorboard(output):
     return []
 
 
-def _online_probes(config, data):
+def _online_probes(config, source):
     from keras_tune.recipes._training import online_probe
 
     chosen = config.online_probe
     if chosen.label is None:
         return []
     probe = online_probe(
-        data,
+        source.path,
         chosen.label,
         "online_probe.label",
         clips=chosen.clips,
+        leave_out=source.leave_out,
         every=chosen.every,
         probe=chosen.probe,
         between="nan",

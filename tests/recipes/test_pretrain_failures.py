@@ -286,6 +286,40 @@ def test_damaged_shards_are_refused_or_skipped(shards, tmp_path, capsys, damage)
     assert report["steps"] == (12 - shard.records) // 4
 
 
+def test_probes_leave_out_the_shards_that_training_leaves_out(clips, tmp_path, capsys):
+    pytest.importorskip("tensorflow")
+    import soundfile
+
+    arrays = load_arrays(clips)
+    rows = []
+    for number in range(48):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, arrays.audio[number % 16], 22050)
+        split = ("train", "train", "valid", "test")[number // 12]
+        rows.append((f"tone {number}", str(path), split, "low high".split()[number % 2]))
+    manifest = pd.DataFrame(rows, columns=["id", "path", "split", "pitch"])
+    data = tmp_path / "set"
+    info = prepare(manifest, data, name="x", shards=3, workers=1, progress=False)
+    damaged = {}
+    for shard in info.shards:
+        damaged.setdefault(shard.split, shard)
+    for shard in damaged.values():
+        content = bytearray((data / shard.file).read_bytes())
+        content[len(content) // 2] ^= 4
+        (data / shard.file).write_bytes(content)
+    probes = ["--probe=pitch", "--online_probe.label=pitch"]
+    options = ["--data", data, "--output", tmp_path / "run", "--epochs=1", "--on_corrupt=skip"]
+    command(*options, *probes)
+    assert capsys.readouterr().err.count("the shard is left out") == 3
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert sorted(report["left_out"]) == sorted(shard.file for shard in damaged.values())
+    assert report["probe"]["test_clips"] == 12 - damaged["test"].records
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    # So many clips of valid are left, and what was right of them is a share of these.
+    right = history["val_probe"][0] * (12 - damaged["valid"].records)
+    assert right == pytest.approx(round(right), abs=1e-4)
+
+
 def test_the_online_probe_is_in_the_history(whole, clips, tmp_path, capsys):
     history = pd.read_csv(whole / "history.csv")
     # Looked at in the first epoch and in every fifth, which does not come here.
