@@ -47,6 +47,7 @@ class SearchConfig:
         seed: Seed of trials, weights, order, crops and augmentations.
         precision: Dtype policy.
         distribution: Spread batches over all devices (JAX only); by default one device.
+        chief_timeout: Seconds without an answer after which a worker takes its chief for gone.
         isolate: Whether each trial has a process of its own; by default where there is a GPU.
         jit_compile: Whether to compile with XLA; by default what is fast on the backend.
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
@@ -74,24 +75,33 @@ class SearchConfig:
     seed: int = 42
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     distribution: Literal["data_parallel"] | None = None
+    chief_timeout: float = 600.0
     isolate: bool | None = None
     jit_compile: bool | None = None
     backend: str | None = None
 
 
 # What may differ between a search and its continuation.
-FREE_ON_RESUME = ("output", "max_trials", "seeds", "isolate", "backend", "jit_compile")
+FREE_ON_RESUME = (
+    "output",
+    "max_trials",
+    "seeds",
+    "chief_timeout",
+    "isolate",
+    "backend",
+    "jit_compile",
+)
 
 
 def main(config):
     """Run the command line; see `SearchConfig`."""
     from keras_tune.data import load_info
     from keras_tune.data.damage import naming_damaged_shards
-    from keras_tune.recipes._folder import write_config, write_report
+    from keras_tune.recipes._folder import local_path, write_config, write_report
     from keras_tune.recipes._training import demo_corpus
 
     _check(config)
-    output = pathlib.Path(config.output)
+    output = local_path(config.output)
     _claim(output, config)
     # Workers read the corpus of their chief; the file is written in one step.
     data = config.data or str(demo_corpus(output, config.seed))
@@ -120,8 +130,15 @@ def main(config):
 
 
 def _check(config):
-    for key in ("max_trials", "epochs", "seeds", "input_samples", "projection_dim"):
-        if getattr(config, key) <= 0:
+    for key in (
+        "max_trials",
+        "epochs",
+        "seeds",
+        "input_samples",
+        "projection_dim",
+        "chief_timeout",
+    ):
+        if not getattr(config, key) > 0:
             raise UserError(f"--{key} {getattr(config, key)}: must be positive")
     if config.batch_size < 2:
         raise UserError("--batch_size 1: contrast needs at least 2 clips")
@@ -178,7 +195,9 @@ def _tuner(config, sample_rate):
     isolated = _has_gpu() if config.isolate is None else config.isolate
     # Lines must come out as they happen, into a log file too.
     report = functools.partial(print, flush=True)
-    return TUNeTuner(oracle, hypermodel, config.output, isolated=isolated, report=report)
+    return TUNeTuner(
+        oracle, hypermodel, config.output, isolated, report, chief_timeout=config.chief_timeout
+    )
 
 
 def _has_gpu():

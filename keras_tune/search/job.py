@@ -1,5 +1,6 @@
 """One training of a search, in this process or in one of its own."""
 
+import atexit
 import collections.abc
 import dataclasses
 import gc
@@ -13,6 +14,7 @@ import time
 import keras
 from keras_tuner.errors import FailedTrialError
 
+from keras_tune.data.paths import leave
 from keras_tune.errors import UserError
 
 
@@ -160,6 +162,7 @@ def run_isolated(job):
 
 
 def _child(job, sender):
+    atexit.register(leave, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         message = ("done", run(job))

@@ -1,5 +1,6 @@
 """The tuner: KerasTuner's search, with trials that are trained, named and recorded our way."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -34,6 +35,11 @@ class TUNeTuner(BaseTuner):
         isolated: Whether each trial gets a process of its own. Defaults to False.
         report: Function of a line of text, called when a trial ends or a worker waits. Defaults to
             `print`.
+        chief_timeout: Number, seconds without an answer after which a worker takes its chief for
+            gone. Defaults to 600.
+
+    Raises:
+        UserError: In a worker, if its chief is gone.
 
     Example:
 
@@ -45,16 +51,19 @@ class TUNeTuner(BaseTuner):
     ```
     """
 
-    def __init__(self, oracle, hypermodel, directory, isolated=False, report=print):
+    def __init__(
+        self, oracle, hypermodel, directory, isolated=False, report=print, chief_timeout=600
+    ):
         self.isolated = isolated
         self.report = report
+        self.chief_timeout = chief_timeout
         # Its tables are for notebooks.
         oracle.verbose = 0
         if self._is_worker():
             # KerasTuner asks the chief for its space below, and waits for it without a word.
-            chief = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
-            report(f"{os.environ['KERASTUNER_TUNER_ID']}: waiting for the chief at {chief}")
-        super().__init__(oracle, hypermodel, directory=str(directory), project_name="trials")
+            report(f"{os.environ['KERASTUNER_TUNER_ID']}: waiting for the chief at {_chief()}")
+        with self._hearing_from_chief():
+            super().__init__(oracle, hypermodel, directory=str(directory), project_name="trials")
 
     def _populate_initial_space(self):
         # KerasTuner would build a model for every branch of the space, only to see what it asks.
@@ -79,9 +88,34 @@ class TUNeTuner(BaseTuner):
             callbacks: As in `Job`. Defaults to None.
 
         Raises:
-            UserError: What is wrong is not the configuration.
+            UserError: What is wrong is not the configuration, or a worker's chief is gone.
         """
-        super().search(streams, epochs, callbacks)
+        with self._hearing_from_chief():
+            super().search(streams, epochs, callbacks)
+
+    @contextlib.contextmanager
+    def _hearing_from_chief(self):
+        """Let what a worker asks of its chief within the block wait for so long and no longer."""
+        if not self._is_worker():
+            yield
+            return
+        # Here, since not everybody has it and only workers need it.
+        import grpc
+        from keras_tuner.src.distribute import oracle_client
+
+        # One hour for each question otherwise.
+        oracle_client.TIMEOUT = self.chief_timeout
+        try:
+            yield
+        except grpc.RpcError as error:
+            gone = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+            if error.code() not in gone:
+                raise
+            raise UserError(
+                f"no answer from the chief at {_chief()} for {self.chief_timeout:g} s: the search "
+                "has ended, or the chief is gone. Start it, and then its workers; the search goes "
+                "on where it stopped."
+            ) from error
 
     def run_trial(self, trial, streams, epochs, callbacks):
         values = trial.hyperparameters.values
@@ -151,6 +185,11 @@ class TUNeTuner(BaseTuner):
             return None
         last = read_reason(self, trials[-1].trial_id)
         return f"{len(trials)} trials in a row failed, {named}: {last}"
+
+
+def _chief():
+    """Where a worker's chief listens."""
+    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 
 
 class _Shared(keras_tuner.errors.FatalError):

@@ -217,3 +217,52 @@ def test_a_chief_and_two_workers_over_loopback(clips, tmp_path):
     assert (table["status"] == "COMPLETED").all() and len(table) == 4
     assert sum(output.count("val_contrastive_accuracy") for output in outputs[1:]) == 4
     assert "trial 0" not in outputs[0]
+
+
+def test_a_worker_without_a_chief_ends(clips, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start(
+        arguments(clips, tmp_path / "search", "--chief_timeout=2", "--isolate=false"),
+        KERASTUNER_TUNER_ID="worker0",
+        KERASTUNER_ORACLE_IP="127.0.0.1",
+        KERASTUNER_ORACLE_PORT=str(port),
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and "Traceback" not in output, output
+    line = output.strip().splitlines()[-1]
+    assert line.startswith(f"search: error: no answer from the chief at 127.0.0.1:{port} for 2 s")
+
+
+def test_a_worker_whose_chief_is_killed_ends(clips, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--chief_timeout=10", "--isolate=false", "--max_trials=1000", "--tuner=random"]
+    options.append("--space.learning_rate={min: 0.001, max: 0.1}")
+    where = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    options = arguments(clips, tmp_path / "search", *options)
+    processes = []
+
+    def begin(name):
+        with open(tmp_path / name, "w") as log:
+            processes.append(start(options, log, KERASTUNER_TUNER_ID=name, **where))
+        return processes[-1]
+
+    try:
+        chief = begin("chief")
+        while not (tmp_path / "search" / "trials" / "oracle.json").exists():
+            assert chief.poll() is None, (tmp_path / "chief").read_text()
+            time.sleep(0.1)
+        worker = begin("worker0")
+        while "trial 0" not in (tmp_path / "worker0").read_text():
+            assert worker.poll() is None, (tmp_path / "worker0").read_text()
+            time.sleep(0.1)
+        chief.kill()
+        assert worker.wait(timeout=300) == 1
+    finally:
+        for process in processes:
+            process.kill()
+    output = (tmp_path / "worker0").read_text()
+    assert output.strip().splitlines()[-1].startswith("search: error: no answer from the chief")
