@@ -38,7 +38,8 @@ def draw_depths(path, runs, metric):
     axes.set_xticks(spread.index)
     axes.set(xlabel="decoder depth (0: CLMR)", ylabel=metric)
     axes.grid(alpha=0.3)
-    axes.legend()
+    # Above the axes, where it covers no run.
+    figure.legend(loc="outside upper center", ncols=2)
     _save(figure, path)
 
 
@@ -59,8 +60,9 @@ def draw_pareto(path, table, direction, metric):
         front = pareto_front(table, cost, direction)
         axes.step(front[cost], front["score"], where="post", color="tab:red", label="front")
         axes.set(xlabel=cost if cost == "parameters" else "seconds of training", ylabel=metric)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(alpha=0.3)
-        axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center")
     figure.colorbar(points, label="decoder depth")
     _save(figure, path)
 
