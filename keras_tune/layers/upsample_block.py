@@ -6,6 +6,7 @@ from keras import ops
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
 from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -40,11 +41,9 @@ class UpsampleBlock(keras.layers.Layer):
         self.upsampled_filters = upsampled_filters or filters
         self.factor = factor
         self.data_format = standardize_data_format(data_format)
-        self.upsampling = keras.layers.Conv1DTranspose(
+        self.upsampling = StridedConv1DTranspose(
             self.upsampled_filters,
             factor,
-            strides=factor,
-            padding="valid",
             data_format=self.data_format,
             kernel_initializer=HeUniform(),
             dtype=self.dtype_policy,
@@ -68,22 +67,9 @@ class UpsampleBlock(keras.layers.Layer):
     def call(self, inputs, training=False):
         inputs, skip = inputs
         joined = ops.concatenate(
-            [self._upsample(inputs), skip], axis=channel_axis(self.data_format)
+            [self.upsampling(inputs), skip], axis=channel_axis(self.data_format)
         )
         return self.block(joined, training=training)
-
-    def _upsample(self, inputs):
-        if self.data_format == "channels_first":
-            return self.upsampling(inputs)
-        # With a stride as long as the kernel every step gives `factor` steps that are its alone:
-        # a matrix product, which takes half the time of a transposed convolution on a CPU.
-        kernel = self.upsampling.kernel
-        factor, filters, channels = kernel.shape
-        batch, time = ops.shape(inputs)[:2]
-        kernel = ops.reshape(ops.transpose(kernel, (2, 0, 1)), (channels, factor * filters))
-        outputs = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
-        outputs = outputs + ops.tile(self.upsampling.bias, (factor,))
-        return ops.reshape(outputs, (batch, factor * time, filters))
 
     def compute_output_shape(self, input_shape):
         return self.block.compute_output_shape(self._joined_shape(input_shape))

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.tagger import Tagger
@@ -16,7 +17,7 @@ def fold_batch_norm(model, dtype="float32"):
 
     At inference batch normalization is a scale and a shift of each channel, and so is the
     convolution's output in front of it: the two become one convolution. The blocks of this package
-    dissolve into plain Keras layers; the layer that ends a block keeps its name, so stages can
+    dissolve into plain layers; the layer that ends a block keeps its name, so stages can
     still be tapped. Layers that are no such blocks are copied.
 
     Args:
@@ -74,7 +75,17 @@ def _call_folded(layer, inputs, dtype, **kwargs):
         return _convolution(layer.block, _join(layer, dtype, x, *link), layer.name, dtype)
     if isinstance(layer, UpsampleBlock):
         x, skip = inputs
-        x = _upsampled(layer, x, dtype)
+        x = _with_weights(
+            StridedConv1DTranspose(
+                layer.upsampled_filters,
+                layer.factor,
+                data_format=layer.data_format,
+                dtype=dtype,
+                name=f"{layer.name}_upsampling",
+            ),
+            layer.upsampling.get_weights(),
+            x,
+        )
         return _convolution(layer.block, _join(layer, dtype, x, skip), layer.name, dtype)
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
         return fold_batch_norm(layer, dtype)(inputs)
@@ -82,22 +93,6 @@ def _call_folded(layer, inputs, dtype, **kwargs):
     averages = isinstance(layer, keras.layers.GlobalAveragePooling1D)
     config["dtype"] = "float32" if averages else dtype
     return _with_weights(type(layer).from_config(config), layer.get_weights(), inputs, **kwargs)
-
-
-def _upsampled(layer, x, dtype):
-    name = f"{layer.name}_upsampling"
-    kernel, bias = layer.upsampling.get_weights()
-    factor, filters, channels = kernel.shape
-    if layer.data_format == "channels_first":
-        transposed = keras.layers.Conv1DTranspose(
-            filters, factor, strides=factor, data_format=layer.data_format, dtype=dtype, name=name
-        )
-        return _with_weights(transposed, [kernel, bias], x)
-    # The steps of a kernel do not overlap: a matrix product, several times faster on a CPU.
-    kernel = kernel.transpose(2, 0, 1).reshape(channels, factor * filters)
-    dense = keras.layers.Dense(factor * filters, dtype=dtype, name=f"{name}_product")
-    x = _with_weights(dense, [kernel, np.tile(bias, factor)], x)
-    return keras.layers.Reshape((-1, filters), dtype=dtype, name=name)(x)
 
 
 def _join(layer, dtype, *tensors):

@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_tune.layers import CropToMultiple, SampleCNNBlock, TailBlock, UpsampleBlock
+from keras_tune.layers import (
+    CropToMultiple,
+    SampleCNNBlock,
+    StridedConv1DTranspose,
+    TailBlock,
+    UpsampleBlock,
+)
 
 
 def noise(*shape):
@@ -17,6 +23,7 @@ CASES = [
         [(2, 27, 3)],
         (2, 9, 4),
     ),
+    (StridedConv1DTranspose(4, 5, data_format="channels_last"), [(2, 9, 8)], (2, 45, 4)),
     (UpsampleBlock(4, data_format="channels_last"), [(2, 9, 8), (2, 27, 5)], (2, 27, 4)),
     (
         UpsampleBlock(1, upsampled_filters=4, data_format="channels_last"),
@@ -41,6 +48,18 @@ def test_shapes_and_config(layer, shapes, expected):
     copy(inputs)
     copy.set_weights(layer.get_weights())
     np.testing.assert_array_equal(ops.convert_to_numpy(copy(inputs)), ops.convert_to_numpy(output))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"activation": "relu"}])
+def test_upsampling_is_the_transposed_convolution(options):
+    ours = StridedConv1DTranspose(4, 3, data_format="channels_last", **options)
+    plain = keras.layers.Conv1DTranspose(4, 3, strides=3, data_format="channels_last", **options)
+    x = noise(2, 9, 8)
+    ours(x), plain(x)
+    weights = [noise(*weight.shape) for weight in ours.get_weights()]
+    ours.set_weights(weights), plain.set_weights(weights)
+    expected = ops.convert_to_numpy(plain(x))
+    np.testing.assert_allclose(ops.convert_to_numpy(ours(x)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_training_normalizes_over_batch_and_time():
