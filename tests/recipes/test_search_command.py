@@ -158,6 +158,7 @@ def start(options, output=subprocess.PIPE, **environment):
     )
 
 
+@pytest.mark.nightly
 def test_killed_and_started_again(clips, tmp_path):
     output = tmp_path / "search"
     options = arguments(clips, output, "--max_trials=12", "--isolate=false")
@@ -235,6 +236,7 @@ def test_a_worker_without_a_chief_ends(clips, tmp_path):
     assert line.startswith(f"search: error: no answer from the chief at 127.0.0.1:{port} for 2 s")
 
 
+@pytest.mark.nightly
 def test_a_worker_whose_chief_is_killed_ends(clips, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

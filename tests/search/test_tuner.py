@@ -47,7 +47,14 @@ def test_a_budget_that_only_one_depth_meets(tmp_path):
     assert outcome["peak_memory_mb"] > 10 and outcome["seconds"] > 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TUNERS if kind != "grid"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind == "hyperband" else pytest.param(kind, marks=pytest.mark.nightly)
+        for kind in TUNERS
+        if kind != "grid"
+    ],
+)
 def test_every_tuner_finds_its_way_through_conditions(kind, tmp_path):
     space = {"decoder_depth": [0, 1, 2], "contraction_depth": [1, 2], "base_filters": 2}
     # Without it there would be four configurations only.
