@@ -4,6 +4,7 @@ import keras  # noqa: F401  First, so that the hook that registers the classes r
 
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.crop_to_multiple import CropToMultiple
+from keras_tune.layers.fused_conv import FusedConv1D
 from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
@@ -13,6 +14,7 @@ from keras_tune.layers.upsample_block import UpsampleBlock
 __all__ = [
     "BatchNormalization",
     "CropToMultiple",
+    "FusedConv1D",
     "HeUniform",
     "SampleCNNBlock",
     "StridedConv1DTranspose",

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_tune.layers.fused_conv import FusedConv1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
@@ -109,7 +110,7 @@ def _convolution(block, inputs, name, dtype):
     kernel, bias = (np.asarray(w, "float64") for w in convolution.get_weights())
     gamma, beta, mean, variance = (np.asarray(w, "float64") for w in normalization.get_weights())
     scale = gamma / np.sqrt(variance + normalization.epsilon)
-    layer = keras.layers.Conv1D(
+    layer = FusedConv1D(
         block.filters,
         block.kernel_size,
         strides=block.strides,

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_tune.layers import (
     CropToMultiple,
+    FusedConv1D,
     SampleCNNBlock,
     StridedConv1DTranspose,
     TailBlock,
@@ -23,6 +24,7 @@ CASES = [
         [(2, 27, 3)],
         (2, 9, 4),
     ),
+    (FusedConv1D(4, 3, strides=3, data_format="channels_last"), [(2, 27, 3)], (2, 9, 4)),
     (StridedConv1DTranspose(4, 5, data_format="channels_last"), [(2, 9, 8)], (2, 45, 4)),
     (UpsampleBlock(4, data_format="channels_last"), [(2, 9, 8), (2, 27, 5)], (2, 27, 4)),
     (
@@ -53,13 +55,41 @@ def test_shapes_and_config(layer, shapes, expected):
 @pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"activation": "relu"}])
 def test_upsampling_is_the_transposed_convolution(options):
     ours = StridedConv1DTranspose(4, 3, data_format="channels_last", **options)
-    plain = keras.layers.Conv1DTranspose(4, 3, strides=3, data_format="channels_last", **options)
+    same(ours, keras.layers.Conv1DTranspose(4, 3, 3, data_format="channels_last", **options))
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "same", "activation": "relu"},
+        {"strides": 3, "activation": "relu"},
+        {"dilation_rate": 2, "use_bias": False, "padding": "same"},
+        {"activation": "tanh"},
+        {"padding": "causal"},
+    ],
+)
+def test_fused_convolution_is_the_convolution(options, data_format):
+    if data_format == "channels_first":
+        if keras.backend.backend() == "tensorflow":
+            pytest.skip("TensorFlow's convolutions on a CPU take channels_last only")
+        if options.get("padding") == "causal":
+            pytest.skip("Keras has no such convolution")
+    options = {**options, "data_format": data_format}
+    same(FusedConv1D(4, 3, **options), keras.layers.Conv1D(4, 3, **options))
+
+
+def same(ours, plain):
+    """Compare two layers of the same weights, compiled, on noise."""
     x = noise(2, 9, 8)
     ours(x), plain(x)
     weights = [noise(*weight.shape) for weight in ours.get_weights()]
     ours.set_weights(weights), plain.set_weights(weights)
-    expected = ops.convert_to_numpy(plain(x))
-    np.testing.assert_allclose(ops.convert_to_numpy(ours(x)), expected, rtol=1e-5, atol=1e-5)
+    expected, found = (
+        keras.Sequential([keras.Input(x.shape[1:]), layer]).predict(x, verbose=0)
+        for layer in (plain, ours)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_training_normalizes_over_batch_and_time():
