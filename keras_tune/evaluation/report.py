@@ -21,7 +21,7 @@ def report_markdown(content, versions, config):
     lines = [f"# {content['task']}: {named}", ""]
     if folds["number"]:
         lines.append(
-            f"{folds['number']} folds over all splits ({clips}), no {folds['group']} in two."
+            f"{folds['number']} folds over the clips of {clips}; no {folds['group']} in two."
         )
     else:
         lines.append(f"The set's own split: {clips}.")

@@ -36,7 +36,9 @@ class ProbeConfig:
         protocol: linear, grid, knn, logistic, layers, several of them: [linear,knn], or all.
         task: classification, tagging, key or regression; by default what fits the labels.
         threshold: Number from which on a tag is present; makes columns of numbers tags.
-        folds: Cross-validate over all splits with so many folds, instead of the set's own split.
+        folds: Cross-validate with so many folds, instead of the set's own split.
+        fold_splits: Splits whose clips are cut into folds, all by default; [valid,test] leaves out
+            what pretraining has seen.
         group: Label whose values (artists) are in one fold only, and are resampled as a whole.
         seeds: Repetitions with other folds, initial weights and order of batches.
         label_fraction: Also train with these shares of the train split's labels: [0.01,0.1,1].
@@ -58,6 +60,7 @@ class ProbeConfig:
     task: Literal["classification", "tagging", "key", "regression"] | None = None
     threshold: float | None = None
     folds: int | None = None
+    fold_splits: list[str] | None = None
     group: str | None = None
     seeds: int = 3
     label_fraction: list[float] | None = None
@@ -132,6 +135,8 @@ def _protocols(config):
             "--folds: give --group too, the label whose clips must stay together (an artist, a "
             "song), or an id of each clip if there is no such thing"
         )
+    if config.fold_splits and not config.folds:
+        raise UserError("--fold_splits: goes with --folds")
     if any(not 0 < fraction <= 1 for fraction in config.label_fraction or ()):
         raise UserError(f"--label_fraction {config.label_fraction}: must be within 0 and 1")
     if config.label_fraction and config.folds:
@@ -161,7 +166,13 @@ def _encoders(config, info):
 def _splits(config, info):
     """The splits to embed: train, valid and test, or with folds whatever there is."""
     if config.folds:
-        return [split for split, count in info.counts.items() if count]
+        filled = [split for split, count in info.counts.items() if count]
+        for split in config.fold_splits or ():
+            if split not in filled:
+                raise UserError(
+                    f"--fold_splits {split}: {config.data} has clips in {', '.join(filled)}"
+                )
+        return [split for split in filled if split in (config.fold_splits or filled)]
     missing = [split for split in SPLITS if not info.counts.get(split)]
     if missing:
         raise UserError(
@@ -250,6 +261,7 @@ def _description(config, info, encoders, study):
         "splits": info.fingerprints,
         "folds": {
             "number": config.folds,
+            "splits": list(study.rows) if config.folds else None,
             "group": config.group,
             "fingerprint": folds_fingerprint(clips.ids, study.folds),
         },

@@ -211,6 +211,15 @@ def test_folds_of_tags(folder):
     assert entry["roc_auc"] > 0.9
 
 
+def test_folds_of_some_splits_leave_the_others_out(folder):
+    options = ("--target", "genre", "--protocol", "logistic", "--folds", "2", "--group", "artist")
+    _, report = probe(folder, *options, "--fold_splits", "[valid,test]")
+    _, whole = probe(folder, *options)
+    assert set(whole["clips"]) == {"train", "valid", "test"}
+    assert report["clips"] == {split: whole["clips"][split] for split in ("valid", "test")}
+    assert report["folds"]["fingerprint"] != whole["folds"]["fingerprint"]
+
+
 def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
     from keras_tune.evaluation import deformations
 
@@ -243,6 +252,11 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         (("--target", "genre", "--protocol", "svm"), "--protocol svm: unknown"),
         (("--target", "genre", "--folds", "3"), "give --group too"),
         (("--target", "genre", "--folds", "3", "--group", "label"), "has no label 'label'"),
+        (("--target", "genre", "--fold_splits", "[test]"), "--fold_splits: goes with --folds"),
+        (
+            ("--target", "genre", "--folds", "3", "--group", "artist", "--fold_splits", "[exam]"),
+            "--fold_splits exam: ",
+        ),
         (("--target", "genre", "--label_fraction", "[2]"), "must be within 0 and 1"),
         (("--target", "genre", "--seeds", "0"), "must be at least 1"),
     ],
