@@ -39,7 +39,11 @@ class StridedConv1DTranspose(keras.layers.Conv1DTranspose):
         factor, filters, channels = self.kernel.shape
         batch, time = ops.shape(inputs)[:2]
         kernel = ops.reshape(ops.transpose(self.kernel, (2, 0, 1)), (channels, factor * filters))
-        outputs = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
+        if keras.backend.backend() == "tensorflow":
+            # A convolution of length 1, which TensorFlow fuses with the bias.
+            outputs = ops.conv(inputs[:, None], kernel[None, None], data_format="channels_last")
+        else:
+            outputs = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
         if self.use_bias:
             outputs = outputs + ops.tile(self.bias, (factor,))
         return self.activation(ops.reshape(outputs, (batch, factor * time, filters)))

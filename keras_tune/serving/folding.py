@@ -73,7 +73,7 @@ def _call_folded(layer, inputs, dtype, **kwargs):
             dtype=dtype,
             name=f"{layer.name}_pooling",
         )(x)
-        return _convolution(layer.block, _join(layer, dtype, x, *link), layer.name, dtype)
+        return _convolution(layer.block, [x, *link] if link else x, layer.name, dtype)
     if isinstance(layer, UpsampleBlock):
         x, skip = inputs
         x = _with_weights(
@@ -87,22 +87,13 @@ def _call_folded(layer, inputs, dtype, **kwargs):
             layer.upsampling.get_weights(),
             x,
         )
-        return _convolution(layer.block, _join(layer, dtype, x, skip), layer.name, dtype)
+        return _convolution(layer.block, [x, skip], layer.name, dtype)
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
         return fold_batch_norm(layer, dtype)(inputs)
     config = layer.get_config()
     averages = isinstance(layer, keras.layers.GlobalAveragePooling1D)
     config["dtype"] = "float32" if averages else dtype
     return _with_weights(type(layer).from_config(config), layer.get_weights(), inputs, **kwargs)
-
-
-def _join(layer, dtype, *tensors):
-    if len(tensors) == 1:
-        return tensors[0]
-    axis = 1 if layer.data_format == "channels_first" else 2
-    return keras.layers.Concatenate(axis=axis, dtype=dtype, name=f"{layer.name}_joined")(
-        list(tensors)
-    )
 
 
 def _convolution(block, inputs, name, dtype):

@@ -225,6 +225,8 @@ def _layer(graph, layer, sources, outputs):
     if isinstance(layer, keras.layers.Conv1D) and _is_plain(layer):
         around = layer.kernel_size[0] - 1 if layer.padding == "same" else 0
         pads = [around // 2, around - around // 2]
+        if len(sources) > 1:
+            source = graph.node("Concat", *sources, axis=1)
         source = _convolve(graph, "Conv", layer, source, pads=pads)
         return graph.node("Relu", source) if layer.activation is keras.activations.relu else source
     if isinstance(layer, keras.layers.Conv1DTranspose) and _is_plain(layer):
@@ -232,8 +234,6 @@ def _layer(graph, layer, sources, outputs):
     if isinstance(layer, keras.layers.MaxPooling1D) and layer.padding == "valid":
         size, strides = list(layer.pool_size), list(layer.strides)
         return graph.node("MaxPool", source, kernel_shape=size, strides=strides)
-    if isinstance(layer, keras.layers.Concatenate):
-        return graph.node("Concat", *sources, axis=1)
     if isinstance(layer, keras.layers.GlobalAveragePooling1D):
         return graph.node("ReduceMean", source, axes=[2], keepdims=0)
     if isinstance(layer, CropToMultiple):

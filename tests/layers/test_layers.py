@@ -25,6 +25,7 @@ CASES = [
         (2, 9, 4),
     ),
     (FusedConv1D(4, 3, strides=3, data_format="channels_last"), [(2, 27, 3)], (2, 9, 4)),
+    (FusedConv1D(4, 3, data_format="channels_last"), [(2, 9, 3), (2, 9, 2)], (2, 7, 4)),
     (StridedConv1DTranspose(4, 5, data_format="channels_last"), [(2, 9, 8)], (2, 45, 4)),
     (UpsampleBlock(4, data_format="channels_last"), [(2, 9, 8), (2, 27, 5)], (2, 27, 4)),
     (
@@ -66,17 +67,37 @@ def test_upsampling_is_the_transposed_convolution(options):
         {"strides": 3, "activation": "relu"},
         {"dilation_rate": 2, "use_bias": False, "padding": "same"},
         {"activation": "tanh"},
-        {"padding": "causal"},
     ],
 )
 def test_fused_convolution_is_the_convolution(options, data_format):
-    if data_format == "channels_first":
-        if keras.backend.backend() == "tensorflow":
-            pytest.skip("TensorFlow's convolutions on a CPU take channels_last only")
-        if options.get("padding") == "causal":
-            pytest.skip("Keras has no such convolution")
+    if data_format == "channels_first" and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow's convolutions on a CPU take channels_last only")
     options = {**options, "data_format": data_format}
     same(FusedConv1D(4, 3, **options), keras.layers.Conv1D(4, 3, **options))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("mixed_bfloat16", 3e-2)])
+@pytest.mark.parametrize("options", [{"activation": "relu"}, {"use_bias": False}])
+def test_fused_convolution_of_several_is_that_of_their_concatenation(options, dtype, tolerance):
+    options = {"padding": "same", "data_format": "channels_last", **options}
+    parts = [noise(2, 9, width) for width in (3, 5, 2)]
+    plain = keras.layers.Conv1D(4, 3, **options)
+    expected = ops.convert_to_numpy(plain(np.concatenate(parts, axis=-1)))
+    inputs = [keras.Input(part.shape[1:]) for part in parts]
+    fused = FusedConv1D(4, 3, dtype=dtype, **options)
+    model = keras.Model(inputs, fused(inputs))
+    assert model.output_shape == (None, 9, 4)
+    fused.set_weights(plain.get_weights())
+    np.testing.assert_allclose(
+        model.predict(parts, verbose=0).astype("float32"), expected, rtol=tolerance, atol=tolerance
+    )
+
+
+def test_fused_convolution_refuses_groups_and_other_padding():
+    with pytest.raises(ValueError, match="Received: groups=2, padding=same"):
+        FusedConv1D(4, 3, groups=2, padding="same")
+    with pytest.raises(ValueError, match="Received: groups=1, padding=causal"):
+        FusedConv1D(4, 3, padding="causal")
 
 
 def same(ours, plain):
