@@ -99,6 +99,8 @@ class PretrainConfig:
             leave them out.
         online_probe: A probe every few epochs.
         probe: Label to probe at the end, on the same data; by default none.
+        probe_group: Label whose clips (an artist's) stay together where that probe is
+            cross-validated; by default song, where there is such a label.
         resume: Whether to go on with the run in the output folder.
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
     """
@@ -131,6 +133,7 @@ class PretrainConfig:
     on_corrupt: Literal["raise", "skip"] = "raise"
     online_probe: OnlineProbeConfig = dataclasses.field(default_factory=OnlineProbeConfig)
     probe: str | None = None
+    probe_group: str | None = None
     resume: bool = False
     backend: str | None = None
 
@@ -147,6 +150,7 @@ FREE_ON_RESUME = (
     "on_corrupt",
     "online_probe",
     "probe",
+    "probe_group",
 )
 
 
@@ -228,6 +232,9 @@ def _pretrain(config, output, own, devices):
             synchronize_batch_normalization(model)
     if config.resident:
         model.read_from(source.resident)
+    for label in (config.probe, config.probe_group):
+        if label is not None:
+            source.info.label_column(label)
     probes = _online_probes(config, source)
     write_config(own, config)
     print(
@@ -267,6 +274,7 @@ def _pretrain(config, output, own, devices):
             config.probe,
             progress=sys.stderr.isatty(),
             leave_out=source.leave_out,
+            group=config.probe_group,
         )
         print(summary(config.probe, report["probe"]))
     write_report(output, config, **report)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from seeded import seed_weights
 
+from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.probe import ProbeConfig, main, probe_both, summary
@@ -269,7 +270,7 @@ def test_one_line_says_what_is_wrong(folder, capsys, options, message):
     assert message in line
 
 
-def test_probe_of_a_pretraining_run(folder):
+def test_probe_of_a_pretraining_run(folder, monkeypatch):
     encoder = keras.models.load_model(folder / "encoder.keras")
     results = probe_both(encoder, folder / "tones.npz", "genre")
     for name in ("pretrained", "untrained"):
@@ -277,3 +278,16 @@ def test_probe_of_a_pretraining_run(folder):
         assert low <= results[name]["accuracy"] <= high
     assert results["chance"] == pytest.approx(1 / 3)
     assert "chance" in summary("genre", results)
+    # 36 clips of valid and test tell too little, 12 artists would do.
+    assert results["unseen"] is None and "not seen" not in summary("genre", results)
+    monkeypatch.setattr("keras_tune.recipes._probe_both.LEAST", 36)
+    found = probe_both(encoder, folder / "tones.npz", "genre", group="artist")
+    assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
+    assert "36 clips that pretraining has not seen" in summary("genre", found)
+    options = ("--target", "genre", "--protocol", "logistic", "--folds", "5", "--group", "artist")
+    _, report = probe(folder, *options, "--fold_splits", "[valid,test]", "--seeds", "3")
+    for name in ("pretrained", "untrained"):
+        expected = report["results"]["logistic"][name]["scores_of_runs"]
+        assert found["unseen"][name]["scores_of_runs"] == pytest.approx(expected)
+    with pytest.raises(UserError, match="no label 'singer'"):
+        probe_both(encoder, folder / "tones.npz", "genre", group="singer")
