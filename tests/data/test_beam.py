@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from keras_tune.data import prepare
+from keras_tune.data.paths import files_below, to_path
 from keras_tune.errors import UserError
 
 pytest.importorskip("tensorflow")
@@ -26,6 +27,17 @@ def test_shards_are_those_of_the_process_pool(clips, tmp_path):
     before = shard.stat().st_mtime_ns
     prepare(manifest, tmp_path / "beam", **options, runner="beam")
     assert shard.stat().st_mtime_ns == before
+
+
+def test_shards_in_a_store_are_those_in_a_folder(clips, tmp_path):
+    pytest.importorskip("apache_beam")
+    options = {"name": "x", "shards": 3, "progress": False}
+    prepare(clips, tmp_path / "pool", workers=1, **options)
+    # The direct runner works in this process, in which TensorFlow keeps the store.
+    prepare(clips, "ram://beam/x", **options, runner="beam")
+    store = to_path("ram://beam/x")
+    files = [path for path in files_below(store) if len(path.parts) == 1]
+    assert {path.name: (store / path).read_bytes() for path in files} == content(tmp_path / "pool")
 
 
 def test_options_are_handed_to_beam(clips, tmp_path):
