@@ -25,7 +25,7 @@ def map_active(function, waveforms, parameters, active):
     Returns:
         (batch, samples), float32.
     """
-    if not _on_cpu():
+    if not works_in_chunks():
         return ops.where(active[:, None], function(waveforms, parameters), waveforms)
     batch = ops.shape(waveforms)[0]
     order = ops.argsort(ops.cast(ops.logical_not(active), "int32"))
@@ -48,7 +48,8 @@ def map_active(function, waveforms, parameters, active):
 
 
 @functools.cache
-def _on_cpu():
+def works_in_chunks():
+    """Whether `map_active` works on chunks of active examples, as it does on a CPU."""
     if keras.backend.backend() == "torch":
         return ops.zeros(()).device.type == "cpu"
     return all(name.startswith("cpu") for name in keras.distribution.list_devices())

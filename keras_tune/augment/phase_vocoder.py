@@ -55,7 +55,8 @@ class PhaseVocoder:
         self.hop = frame_length // OVERLAP
         # The last two input frames lie wholly beyond the waveform's end.
         self.input_frames = -(-samples // self.hop) - (-OVERLAP // 2) + 2
-        frames = -(-output_samples // self.hop) - (-OVERLAP // 2) + 1
+        # One in front of the first, silent, so that as many frames overlap at the beginning.
+        frames = -(-output_samples // self.hop) - (-OVERLAP // 2) + 2
         self.block = math.ceil(math.sqrt(frames))
         self.blocks = -(-frames // self.block)
         angle = 2.0 * np.pi * np.arange(frame_length) / frame_length
@@ -77,7 +78,7 @@ class PhaseVocoder:
         spectra = self._analyse(waveforms)
         start = _unit((spectra[0][:, 0], spectra[1][:, 0]))
         magnitudes, advance = self._between_frames(spectra, ratios)
-        bins = ops.arange(self.frame_length // 2 + 1, dtype="float32")
+        bins = ops.arange(-1, self.frame_length // 2 + 2, dtype="float32")
         highest = (self.frame_length // 2) / ops.maximum(ratios, 1.0)
         magnitudes = magnitudes * ops.cast(bins < highest[:, None] + 0.5, "float32")
         return self._synthesise(magnitudes, multiply(self._accumulate(advance), start))
@@ -88,11 +89,13 @@ class PhaseVocoder:
         padded = ops.pad(waveforms, ((0, 0), (padding, total - padding - self.samples)))
         hops = ops.reshape(padded, (-1, self.input_frames + OVERLAP - 1, self.hop))
         shifted = [hops[:, shift : shift + self.input_frames] for shift in range(OVERLAP)]
-        return ops.rfft(ops.concatenate(shifted, axis=-1) * self.window)
+        spectra = ops.rfft(ops.concatenate(shifted, axis=-1) * self.window)
+        # Every bin has two neighbours then, silent ones at the ends.
+        return tuple(ops.pad(part, ((0, 0), (0, 0), (1, 1))) for part in spectra)
 
     def _between_frames(self, spectra, ratios):
         """Give each output frame's magnitudes and advance: (block, blocks, batch, bins)."""
-        bins = self.frame_length // 2 + 1
+        bins = self.frame_length // 2 + 3
         pairs = self.input_frames - 1
         magnitude = ops.sqrt(_power(spectra))
         before = tuple(part[:, :-1] for part in spectra)
@@ -101,15 +104,18 @@ class PhaseVocoder:
         first = ops.reshape(ops.concatenate([*advance, magnitude[:, :-1]], axis=-1), (-1, 3 * bins))
         second = ops.reshape(magnitude[:, 1:], (-1, bins))
 
-        order = np.arange(self.blocks * self.block, dtype="float32")
+        order = np.arange(self.blocks * self.block, dtype="float32") - 1.0
         order = order.reshape(self.blocks, self.block).T[:, :, None]
-        position = ops.convert_to_tensor(order) / ratios
+        heard = ops.convert_to_tensor(order >= 0.0)[..., None]
+        position = ops.convert_to_tensor(np.maximum(order, 0.0)) / ratios
         frame = ops.minimum(ops.cast(position, "int32"), pairs - 1)
         fraction = ops.minimum(position - ops.cast(frame, "float32"), 1.0)[..., None]
         row = frame + ops.arange(ops.shape(ratios)[0], dtype="int32") * pairs
         first, second = ops.take(first, row, axis=0), ops.take(second, row, axis=0)
         magnitudes = first[..., 2 * bins :] * (1.0 - fraction) + second * fraction
-        return magnitudes, (first[..., :bins], first[..., bins : 2 * bins])
+        advance = ops.where(heard, first[..., :bins], 1.0), first[..., bins : 2 * bins]
+        advance = advance[0], ops.where(heard, advance[1], 0.0)
+        return ops.where(heard, magnitudes, 0.0), advance
 
     def _accumulate(self, advance):
         """Multiply up all advances before each frame: first within blocks, then over blocks."""
@@ -130,19 +136,25 @@ class PhaseVocoder:
 
     def _synthesise(self, magnitudes, phases):
         spectra = (magnitudes * phases[0], magnitudes * phases[1])
-        locked = tuple(_subtract_neighbours(part) for part in spectra)
-        scale = magnitudes / ops.sqrt(ops.maximum(_power(locked), TINY))
-        frames = ops.irfft((locked[0] * scale, locked[1] * scale), fft_length=self.frame_length)
-        # The squares of overlapping Hann windows add up to 3/8 of their number.
-        frames = ops.transpose(frames * (self.window / (OVERLAP * 3.0 / 8.0)), (2, 1, 0, 3))
+        locked = tuple(part[..., 1:-1] - part[..., :-2] - part[..., 2:] for part in spectra)
+        scale = magnitudes[..., 1:-1] * ops.rsqrt(ops.maximum(_power(locked), TINY))
+        shape = (-1, self.blocks * self.block, self.frame_length // 2 + 1)
+        locked = tuple(
+            ops.reshape(ops.transpose(part * scale, (2, 1, 0, 3)), shape) for part in locked
+        )
+        frames = ops.irfft(locked, fft_length=self.frame_length)
         frames = ops.reshape(frames, (-1, self.blocks * self.block, OVERLAP, self.hop))
+        # The squares of overlapping Hann windows add up to 3/8 of their number.
+        window = ops.reshape(self.window / (OVERLAP * 3.0 / 8.0), (OVERLAP, self.hop))
+        hops = self.blocks * self.block - OVERLAP + 1
         total = 0.0
-        for shift in range(OVERLAP):
-            after = OVERLAP - 1 - shift
-            total = total + ops.pad(frames[:, :, shift], ((0, 0), (shift, after), (0, 0)))
-        length = (self.blocks * self.block + OVERLAP - 1) * self.hop
-        start = self.frame_length // 2
-        return ops.reshape(total, (-1, length))[:, start : start + self.output_samples]
+        for part in range(OVERLAP):
+            first = OVERLAP - 1 - part
+            total = total + frames[:, first : first + hops, part] * window[part]
+        # The silent frame begins a hop before the first, whose middle is the waveform's beginning.
+        start = self.frame_length // 2 + self.hop - (OVERLAP - 1) * self.hop
+        total = ops.reshape(total, (-1, hops * self.hop))
+        return total[:, start : start + self.output_samples]
 
 
 def _power(pair):
@@ -154,8 +166,3 @@ def _unit(pair):
     heard = power > TINY
     scale = ops.rsqrt(ops.maximum(power, TINY))
     return ops.where(heard, pair[0] * scale, 1.0), ops.where(heard, pair[1] * scale, 0.0)
-
-
-def _subtract_neighbours(part):
-    padded = ops.pad(part, ((0, 0), (0, 0), (0, 0), (1, 1)))
-    return part - padded[..., :-2] - padded[..., 2:]

@@ -1,8 +1,10 @@
+import functools
 import math
 
 import keras
 from keras import ops
 
+from keras_tune.augment.active_rows import map_active, works_in_chunks
 from keras_tune.augment.augmentation import Augmentation
 from keras_tune.augment.phase_vocoder import PhaseVocoder, check_frame_length
 from keras_tune.augment.resampling import read_faster
@@ -61,13 +63,33 @@ class PitchShift(Augmentation):
     def draw_parameters(self, batch, samples):
         return {"cents": self.uniform((batch,), self.min_cents, self.max_cents)}
 
+    def apply(self, waveforms, parameters):
+        # Where examples are worked on in chunks, those that are shifted down are done apart: the
+        # waveforms in between are shorter than those of the highest shift.
+        if not works_in_chunks() or self.max_cents <= 0.0 or self.min_cents > 0.0:
+            return super().apply(waveforms, parameters)
+        down = parameters["cents"] <= 0.0
+        for half, max_cents in ((down, 0.0), (ops.logical_not(down), self.max_cents)):
+            waveforms = map_active(
+                functools.partial(self._shift, max_cents=max_cents),
+                waveforms,
+                parameters,
+                ops.logical_and(parameters["active"], half),
+            )
+        return waveforms
+
     def transform(self, waveforms, parameters):
+        return self._shift(waveforms, parameters, self.max_cents)
+
+    def _shift(self, waveforms, parameters, max_cents):
         samples = waveforms.shape[1]
         peak = ops.maximum(ops.max(ops.abs(waveforms), axis=1, keepdims=True), 1e-30)
         waveforms = waveforms / peak
-        ratios = ops.power(2.0, parameters["cents"] / 1200.0)
+        # A chunk may be filled up with examples of other shifts, which are not kept.
+        cents = ops.minimum(parameters["cents"], max_cents)
+        ratios = ops.power(2.0, cents / 1200.0)
         # The cubic interpolation reads two samples beyond the last position.
-        longest = math.ceil(samples * 2.0 ** (self.max_cents / 1200.0)) + 3
+        longest = math.ceil(samples * 2.0 ** (max_cents / 1200.0)) + 3
         vocoder = PhaseVocoder(samples, self.frame_length, longest)
         shifted = read_faster(vocoder.stretch(waveforms, ratios), ratios, samples)
         energy = ops.sum(waveforms * waveforms, axis=1, keepdims=True)
