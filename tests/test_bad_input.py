@@ -233,6 +233,7 @@ def test_recipes(tmp_path, monkeypatch, capsys):
     @hypothesis.given(structured | damaged([demo]) | st.binary(max_size=60))
     @hypothesis.example(b"a: &a [x, x]\n" + b"data: [*a, *a, *a]\n")
     @hypothesis.example(b"model: []\n")
+    @hypothesis.example(b"online_probe: false\n")
     def run(content):
         file.write_bytes(content)
         capsys.readouterr()

@@ -102,9 +102,9 @@ def _refuse_null(values, config_class, prefix=""):
         if value is None and type(None) not in typing.get_args(field.type):
             raise _Usage(f"--{prefix}{field.name}: null is no value for it")
         if dataclasses.is_dataclass(field.type):
-            # The parser lets an empty list through.
-            if isinstance(value, list):
-                raise _Usage(f"--{prefix}{field.name}: a list is no value for it; give its keys")
+            # The parser lets what is empty or false through.
+            if not isinstance(value, type(values)):
+                raise _Usage(f"--{prefix}{field.name}: {value!r} is no value for it; give its keys")
             _refuse_null(value, field.type, f"{prefix}{field.name}.")
 
 
