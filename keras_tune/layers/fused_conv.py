@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.layers.data_format import channel_axis
+
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class FusedConv1D(keras.layers.Conv1D):
@@ -37,7 +39,6 @@ class FusedConv1D(keras.layers.Conv1D):
                 "`groups` must be 1 and `padding` same or valid. "
                 f"Received: groups={self.groups}, padding={self.padding}"
             )
-        self.channel_axis = -1 if self.data_format == "channels_last" else 1
         # Keras' own knows one tensor only.
         self.input_spec = None
 
@@ -50,7 +51,7 @@ class FusedConv1D(keras.layers.Conv1D):
         if keras.backend.backend() == "tensorflow" and self.data_format == "channels_last":
             return self._in_one_pass(tensors)
         if len(tensors) > 1:
-            return super().call(ops.concatenate(tensors, axis=self.channel_axis))
+            return super().call(ops.concatenate(tensors, axis=channel_axis(self.data_format)))
         return super().call(tensors[0])
 
     def _in_one_pass(self, tensors):
@@ -68,6 +69,7 @@ class FusedConv1D(keras.layers.Conv1D):
                 strides=(1, *self.strides),
                 padding=self.padding,
                 dilation_rate=(1, *self.dilation_rate),
+                data_format=self.data_format,
             )
             if self.use_bias and not place:
                 outputs = tf.nn.bias_add(outputs, ops.convert_to_tensor(self.bias))
@@ -80,8 +82,8 @@ class FusedConv1D(keras.layers.Conv1D):
         """The shape of the concatenated inputs."""
         if not isinstance(shape[0], (list, tuple)):
             return shape
-        joined = list(shape[0])
-        joined[self.channel_axis] = sum(one[self.channel_axis] for one in shape)
+        joined, axis = list(shape[0]), channel_axis(self.data_format)
+        joined[axis] = sum(one[axis] for one in shape)
         return tuple(joined)
 
     def compute_output_shape(self, input_shape):

@@ -261,7 +261,6 @@ def _description(config, info, encoders, study):
         "splits": info.fingerprints,
         "folds": {
             "number": config.folds,
-            "splits": list(study.rows) if config.folds else None,
             "group": config.group,
             "fingerprint": folds_fingerprint(clips.ids, study.folds),
         },
