@@ -5,10 +5,8 @@ import functools
 import keras
 from keras import ops
 
-CHUNK_SIZE = 8
 
-
-def map_active(function, waveforms, parameters, active):
+def map_active(function, waveforms, parameters, active, chunk_size=8):
     """Apply a costly function to the active examples, and leave the others as they are.
 
     On a CPU the active examples are collected and worked on in chunks of a fixed size, as many as
@@ -21,6 +19,7 @@ def map_active(function, waveforms, parameters, active):
         waveforms: (batch, samples), float32.
         parameters: A nested structure of tensors whose first axis is the batch.
         active: (batch,), bool.
+        chunk_size: Examples of a chunk. Defaults to 8; the more memory an example takes, the fewer.
 
     Returns:
         (batch, samples), float32.
@@ -34,14 +33,14 @@ def map_active(function, waveforms, parameters, active):
 
     def step(done, result):
         # The last chunk is filled up with other examples; those that are not active stay.
-        rows = ops.take(order, (done + ops.arange(CHUNK_SIZE, dtype="int32")) % batch, axis=0)
+        rows = ops.take(order, (done + ops.arange(chunk_size, dtype="int32")) % batch, axis=0)
         chosen = ops.take(waveforms, rows, axis=0)
         chosen_parameters = keras.tree.map_structure(
             lambda tensor: ops.take(tensor, rows, axis=0), parameters
         )
         changed = function(chosen, chosen_parameters)
         changed = ops.where(ops.take(active, rows, axis=0)[:, None], changed, chosen)
-        return done + CHUNK_SIZE, ops.scatter_update(result, rows[:, None], changed)
+        return done + chunk_size, ops.scatter_update(result, rows[:, None], changed)
 
     done = ops.zeros((), dtype="int32")
     return ops.while_loop(lambda done, result: done < count, step, (done, waveforms))[1]

@@ -14,8 +14,8 @@ class LinearAugmentation(Augmentation):
     """Base class of the augmentations that have a transfer function.
 
     A subclass gives the function in closed form (`response`) and says how long its impulse
-    response lasts (`tail`). Neighbouring linear layers in a `Chain` are applied together: one
-    real FFT, one product of all responses and one inverse FFT. The waveform keeps its length;
+    response lasts (`tail`, `rings`). Neighbouring linear layers in a `Chain` are applied together:
+    one real FFT, one product of all responses and one inverse FFT. The waveform keeps its length;
     what rings on beyond its end is cut off, nothing wraps around to its beginning.
 
     Args:
@@ -34,6 +34,9 @@ class LinearAugmentation(Augmentation):
             return -1.0, 0.0
     ```
     """
+
+    # Whether the response goes on beyond its tail, hardly weaker.
+    rings = False
 
     def tail(self, samples):
         """Number of samples for which the impulse response lasts, at most `samples`.
@@ -71,7 +74,8 @@ def apply_responses(layers, waveforms, parameters):
     """
     samples = waveforms.shape[1]
     tail = sum(layer.tail(samples) for layer in layers)
-    grid = SpectralGrid(samples, tail) if tail else None
+    rings = any(layer.rings for layer in layers)
+    grid = SpectralGrid(samples, tail, rings) if tail else None
 
     def transform(waveforms, parameters):
         product = (1.0, 0.0)

@@ -80,8 +80,11 @@ class Reverb(LinearAugmentation):
     def draw_parameters(self, batch, samples):
         return {name: self.uniform((batch,), *limits) for name, limits in self.ranges.items()}
 
+    rings = True
+
     def tail(self, samples):
-        return samples
+        # Padding for the whole of it would take 1.6 times as long.
+        return samples // 4
 
     def response(self, parameters, grid):
         slope = -1.0 / math.log(1.0 - MIN_FEEDBACK)
@@ -92,22 +95,24 @@ class Reverb(LinearAugmentation):
         room = parameters["room_size"] / 100.0 * 0.9 + 0.1
 
         low_pass = self._damped_feedback(feedback, damping[:, None, None], grid)
-        lines = [self._delay_in_samples(length, room) for length in COMB_LENGTHS]
-        lines += [self._delay_in_samples(length, ops.ones_like(room)) for length in ALLPASS_LENGTHS]
-        delays = grid.delays(ops.stack(lines))
-        wet = (0.0, 0.0)
-        for delay in delays[: len(COMB_LENGTHS)]:
-            loop = multiply(low_pass, delay)
-            comb = divide(delay, (1.0 - loop[0], -loop[1]))
-            wet = (wet[0] + comb[0], wet[1] + comb[1])
-        for real, imaginary in delays[len(COMB_LENGTHS) :]:
-            numerator = (
-                real * (1.0 + ALLPASS_FEEDBACK) - 1.0,
-                imaginary * (1.0 + ALLPASS_FEEDBACK),
-            )
-            denominator = (1.0 - ALLPASS_FEEDBACK * real, -ALLPASS_FEEDBACK * imaginary)
-            wet = multiply(wet, divide(numerator, denominator))
-        return 1.0 + WET_SCALE * wet[0], WET_SCALE * wet[1]
+        lines = ops.stack([self._delay_in_samples(length, room) for length in COMB_LENGTHS])
+        # z^d instead of z^-d: a comb is then 1 / (z^d - g (1 - h) / (1 - h z^-1)).
+        real, imaginary = 0.0, 0.0
+        for line in grid.delays(-lines):
+            loop = line[0] - low_pass[0], line[1] - low_pass[1]
+            scale = 1.0 / (loop[0] * loop[0] + loop[1] * loop[1])
+            real, imaginary = real + loop[0] * scale, imaginary - loop[1] * scale
+        wet = multiply((real, imaginary), self._allpass(grid))
+        return 1.0 + wet[0], wet[1]
+
+    def _allpass(self, grid):
+        """All four sections and the wet gain, which are the same in every room."""
+        response = WET_SCALE
+        for length in ALLPASS_LENGTHS:
+            delay = grid.points ** -math.floor(length * self.sample_rate / 44100.0 + 0.5)
+            response *= ((1.0 + ALLPASS_FEEDBACK) * delay - 1.0) / (1.0 - ALLPASS_FEEDBACK * delay)
+        real = ops.convert_to_tensor(response.real, dtype="float32")
+        return real, ops.convert_to_tensor(response.imag, dtype="float32")
 
     def _delay_in_samples(self, length, scale):
         exact = scale * (self.sample_rate / 44100.0 * length)

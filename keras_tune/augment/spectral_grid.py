@@ -48,9 +48,10 @@ class SpectralGrid:
     samples does not wrap around. A recursive filter rings on for longer, and what it rings on for
     beyond L wraps when its transfer function is sampled at L points. So the circle is wider than
     the unit circle: the waveform is multiplied by r^-n and the result by r^n, which divides what
-    wraps by r^L. That factor is 80 dB where the response is as long as the waveform (a long
-    reverberation), and less in proportion to the tail, because the rounding errors of the FFT
-    grow by r^n towards the end of the waveform.
+    wraps by r^L. The rounding errors of the FFT grow by r^n too, towards the end of the waveform.
+    So the factor is 70 dB where a response `rings` for longer than the waveform (a reverberation),
+    which leaves either error at one or two steps of 16-bit audio; else it is less, in proportion to
+    the tail.
 
     The L/2 + 1 points are laid out on a table of `shape` (rows, columns), because the response of
     a delay is then the outer product of two short vectors.
@@ -59,6 +60,7 @@ class SpectralGrid:
         samples: Number of samples N of the waveforms.
         tail: Number of samples for which the impulse response lasts; what exceeds N is ignored,
             because it falls beyond the end of the waveform.
+        rings: Whether it goes on beyond the tail, hardly weaker. Defaults to False.
 
     Example:
 
@@ -69,13 +71,13 @@ class SpectralGrid:
     ```
     """
 
-    max_attenuation = 1e4
+    max_attenuation = 3e3
 
-    def __init__(self, samples, tail):
+    def __init__(self, samples, tail, rings=False):
         self.samples = samples
         self.length, self.shape = choose_length(samples + min(tail, samples))
         # Never quite the unit circle, on which z = -1 is a pole of the bilinear transform.
-        share = min(max(tail / samples, 0.01), 1.0)
+        share = 1.0 if rings else min(max(tail / samples, 0.01), 1.0)
         self.log_radius = share * math.log(self.max_attenuation) / self.length
 
     @functools.cached_property
@@ -109,7 +111,7 @@ class SpectralGrid:
         """Give the responses z^-d of delays by whole samples.
 
         Args:
-            delays: (lines, batch), int32: the delays of several delay lines.
+            delays: (lines, batch), int32: the delays of several delay lines; negative ones advance.
 
         Returns:
             A list of `lines` pairs of float32 tensors (batch, *shape).
