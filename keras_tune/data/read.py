@@ -16,7 +16,7 @@ from keras_tune.data.decode import decode_clip
 from keras_tune.data.paths import is_url, to_path
 from keras_tune.data.record import Record
 from keras_tune.data.schema import DatasetInfo
-from keras_tune.data.tensorflow import import_tensorflow_for_reading
+from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
 from keras_tune.errors import UserError
 
 # Files read at a time.
@@ -155,9 +155,9 @@ def read_clips(
     left = max(0, steps * (last - initial_epoch) - initial_step)
     length = tf.data.INFINITE_CARDINALITY if repeat else left
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
-    options = tf.data.Options()
+    options = pipeline_options(tf)
     options.deterministic = plan.deterministic
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return dataset.prefetch(2).with_options(options)
 
 
 @dataclasses.dataclass(frozen=True)

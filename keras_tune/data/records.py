@@ -7,7 +7,7 @@ from keras_tune.data.damage import broken_frame, naming_damaged_shards
 from keras_tune.data.paths import to_path
 from keras_tune.data.record import Record
 from keras_tune.data.schema import DatasetInfo
-from keras_tune.data.tensorflow import import_tensorflow_for_reading
+from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
 from keras_tune.errors import UserError
 
 
@@ -72,7 +72,8 @@ def read_records(path, split, leave_out=()):
         broken = broken_frame(file)
         if broken:
             raise UserError(f"{file}: record {broken} is damaged. Run prepare again.")
-    serialized = tf.data.TFRecordDataset(files).prefetch(2).as_numpy_iterator()
+    serialized = tf.data.TFRecordDataset(files).prefetch(2).with_options(pipeline_options(tf))
+    serialized = serialized.as_numpy_iterator()
     while True:
         # Not around the yield: what the caller raises is none of our business.
         with naming_damaged_shards(path, split):

@@ -7,6 +7,7 @@ import os
 
 import keras
 
+from keras_tune.data.tensorflow import pipeline_options
 from keras_tune.errors import UserError
 
 # What Keras cannot do with PyTorch today; `PyTorch` in docs/large_scale.md says the same.
@@ -185,7 +186,8 @@ def _as_dataset(tf, stream):
             yield stream[index]
 
     spec = tf.TensorSpec(first.shape, first.dtype)
-    return tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2)
+    return dataset.with_options(pipeline_options(tf))
 
 
 def synchronize_batch_normalization(model):
