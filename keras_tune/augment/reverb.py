@@ -84,7 +84,7 @@ class Reverb(LinearAugmentation):
 
     def tail(self, samples):
         # Padding for the whole of it would take 1.6 times as long.
-        return samples // 4
+        return max(samples // 4, 1)
 
     def response(self, parameters, grid):
         slope = -1.0 / math.log(1.0 - MIN_FEEDBACK)

@@ -120,6 +120,11 @@ def test_length_is_known(prepared):
     assert len(read_clips(prepared, clip_samples=CROP)) == 10
 
 
+def test_nothing_waits_for_the_autotuner(prepared):
+    stream = read_clips(prepared, clip_samples=CROP, batch_size=2, repeat=True)
+    assert stream.options().autotune.enabled is False
+
+
 def test_evaluation_order_and_crops_are_fixed(prepared):
     first = batches(prepared, split="test", crops=3, shuffle=False)
     assert equal(first, batches(prepared, split="test", crops=3, shuffle=False))
