@@ -334,6 +334,23 @@ def test_the_published_chain_and_its_keys():
     assert "step_5" not in draw
 
 
+def test_all_examples_at_once_as_on_accelerators(monkeypatch):
+    time = np.arange(SAMPLES) / RATE
+    tones = np.sin(2 * np.pi * 110.0 * 1.3 ** np.arange(20)[:, None] * time)
+    tones = tones + np.random.default_rng(0).normal(0.0, 0.05, tones.shape)
+    waveforms = ops.convert_to_tensor(0.3 * tones, dtype="float32")
+    chain = clmr_chain(RATE, seed=1, noise_probability=0.5)
+    draw = chain.draw(len(tones), SAMPLES)
+    chosen = numpy(draw["step_5"]["active"]), numpy(draw["step_6"]["active"])
+    assert all(0 < coins.sum() < len(tones) for coins in chosen)
+    in_chunks = numpy(chain.apply(waveforms, draw))
+    for module in ("active_rows", "pitch_shift"):
+        monkeypatch.setattr(f"keras_tune.augment.{module}.works_in_chunks", lambda: False)
+    error = numpy(chain.apply(waveforms, draw)) - in_chunks
+    # Rounding, as between backends.
+    assert 10 * np.log10((error**2).sum() / (in_chunks**2).sum()) < -60
+
+
 def test_inside_a_model_that_trains(waveforms):
     inputs = keras.Input((SAMPLES,))
     crop, chain = RandomCrop(3000, seed=1), clmr_chain(RATE, seed=1, noise_probability=0.5)
