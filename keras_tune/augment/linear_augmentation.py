@@ -9,6 +9,9 @@ from keras_tune.augment.augmentation import Augmentation
 from keras_tune.augment.complex_pairs import multiply
 from keras_tune.augment.spectral_grid import SpectralGrid
 
+# Where nothing is compiled, a grid and what is computed on it is needed again for every batch.
+spectral_grid = functools.lru_cache(maxsize=8)(SpectralGrid)
+
 
 class LinearAugmentation(Augmentation):
     """Base class of the augmentations that have a transfer function.
@@ -75,7 +78,7 @@ def apply_responses(layers, waveforms, parameters):
     samples = waveforms.shape[1]
     tail = sum(layer.tail(samples) for layer in layers)
     rings = any(layer.rings for layer in layers)
-    grid = SpectralGrid(samples, tail, rings) if tail else None
+    grid = spectral_grid(samples, tail, rings) if tail else None
 
     def transform(waveforms, parameters):
         product = (1.0, 0.0)

@@ -9,7 +9,7 @@ import sys
 
 from keras_tune.data.paths import is_url, store_error, to_path
 from keras_tune.data.schema import DatasetInfo, shard_fault
-from keras_tune.data.tensorflow import import_tensorflow_for_reading
+from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
 from keras_tune.errors import UserError
 
 
@@ -49,7 +49,7 @@ def find_damaged_shards(path, split=None):
             continue
         records = 0
         try:
-            for _ in tf.data.TFRecordDataset(file):
+            for _ in tf.data.TFRecordDataset(file).with_options(pipeline_options(tf)):
                 records += 1
         except tf.errors.DataLossError:
             damaged.append((file, f"record {records + 1} of {shard.records} is damaged"))
