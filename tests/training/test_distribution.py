@@ -106,7 +106,9 @@ def assert_same(folder, name, other="none_0_1_0"):
 def test_two_devices(folder):
     kind = {"tensorflow": "mirrored", "jax": "data_parallel"}[keras.backend.backend()]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    finish(start(folder, kind, 2, XLA_FLAGS=flags))
+    # XLA has a thread for each processor, and a device that waits for the other occupies one: with
+    # two processors, any other work could keep the second device from ever arriving.
+    finish(start(folder, kind, 2, XLA_FLAGS=flags, NPROC="8"))
     assert_same(folder, f"{kind}_0_2_0")
 
 
