@@ -2,8 +2,9 @@
 
 import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
 
+from keras_tune.models.estimate_batch_norm import estimate_batch_norm
 from keras_tune.models.presets import PRESETS, Preset
 from keras_tune.models.tagger import Tagger
 from keras_tune.models.tune import TUNe
 
-__all__ = ["PRESETS", "Preset", "TUNe", "Tagger"]
+__all__ = ["PRESETS", "Preset", "TUNe", "Tagger", "estimate_batch_norm"]

@@ -7,6 +7,7 @@ import keras
 from keras_tune.errors import UserError
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.data_format import standardize_data_format
+from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
@@ -44,6 +45,11 @@ class TUNe(keras.Model):
         input_samples: Integer, the length of the waveform, or None for any length of at least
             `min_samples`. Defaults to 59,049 (2.68 s at 22,050 Hz). What exceeds a multiple of
             3 ** C is cut off at the end.
+        sample_rate: Integer, the rate in Hz of the waveforms that the model is made for. It changes
+            nothing in the computation; what reads audio asks the model for it. Defaults to 22,050.
+        level: Float, the root mean square level that every waveform is brought to first (see
+            `keras_tune.layers.LevelNormalization`), or None to leave levels as they are, as the
+            published models do. Defaults to None.
         data_format: The layout of the computation inside: "channels_last", "channels_first" or None
             for the backend's faster one. Inputs, outputs and weights are the same in either, so it
             is not saved with the model. Defaults to None.
@@ -78,6 +84,8 @@ class TUNe(keras.Model):
         extra_links=False,
         tail_type="pooled",
         input_samples=59049,
+        sample_rate=22050,
+        level=None,
         data_format=None,
         dtype=None,
         name="tune",
@@ -89,6 +97,8 @@ class TUNe(keras.Model):
             tail_filters = _default_tail(contraction_depth, decoder_depth, base_filters, tail_type)
         tail_filters = tuple(int(width) for width in tail_filters)
         _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_links, tail_type)
+        if sample_rate < 1:
+            raise ValueError(f"`sample_rate` must be positive. Received: sample_rate={sample_rate}")
         pools = len(tail_filters)
         if decoder_depth == 0 or tail_type == "sample_cnn":
             pools -= 1
@@ -106,7 +116,7 @@ class TUNe(keras.Model):
         keras.config.set_dtype_policy(policy)
         try:
             waveform = keras.Input((input_samples, 1), name="waveform")
-            x = waveform
+            x = waveform if level is None else LevelNormalization(level, name="level")(waveform)
             if decoder_depth and (input_samples or 1) % FACTOR**contraction_depth:
                 x = CropToMultiple(FACTOR**contraction_depth, name="crop")(x)
             if data_format == "channels_first":
@@ -142,6 +152,8 @@ class TUNe(keras.Model):
         self.extra_links = extra_links
         self.tail_type = tail_type
         self.input_samples = input_samples
+        self.sample_rate = int(sample_rate)
+        self.level = level
         self.data_format = data_format
         self.min_samples = min_samples
         self.representation_dim = tail_filters[-1]
@@ -218,6 +230,8 @@ class TUNe(keras.Model):
             "extra_links": self.extra_links,
             "tail_type": self.tail_type,
             "input_samples": self.input_samples,
+            "sample_rate": self.sample_rate,
+            "level": self.level,
             "dtype": self._layer_policy,
             "name": self.name,
         }

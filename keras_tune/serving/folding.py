@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_tune.layers.fused_conv import FusedConv1D
+from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
@@ -91,8 +92,8 @@ def _call_folded(layer, inputs, dtype, **kwargs):
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
         return fold_batch_norm(layer, dtype)(inputs)
     config = layer.get_config()
-    averages = isinstance(layer, keras.layers.GlobalAveragePooling1D)
-    config["dtype"] = "float32" if averages else dtype
+    exact = isinstance(layer, (keras.layers.GlobalAveragePooling1D, LevelNormalization))
+    config["dtype"] = "float32" if exact else dtype
     return _with_weights(type(layer).from_config(config), layer.get_weights(), inputs, **kwargs)
 
 

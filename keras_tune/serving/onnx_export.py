@@ -12,6 +12,7 @@ import numpy as np
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 from keras_tune.layers.crop_to_multiple import CropToMultiple
+from keras_tune.layers.level_normalization import FLOOR, LevelNormalization
 from keras_tune.serving.folding import fold_batch_norm
 from keras_tune.serving.windows import MAX_LEVEL, Windows
 
@@ -35,7 +36,7 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
         path: The file to write.
         window_samples: Integer, the length of a window, for an encoder of any length. Defaults to
             the encoder's own length, and 59,049 for one of any length.
-        sample_rate: Integer, the encoder's, in Hz. Defaults to 22,050.
+        sample_rate: Integer, in Hz. Defaults to the encoder's own.
 
     Raises:
         UserError: The package onnx is not installed, or the encoder has a layer that is not
@@ -239,6 +240,12 @@ def _layer(graph, layer, sources, outputs):
     if isinstance(layer, CropToMultiple):
         end = graph.integers([outputs.shape[1]])
         return graph.node("Slice", source, graph.integers([0]), end, graph.integers([2]))
+    if isinstance(layer, LevelNormalization):
+        square = graph.node("Mul", source, source)
+        rms = graph.node("Sqrt", graph.node("ReduceMean", square, axes=[1, 2], keepdims=1))
+        rms = graph.node("Max", rms, graph.weight(np.array(FLOOR, "float32")))
+        gain = graph.node("Div", graph.weight(np.array(layer.level, "float32")), rms)
+        return graph.node("Mul", source, gain)
     if isinstance(layer, keras.layers.Permute):
         return source
     raise UserError(

@@ -37,7 +37,7 @@ def export_saved_model(model, path, window_samples=None, sample_rate=None):
         path: The folder to write; must not exist, or be empty.
         window_samples: Integer, the length of a window, for an encoder of any length. Defaults to
             the encoder's own length, and 59,049 for one of any length.
-        sample_rate: Integer, what WAV files are resampled to, in Hz. Defaults to 22,050.
+        sample_rate: Integer, what WAV files are resampled to, in Hz. Defaults to the encoder's own.
 
     Returns:
         Dict with what there is to know: `signatures`, `window_samples`, `sample_rate`, `embedding`

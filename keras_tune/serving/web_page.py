@@ -50,7 +50,7 @@ def export_web(model, folder, name=None, index=None, window_samples=None, sample
         index: Folder of audio files, or an .npz file of `recipes.embed`: the tracks among which the
             page finds the nearest to a file. Defaults to None: there is no such list.
         window_samples: Integer, for an encoder of any length; see `export_onnx`.
-        sample_rate: Integer, the encoder's, in Hz. Defaults to 22,050.
+        sample_rate: Integer, in Hz. Defaults to the encoder's own.
 
     Returns:
         `ExportedPage`.

@@ -42,7 +42,8 @@ class Windows:
             model: Keras model from (batch, samples, 1) to (batch, d).
             window_samples: Integer, for an encoder of any length. Defaults to the encoder's own
                 length, and 59,049 for one of any length.
-            sample_rate: Integer, in Hz. Defaults to 22,050.
+            sample_rate: Integer, in Hz. Defaults to the encoder's own, and 22,050 for one that does
+                not tell.
 
         Returns:
             `Windows`.
@@ -78,5 +79,5 @@ class Windows:
             labels,
             model.activation if tagger else "sigmoid",
             model.pooling if tagger else "embeddings",
-            sample_rate or SAMPLE_RATE,
+            sample_rate or getattr(encoder, "sample_rate", SAMPLE_RATE),
         )

@@ -6,6 +6,7 @@ from keras import ops
 from keras_tune.layers import (
     CropToMultiple,
     FusedConv1D,
+    LevelNormalization,
     SampleCNNBlock,
     StridedConv1DTranspose,
     TailBlock,
@@ -36,6 +37,7 @@ CASES = [
     (TailBlock(4, data_format="channels_last"), [(2, 28, 3)], (2, 9, 4)),
     (TailBlock(4, data_format="channels_last"), [(2, 27, 3), (2, 9, 2)], (2, 9, 4)),
     (CropToMultiple(9), [(2, 30, 1)], (2, 27, 1)),
+    (LevelNormalization(0.2), [(2, 30, 1)], (2, 30, 1)),
 ]
 
 
@@ -161,3 +163,25 @@ def test_seeded_initial_weights_are_drawn_with_numpy():
     assert SampleCNNBlock(4).convolution.kernel_initializer.seed == seed
     keras.utils.set_random_seed(2)
     assert SampleCNNBlock(4).convolution.kernel_initializer.seed != seed
+
+
+def test_every_waveform_is_brought_to_the_level():
+    loud = noise(3, 5000, 1)
+    levels = np.array([1e-3, 0.5, 20.0])[:, None, None]
+    found = ops.convert_to_numpy(LevelNormalization(0.1)(loud * levels))
+    expected = [0.1 * x / np.sqrt(np.mean(np.square(x, dtype="float64"))) for x in loud]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_what_is_nearly_silent_is_not_blown_up():
+    layer = LevelNormalization(0.1)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(np.zeros((1, 9, 1)))), 0)
+    # Noise of -100 dB is amplified by 60 dB at most.
+    quiet = 1e-5 * np.sign(noise(1, 900, 1))
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(quiet)), 1e3 * quiet, rtol=1e-5)
+
+
+@pytest.mark.parametrize("level", [0, -0.1, float("nan"), float("inf")])
+def test_levels_that_are_none(level):
+    with pytest.raises(ValueError, match="level="):
+        LevelNormalization(level)

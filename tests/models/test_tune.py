@@ -212,6 +212,8 @@ def test_mixed_precision_gives_a_float32_representation():
         ({"tail_filters": []}, "tail_filters"),
         ({"tail_type": "long"}, "tail_type=long"),
         ({"data_format": "channels"}, "data_format=channels"),
+        ({"sample_rate": 0}, "sample_rate=0"),
+        ({"level": -1.0}, "level=-1.0"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, message):
@@ -227,3 +229,26 @@ def test_unknown_preset_names_the_nearest():
 def test_waveforms_too_short_for_the_pooling_are_refused():
     with pytest.raises(ValueError, match="at least 19683 samples"):
         small(input_samples=None)(noise(1, 19000, 1))
+
+
+def test_level_and_sample_rate_are_kept_and_loudness_is_not_seen(tmp_path):
+    model = seed_weights(small(level=0.05, sample_rate=16000))
+    model.save(tmp_path / "encoder.keras")
+    loaded = keras.models.load_model(tmp_path / "encoder.keras")
+    assert (loaded.level, loaded.sample_rate) == (0.05, 16000)
+    x = noise(2, 59049, 1)
+    found = ops.convert_to_numpy(model(x))
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(x)), found)
+    np.testing.assert_allclose(ops.convert_to_numpy(model(0.01 * x)), found, rtol=1e-4, atol=1e-6)
+    # It is what an encoder without it makes of a waveform of that level.
+    plain = small()
+    plain.set_weights(model.get_weights())
+    level = x * 0.05 / np.sqrt(np.mean(np.square(x), axis=1, keepdims=True))
+    np.testing.assert_allclose(ops.convert_to_numpy(plain(level)), found, rtol=1e-4, atol=1e-6)
+
+
+def test_configurations_of_earlier_versions_have_the_published_rate_and_no_level():
+    config = small().get_config()
+    del config["sample_rate"], config["level"]
+    model = TUNe.from_config(config)
+    assert model.sample_rate == 22050 and model.level is None

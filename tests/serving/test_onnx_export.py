@@ -58,6 +58,7 @@ def test_outputs_are_those_of_keras(session, predictions, batch, samples):
             "base_filters": 2,
             "tail_type": "sample_cnn",
             "tail_filters": [2, 3, 4],
+            "level": 0.1,
         },
     ],
 )

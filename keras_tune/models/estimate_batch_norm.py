@@ -1,0 +1,82 @@
+"""Batch normalization statistics, measured anew."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+
+def estimate_batch_norm(encoder, batches):
+    """Measure the statistics of all batch normalization layers on given waveforms, in place.
+
+    During training each layer keeps a moving average of the mean and variance of its inputs, which
+    inference then uses. After contrastive training it describes augmented views, not clean clips;
+    in an untrained model it describes nothing (mean 0, variance 1). This function replaces both
+    with the mean and variance over all the batches given, every layer seeing what the layers in
+    front of it, normalized with the statistics of the current batch, give.
+
+    Args:
+        encoder: Keras model from (batch, samples, 1) to (batch, d).
+        batches: Iterable of float arrays (batch, samples, 1). A few hundred windows are enough; use
+            batches of at least 16, since each is normalized by its own statistics.
+
+    Raises:
+        ValueError: There are no batches, or the statistics are not finite.
+
+    Source: Wu & Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3.1 ("precise batch
+    norm").
+
+    Example:
+
+    ```python
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    keras_tune.models.estimate_batch_norm(encoder, [np.random.normal(0, 0.1, (16, 59049, 1))])
+    ```
+    """
+    layers = [
+        layer
+        for layer in encoder._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    before = [(layer, layer.momentum, layer.trainable) for layer in layers]
+    sums = [[0.0, 0.0] for _ in layers]
+    rows = 0
+    try:
+        for layer in layers:
+            # Without momentum the moving statistics are those of the last batch.
+            layer.momentum, layer.trainable = 0.0, True
+        for batch in batches:
+            with _without_gradients():
+                encoder(np.asarray(batch, "float32"), training=True)
+            for total, layer in zip(sums, layers, strict=True):
+                mean, variance = _statistics(layer)
+                total[0] += len(batch) * mean
+                total[1] += len(batch) * (variance + np.square(mean))
+            rows += len(batch)
+    finally:
+        for layer, momentum, trainable in before:
+            layer.momentum, layer.trainable = momentum, trainable
+    if not rows:
+        raise ValueError("`batches` must hold at least one batch. Received none")
+    for layer, (mean, square) in zip(layers, sums, strict=True):
+        mean, variance = mean / rows, square / rows - np.square(mean / rows)
+        if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+            raise ValueError(f"the statistics of {layer.path} are not finite")
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(np.maximum(variance, 0))
+
+
+def _statistics(layer):
+    return (
+        np.asarray(keras.ops.convert_to_numpy(variable), "float64")
+        for variable in (layer.moving_mean, layer.moving_variance)
+    )
+
+
+def _without_gradients():
+    """What keeps PyTorch from holding on to every activation; the others do so by themselves."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
