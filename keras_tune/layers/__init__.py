@@ -2,6 +2,7 @@
 
 import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
 
+from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.fused_conv import FusedConv1D
@@ -13,6 +14,7 @@ from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 
 __all__ = [
+    "AcousticFeatures",
     "BatchNormalization",
     "CropToMultiple",
     "FusedConv1D",

@@ -245,12 +245,17 @@ def build_model(config, sample_rate, steps):
     chosen = dataclasses.asdict(config.model)
     overrides = {key: value for key, value in chosen.items() if value is not None}
     try:
-        encoder = TUNe.from_preset(overrides.pop("preset"), **overrides)
+        encoder = TUNe.from_preset(overrides.pop("preset"), sample_rate=sample_rate, **overrides)
         chain = clmr_chain(sample_rate, config.seed, **dataclasses.asdict(config.augment))
         model = ContrastiveModel(
             encoder,
             projection_dim=config.projection_dim,
             temperature=config.temperature,
+            projection_layers=config.projection_layers,
+            projection_batch_norm=config.projection_batch_norm,
+            variance_weight=config.variance_weight,
+            covariance_weight=config.covariance_weight,
+            acoustic_weight=config.acoustic_weight,
             augmenter=chain,
             separate_views=config.separate_views,
             micro_batch=config.micro_batch,
@@ -279,8 +284,9 @@ def peak_learning_rate(config):
 def _optimizer(config, steps):
     import keras
 
-    from keras_tune.training import LARS
+    from keras_tune.training import LARS, AdamW
 
+    average = {} if config.ema is None else {"use_ema": True, "ema_momentum": config.ema}
     rate = peak_learning_rate(config)
     warmup = round(config.warmup_epochs * steps)
     if warmup or config.schedule == "cosine":
@@ -293,8 +299,10 @@ def _optimizer(config, steps):
             warmup_steps=warmup,
         )
     if config.optimizer == "lars":
-        return LARS(rate, weight_decay=config.weight_decay)
-    return keras.optimizers.Adam(rate)
+        return LARS(rate, weight_decay=config.weight_decay, **average)
+    if config.optimizer == "adamw":
+        return AdamW(rate, weight_decay=config.weight_decay, **average)
+    return keras.optimizers.Adam(rate, **average)
 
 
 def load_checkpoint(path):
@@ -309,16 +317,90 @@ def load_checkpoint(path):
         ) from error
 
 
-def save_encoder(model, path):
-    """Save the encoder on its own, computing in float32 whatever it was trained in."""
+def save_encoder(model, path, batches=None):
+    """Save the encoder on its own, computing in float32 whatever it was trained in.
+
+    Where the optimizer keeps a moving average of the weights, the encoder gets that.
+
+    Args:
+        model: `ContrastiveModel`.
+        path: The file.
+        batches: Iterable of float arrays (batch, samples, 1), on which batch normalization is
+            estimated anew. Defaults to None: the averages of training.
+
+    Returns:
+        The encoder as saved.
+    """
     from keras_tune.files import atomic_path
-    from keras_tune.models import TUNe
+    from keras_tune.models import TUNe, estimate_batch_norm
 
     encoder = TUNe.from_config({**model.encoder.get_config(), "dtype": "float32"})
-    encoder.set_weights(model.encoder.get_weights())
+    with _averaged(model):
+        encoder.set_weights(model.encoder.get_weights())
+    if batches is not None:
+        estimate_batch_norm(encoder, batches)
     with atomic_path(path) as temporary:
         encoder.save(temporary)
     return encoder
+
+
+@contextlib.contextmanager
+def _averaged(model):
+    """Put the moving averages in the place of the weights, if the optimizer has them."""
+    optimizer = getattr(model, "optimizer", None)
+    if not getattr(optimizer, "use_ema", False):
+        yield
+        return
+    variables = model.trainable_variables
+    before = [variable.numpy() for variable in variables]
+    # Keras' optimizers put their averages into the variables, but do not give them away.
+    optimizer.finalize_variable_values(variables)
+    yield
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+
+
+def clean_batches(source, config):
+    """Random windows of train, not augmented, in batches: float arrays (batch, samples, 1)."""
+    from keras_tune.training.contrastive_model import audio_of
+
+    source = dataclasses.replace(source, resident=None)
+    size = min(32, source.info.counts["train"])
+    count = max(1, config.batch_norm_clips // size)
+    options = {**_train_options(config), "batch_size": size, "steps_per_epoch": count}
+    stream = _clips(source, "train", None, **options)
+    for batch in _iterate(stream):
+        yield _to_float(audio_of(batch))[:, 0, :, None]
+
+
+def _iterate(stream):
+    """The batches of a stream of either kind."""
+    if hasattr(stream, "num_batches"):
+        return (stream[place] for place in range(stream.num_batches))
+    return iter(stream)
+
+
+def monitors(streams, clips=256):
+    """The callbacks that watch the representation on the first clips of valid."""
+    import itertools
+
+    from keras_tune.training import RepresentationMonitor
+    from keras_tune.training.contrastive_model import audio_of
+
+    if streams.valid is None:
+        return []
+    count = max(1, clips // streams.valid_batch_size)
+    some = itertools.islice(_iterate(streams.valid), count)
+    batches = [_to_float(audio_of(batch)) for batch in some]
+    return [RepresentationMonitor(batches)]
+
+
+def _to_float(batch):
+    import numpy as np
+
+    from keras_tune.data.audio import to_float
+
+    return to_float(np.asarray(batch))
 
 
 def online_probe(data, label, option, clips=None, leave_out=(), **options):

@@ -32,6 +32,8 @@ class ModelConfig:
             the preset's.
         extra_links: Links from the decoder to the tail; by default the preset's.
         input_samples: Length of a view in samples.
+        level: RMS level that the encoder brings every waveform to, 0.1 for one; by default levels
+            are left as they are, as in the published models.
     """
 
     preset: str = "tune_plus"
@@ -41,6 +43,7 @@ class ModelConfig:
     tail_filters: list[int] | None = None
     extra_links: bool | None = None
     input_samples: int = 59049
+    level: float | None = None
 
 
 @dataclasses.dataclass
@@ -74,15 +77,25 @@ class PretrainConfig:
         batch_size: Clips a batch; each gives two views.
         micro_batch: Clips encoded at a time, where a batch does not fit into memory; the loss is
             still that of the whole batch.
-        optimizer: lars is for batches of thousands of clips.
+        optimizer: lars is for batches of thousands of clips; adamw is Adam with weight decay.
         learning_rate: The highest, after the warm-up.
         base_learning_rate: The learning rate for 256 clips a batch, taken in proportion to the
             batch; goes before learning_rate.
-        weight_decay: Of LARS, biases and batch normalization left out.
+        weight_decay: Of lars and adamw, biases and batch normalization left out.
+        ema: Momentum of a moving average of the weights, which the saved encoder is given; 0.999
+            for one. By default none: the last weights.
         warmup_epochs: Epochs over which the learning rate rises in a straight line from zero.
         schedule: What the learning rate does after that; cosine ends at zero with the last epoch.
         temperature: Of NT-Xent.
         projection_dim: Size of the projections.
+        projection_layers: Hidden layers of the projection head.
+        projection_batch_norm: Whether the projection head has batch normalization.
+        variance_weight: Weight of VICReg's variance term on the projections.
+        covariance_weight: Weight of VICReg's covariance term on the projections.
+        acoustic_weight: Weight of the task to predict acoustic features of the clean crop.
+        batch_norm_clips: Clips of train, without augmentation, on which the batch normalization of
+            the saved encoder is estimated anew; 0 keeps the averages of training, which are of
+            augmented views.
         separate_views: Whether batch normalization sees first and second views apart.
         seed: Seed of weights, order, crops and augmentations.
         precision: float32, mixed_bfloat16 or mixed_float16.
@@ -113,14 +126,21 @@ class PretrainConfig:
     steps_per_epoch: int | None = None
     batch_size: int = 48
     micro_batch: int | None = None
-    optimizer: Literal["adam", "lars"] = "adam"
+    optimizer: Literal["adam", "adamw", "lars"] = "adam"
     learning_rate: float = 3e-4
     base_learning_rate: float | None = None
     weight_decay: float = 1e-6
+    ema: float | None = None
     warmup_epochs: float = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     temperature: float = 0.5
     projection_dim: int = 64
+    projection_layers: int = 1
+    projection_batch_norm: bool = False
+    variance_weight: float = 0.0
+    covariance_weight: float = 0.0
+    acoustic_weight: float = 0.0
+    batch_norm_clips: int = 0
     separate_views: bool = False
     seed: int = 42
     precision: str = "float32"
@@ -236,6 +256,8 @@ def _pretrain(config, output, own, devices):
         if label is not None:
             source.info.label_column(label)
     probes = _online_probes(config, source)
+    if devices.replicas == 1:
+        probes += _training.monitors(streams)
     write_config(own, config)
     print(
         f"{config.model.preset}: {model.encoder.count_params():,} parameters; "
@@ -252,7 +274,8 @@ def _pretrain(config, output, own, devices):
         return
     # What is alone again needs no part of the others.
     keras.distribution.set_distribution(None)
-    encoder = _training.save_encoder(model, output / "encoder.keras")
+    batches = _training.clean_batches(source, config) if config.batch_norm_clips else None
+    encoder = _training.save_encoder(model, output / "encoder.keras", batches)
     report = {
         "steps": steps,
         "seconds": round(seconds, 1),
@@ -289,7 +312,11 @@ def _check(config):
         # Written so that NaN does not pass, either.
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{key} {value}: must be positive")
-    for key in ("weight_decay", "warmup_epochs"):
+    if config.ema is not None and not 0 < config.ema < 1:
+        raise UserError(f"--ema {config.ema}: must lie between 0 and 1")
+    not_negative = ("weight_decay", "warmup_epochs", "projection_layers", "batch_norm_clips")
+    not_negative += ("variance_weight", "covariance_weight", "acoustic_weight")
+    for key in not_negative:
         if not 0 <= getattr(config, key) < float("inf"):
             raise UserError(f"--{key} {getattr(config, key)}: must not be negative")
     for key in ("every", "clips"):

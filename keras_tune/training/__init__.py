@@ -2,6 +2,7 @@
 
 import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
 
+from keras_tune.training.adamw import AdamW
 from keras_tune.training.callbacks import (
     Checkpoint,
     EpochSeed,
@@ -13,8 +14,14 @@ from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.lars import LARS
 from keras_tune.training.online_probe import OnlineProbe
 from keras_tune.training.progress import Progress
+from keras_tune.training.representation_monitor import (
+    RepresentationMonitor,
+    effective_rank,
+    pretext_accuracy,
+)
 
 __all__ = [
+    "AdamW",
     "LARS",
     "Checkpoint",
     "ContrastiveModel",
@@ -22,6 +29,9 @@ __all__ = [
     "NotFiniteError",
     "OnlineProbe",
     "Progress",
+    "RepresentationMonitor",
     "StoppedError",
+    "effective_rank",
     "finished_epochs",
+    "pretext_accuracy",
 ]

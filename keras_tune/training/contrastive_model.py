@@ -11,7 +11,9 @@ from keras import ops
 
 from keras_tune.augment.random_crop import RandomCrop
 from keras_tune.augment.seeds import derive_seed
+from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.losses.nt_xent import NTXent, nt_xent_logits
+from keras_tune.losses.vicreg import covariance_loss, variance_loss
 from keras_tune.training import gradient_cache, replicas
 
 
@@ -23,6 +25,16 @@ class ContrastiveModel(keras.Model):
         encoder: Keras model from (batch, samples, 1) to (batch, d), a `TUNe` for instance.
         projection_dim: Integer, the size of the projections. The head is Dense(d) → ReLU →
             Dense(projection_dim), both without bias. Defaults to 64.
+        projection_layers: Integer, the hidden layers Dense(d) → ReLU of the head. Defaults to 1.
+        projection_batch_norm: Whether batch normalization comes between each of them and its ReLU,
+            as in SimCLR. Defaults to False, as in CLMR and TUNe.
+        variance_weight: Float, the weight of VICReg's variance term on the projections, added to
+            the loss; see `keras_tune.losses.variance_loss`. Defaults to 0.
+        covariance_weight: Float, that of its covariance term. Defaults to 0.
+        acoustic_weight: Float, the weight of an auxiliary task, added to the loss: a linear layer
+            on the representation of a view predicts `keras_tune.layers.AcousticFeatures` of its
+            crop before augmentation. Features are standardized over the batch; the loss is the mean
+            squared error. Defaults to 0: no such task.
         temperature: Float, NT-Xent's temperature. Defaults to 0.5.
         augmenter: `keras_tune.augment.Augmentation`, a `Chain` for instance, or None: what is done
             to each view when `training=True`. Defaults to None.
@@ -75,6 +87,11 @@ class ContrastiveModel(keras.Model):
         projection_dim=64,
         temperature=0.5,
         augmenter=None,
+        projection_layers=1,
+        projection_batch_norm=False,
+        variance_weight=0.0,
+        covariance_weight=0.0,
+        acoustic_weight=0.0,
         crop_samples=None,
         separate_views=False,
         micro_batch=None,
@@ -94,8 +111,18 @@ class ContrastiveModel(keras.Model):
             raise ValueError(
                 f"`micro_batch` must be positive or None. Received: micro_batch={micro_batch}"
             )
+        if micro_batch is not None and acoustic_weight:
+            raise ValueError(
+                "`acoustic_weight` does not go with `micro_batch`. "
+                f"Received: acoustic_weight={acoustic_weight}, micro_batch={micro_batch}"
+            )
         self.encoder = encoder
         self.projection_dim = projection_dim
+        self.projection_layers = projection_layers
+        self.projection_batch_norm = projection_batch_norm
+        self.variance_weight = variance_weight
+        self.covariance_weight = covariance_weight
+        self.acoustic_weight = acoustic_weight
         self.temperature = temperature
         self.augmenter = augmenter
         self.crop_samples = crop_samples
@@ -104,14 +131,18 @@ class ContrastiveModel(keras.Model):
         self.seed = seed
         self.crop = RandomCrop(crop_samples, seed=seed, name="crop")
         width = encoder.output_shape[-1]
-        self.projector = keras.Sequential(
-            [
-                keras.layers.Dense(width, use_bias=False, activation="relu", name="hidden"),
-                keras.layers.Dense(projection_dim, use_bias=False, name="output"),
-            ],
-            name="projector",
-        )
+        self.projector = _projector(width, projection_dim, projection_layers, projection_batch_norm)
         self.projector.build((None, width))
+        if acoustic_weight:
+            self.acoustic_features = AcousticFeatures(getattr(encoder, "sample_rate", 22050))
+            self.acoustic_scaling = keras.layers.BatchNormalization(
+                center=False, scale=False, dtype="float32", name="acoustic_scaling"
+            )
+            self.acoustic_scaling.build((None, self.acoustic_features.width))
+            self.acoustic_head = keras.layers.Dense(
+                self.acoustic_features.width, dtype="float32", name="acoustic_head"
+            )
+            self.acoustic_head.build((None, width))
         self.nt_xent = NTXent(temperature)
         self.resident = None
         self.contrastive_metrics = [
@@ -185,6 +216,10 @@ class ContrastiveModel(keras.Model):
         views = model.make_views(clips, training=True)
         ```
         """
+        return self._augmented(self._crops(clips, training), training)
+
+    def _crops(self, clips, training):
+        """The two crops of every clip, (2·batch, crop_samples)."""
         clips = self.clips_of(clips)
         if len(clips.shape) == 3 and clips.shape[1] == 2:
             clips = ops.reshape(clips, (-1, clips.shape[2]))
@@ -192,7 +227,10 @@ class ContrastiveModel(keras.Model):
             if len(clips.shape) == 3:
                 clips = ops.squeeze(clips, axis=-1)
             clips = ops.repeat(clips, 2, axis=0)
-        views = self.crop(clips, training=training)
+        return self.crop(clips, training=training)
+
+    def _augmented(self, crops, training):
+        views = crops
         if self.augmenter is not None:
             views = self.augmenter(views, training=training)
         # Augmentations are not learned, and gradients through them would cost as much again.
@@ -200,11 +238,37 @@ class ContrastiveModel(keras.Model):
 
     def project(self, views, training=False):
         """Encode views and project them; (n, crop_samples) to float32 (n, projection_dim)."""
-        representation = self.encoder(views[..., None], training=training)
-        return ops.cast(self.projector(representation), "float32")
+        return self._projected(self.encoder(views[..., None], training=training), training)
+
+    def _projected(self, representations, training):
+        return ops.cast(self.projector(representations, training=training), "float32")
 
     def call(self, clips, training=False):
-        return self.project_pairs(self.make_views(clips, training=training), training=training)
+        if not (training and self.acoustic_weight):
+            return self.project_pairs(self.make_views(clips, training=training), training=training)
+        crops = self._crops(clips, training)
+        views = self._augmented(crops, training)
+        representations = self._represented(views, training)
+        features = ops.stop_gradient(self.acoustic_features(crops))
+        features = self.acoustic_scaling(features, training=training)
+        error = self.acoustic_head(ops.cast(representations, "float32")) - features
+        self.add_loss(self.acoustic_weight * ops.mean(ops.square(error)))
+        return self._pairs(representations, training)
+
+    def _represented(self, views, training):
+        """The representations of views; (2·n, crop_samples) to (2·n, d), in the same order."""
+        if not self.separate_views:
+            return self.encoder(views[..., None], training=training)
+        both = [self.encoder(views[k::2][..., None], training=training) for k in (0, 1)]
+        return ops.reshape(ops.stack(both, axis=1), (-1, both[0].shape[-1]))
+
+    def _pairs(self, representations, training):
+        """Project the representations of views; (2·n, d) to (n, 2, projection_dim)."""
+        if self.separate_views and self.projection_batch_norm:
+            both = [self._projected(representations[k::2], training) for k in (0, 1)]
+            return ops.stack(both, axis=1)
+        projections = self._projected(representations, training)
+        return ops.reshape(projections, (-1, 2, self.projection_dim))
 
     def project_pairs(self, views, training=False):
         """Project views as `make_views` gives them; (2·n, crop_samples) to (n, 2, projection_dim).
@@ -223,19 +287,20 @@ class ContrastiveModel(keras.Model):
         projections = model.project_pairs(model.make_views(clips))
         ```
         """
-        if self.separate_views:
-            projections = ops.stack(
-                [self.project(views[k::2], training=training) for k in (0, 1)], axis=1
-            )
-        else:
-            projections = self.project(views, training=training)
-        return ops.reshape(projections, (-1, 2, self.projection_dim))
+        return self._pairs(self._represented(views, training), training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         # The negatives come from all devices, and each computes the loss of the whole batch. Their
         # sum is what is minimized, so Keras' losses are divided by the devices; others are not.
         projections = replicas.gather(y_pred)
         loss = self.nt_xent(projections[:, 0], projections[:, 1])
+        for weight, term in (
+            (self.variance_weight, variance_loss),
+            (self.covariance_weight, covariance_loss),
+        ):
+            if weight:
+                both = sum(term(projections[:, view]) for view in (0, 1))
+                loss = loss + weight * both / replicas.count()
         return loss + sum(self.losses) / replicas.count() if self.losses else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -288,6 +353,11 @@ class ContrastiveModel(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "projection_dim": self.projection_dim,
             "temperature": self.temperature,
+            "projection_layers": self.projection_layers,
+            "projection_batch_norm": self.projection_batch_norm,
+            "variance_weight": self.variance_weight,
+            "covariance_weight": self.covariance_weight,
+            "acoustic_weight": self.acoustic_weight,
             "augmenter": keras.saving.serialize_keras_object(self.augmenter),
             "crop_samples": self.crop_samples,
             "separate_views": self.separate_views,
@@ -304,6 +374,20 @@ class ContrastiveModel(keras.Model):
                 config[key], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def _projector(width, projection_dim, layers, batch_norm):
+    """The projection head. Layers without batch normalization keep the names they always had."""
+    hidden = []
+    for index in range(layers):
+        name = "hidden" if index == 0 else f"hidden_{index + 1}"
+        activation = None if batch_norm else "relu"
+        hidden.append(keras.layers.Dense(width, use_bias=False, activation=activation, name=name))
+        if batch_norm:
+            hidden.append(keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm"))
+            hidden.append(keras.layers.ReLU(name=f"{name}_relu"))
+    output = keras.layers.Dense(projection_dim, use_bias=False, name="output")
+    return keras.Sequential([*hidden, output], name="projector")
 
 
 def draw_states(model):

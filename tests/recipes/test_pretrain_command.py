@@ -85,6 +85,27 @@ def test_the_encoder_is_the_one_inside_the_model(whole):
         np.testing.assert_array_equal(one, two)
 
 
+def test_levers_of_the_shipped_encoders(clips, tmp_path):
+    """Level, moving average, estimated batch norm, weight decay and further terms, resumed."""
+    options = ["--data", clips, "--output", tmp_path / "run", *SMALL, "--model.level=0.1"]
+    options += ["--optimizer=adamw", "--weight_decay=0.1", "--ema=0.5", "--batch_norm_clips=8"]
+    options += ["--projection_layers=2", "--projection_batch_norm=true", "--acoustic_weight=1"]
+    options += ["--variance_weight=1", "--covariance_weight=0.1"]
+    command(*options, "--epochs=1")
+    command(*options, "--epochs=2", "--resume=true")
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    encoder = keras.models.load_model(tmp_path / "run" / "encoder.keras")
+    assert encoder.level == 0.1 and encoder.sample_rate == 22050
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for found, expected in zip(encoder.weights, model.encoder.weights, strict=True):
+        same = np.allclose(found.numpy(), expected.numpy(), atol=1e-6)
+        # All but the statistics are the averages; those are of clean crops.
+        assert same != ("moving" in found.path), found.path
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert (history["val_effective_rank"] > 0).all()
+    assert history["val_mel_accuracy"].nunique() == 1
+
+
 def test_resuming_gives_what_an_uninterrupted_run_gives(whole, clips, tmp_path):
     output = tmp_path / "resumed"
     command("--data", clips, "--output", output, "--epochs=1", *SMALL)

@@ -5,7 +5,7 @@ from keras import ops
 from seeded import seed_weights
 
 from keras_tune.augment import Chain, Gain, PolarityInversion
-from keras_tune.losses import NTXent
+from keras_tune.losses import NTXent, covariance_loss, variance_loss
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
 
@@ -225,3 +225,53 @@ def test_crop_length_must_be_known():
     with pytest.raises(ValueError, match="crop_samples"):
         ContrastiveModel(encoder)
     assert ContrastiveModel(encoder, crop_samples=SAMPLES).crop_samples == SAMPLES
+
+
+def test_hidden_layers_and_batch_norm_of_the_head():
+    model = ContrastiveModel(small_encoder(), projection_layers=2, projection_batch_norm=True)
+    kinds = [type(layer).__name__ for layer in model.projector.layers]
+    assert kinds == ["Dense", "BatchNormalization", "ReLU"] * 2 + ["Dense"]
+    before = ops.convert_to_numpy(model.projector.layers[1].moving_mean)
+    model(clips(), training=True)
+    assert np.abs(ops.convert_to_numpy(model.projector.layers[1].moving_mean) - before).max() > 0
+
+
+def test_variance_and_covariance_are_added_to_the_loss():
+    model = ContrastiveModel(small_encoder(), variance_weight=3.0, covariance_weight=0.5)
+    model.compile("adam")
+    x = pairs()
+    first, second = np.moveaxis(ops.convert_to_numpy(model(x)), 1, 0)
+    terms = [NTXent()(first, second)]
+    for z in (first, second):
+        terms += [3.0 * variance_loss(z), 0.5 * covariance_loss(z)]
+    found = model.evaluate(x, batch_size=8, verbose=0, return_dict=True)
+    expected = sum(float(ops.convert_to_numpy(term)) for term in terms)
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4)
+
+
+def test_the_acoustic_task_is_learned_and_kept(tmp_path):
+    """Tones of different pitch: the representation learns what the features say."""
+    encoder = TUNe(1, 1, base_filters=8, tail_filters=[16, 32], input_samples=4096)
+    model = ContrastiveModel(encoder, acoustic_weight=2.0, seed=1)
+    model.compile(keras.optimizers.Adam(3e-3))
+    pitch = np.random.default_rng(0).uniform(200, 3000, (16, 1))
+    x = np.sin(2 * np.pi * pitch * np.arange(6000) / 22050).astype("float32")
+    model(x, training=True)
+    assert len(model.losses) == 1
+    before = float(ops.convert_to_numpy(model.losses[0]))
+    model.fit(x, batch_size=16, epochs=25, verbose=0)
+    model(x, training=True)
+    after = float(ops.convert_to_numpy(model.losses[0]))
+    assert after < 0.7 * before
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for a, b in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+    # It is a task of training alone.
+    model(x)
+    assert not model.losses
+
+
+def test_the_acoustic_task_does_not_go_with_micro_batches():
+    with pytest.raises(ValueError, match="acoustic_weight"):
+        ContrastiveModel(small_encoder(), acoustic_weight=1.0, micro_batch=2)

@@ -1,0 +1,128 @@
+"""What the loss does not show: the dimensions a representation uses, and how hard the task is."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tune.data.audio import to_float
+from keras_tune.layers.acoustic_features import AcousticFeatures
+
+
+def effective_rank(vectors):
+    """How many dimensions a set of vectors fills.
+
+    Args:
+        vectors: Float array (count, d).
+
+    Returns:
+        Float from 1 to min(count − 1, d): the exponential of the entropy of the singular values of
+        the centered vectors, taken as shares. 1 if all lie on a line, d if they spread evenly. 0 if
+        they are all the same.
+
+    Source: Roy & Vetterli, "The effective rank: a measure of effective dimensionality" (EUSIPCO
+    2007).
+
+    Example:
+
+    ```python
+    effective_rank(np.eye(4))  # 3.0
+    ```
+    """
+    vectors = np.asarray(vectors, "float64")
+    values = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False)
+    shares = values[values > 1e-12 * max(values.max(), 1e-300)]
+    if not len(shares) or shares.sum() == 0:
+        return 0.0
+    shares = shares / shares.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def pretext_accuracy(pairs):
+    """How often the other view of a clip is the nearest of all other views, by cosine.
+
+    Args:
+        pairs: Float array (clips, 2, d), vectors of the two views of each clip.
+
+    Returns:
+        Float, the share of the 2 · clips views; as `contrastive_accuracy` of `ContrastiveModel`.
+
+    Example:
+
+    ```python
+    pretext_accuracy(np.repeat(np.eye(3)[:, None], 2, axis=1))  # 1.0
+    ```
+    """
+    vectors = np.concatenate([pairs[:, 0], pairs[:, 1]]).astype("float64")
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    count = len(vectors)
+    positive = similarity[np.arange(count), (np.arange(count) + count // 2) % count]
+    return float(np.mean(np.sum(similarity >= positive[:, None], axis=1) == 1))
+
+
+class RepresentationMonitor(keras.callbacks.Callback):
+    """Put two numbers into the history that tell whether pretraining gets anywhere.
+
+    `val_effective_rank` is the effective rank of the representations (not the projections, which
+    can look healthy while the representation has collapsed) of fixed crops. `val_mel_accuracy` is
+    what mean and deviation of a log-mel spectrogram, which need no training, reach on the same
+    crops in the place of `val_contrastive_accuracy`: an encoder that stays below it has not yet
+    learned what signal processing knows.
+
+    Args:
+        batches: Iterable of float or int16 arrays (clips, 2, samples), the crops of a batch of
+            clips each. Batches should be as large as those that validation takes, since the task
+            is harder with more clips.
+        batch_size: Integer, views encoded at a time. Defaults to 32.
+
+    Raises:
+        ValueError: There are no crops.
+
+    Example:
+
+    ```python
+    monitor = RepresentationMonitor(crops for crops in valid.take(2))
+    model.fit(train, validation_data=valid, epochs=10, callbacks=[monitor])
+    ```
+    """
+
+    def __init__(self, batches, batch_size=32):
+        super().__init__()
+        self.batches = [to_float(np.asarray(batch)) for batch in batches]
+        if not self.batches:
+            raise ValueError("`batches` must hold at least one batch. Received none")
+        self.batch_size = batch_size
+        self.mel_accuracy = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.mel_accuracy is None:
+            self.mel_accuracy = self._mel_accuracy()
+        if logs is not None:
+            logs["val_effective_rank"] = self.effective_rank()
+            logs["val_mel_accuracy"] = self.mel_accuracy
+
+    def effective_rank(self):
+        """The effective rank of the representations as the encoder is now."""
+        if not hasattr(self, "_around"):
+            # An own model around the same weights: `fit` has its compiled functions to itself.
+            encoder = self.model.encoder
+            self._around = keras.Model(encoder.input, encoder.output)
+        views = np.concatenate([batch.reshape(-1, batch.shape[2]) for batch in self.batches])
+        vectors = self._around.predict(views[..., None], batch_size=self.batch_size, verbose=0)
+        return effective_rank(vectors)
+
+    def _mel_accuracy(self):
+        features = AcousticFeatures(getattr(self.model.encoder, "sample_rate", 22050))
+        found = []
+        for batch in self.batches:
+            values = ops.convert_to_numpy(features(batch.reshape(-1, batch.shape[2])))
+            # Without chroma and onsets.
+            found.append(values[:, : 2 * features.num_mels])
+        everything = np.concatenate(found)
+        mean, deviation = everything.mean(axis=0), np.maximum(everything.std(axis=0), 1e-9)
+        accuracies = [
+            pretext_accuracy(((values - mean) / deviation).reshape(-1, 2, values.shape[1]))
+            for values in found
+        ]
+        return float(np.average(accuracies, weights=[len(values) for values in found]))
