@@ -11,38 +11,55 @@ FFT_LENGTH, HOP = 2048, 512
 LOWEST_PITCH, HIGHEST_PITCH = 130.0, 4000.0
 # Relative to a mean power of about 8 a bin, -50 dB.
 FLOOR = 1e-4
+# Mel bands that fluctuate together, and the bands of rates at which they may, in Hz: from slower
+# than a bar to a tremolo.
+GROUP = 4
+RATES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 13.0, 20.0)
+MODULATION_FLOOR = 1e-2
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class AcousticFeatures(keras.layers.Layer):
     """Timbre, harmony and rhythm of a waveform, measured by signal processing.
 
-    The waveform is brought to one level. The features are, in this order: mean and standard
-    deviation over time of a log-mel spectrogram (`num_mels` each); chroma, the logarithm of the
-    mean power of the 12 pitch classes from C on, less their mean; and onset strength, the mean and
-    the deviation over time of the rises of the log-mel spectrogram, summed over bands.
+    The waveform is brought to one level. The features are, in this order:
+
+    - mean and standard deviation over time of a log-mel spectrogram (`num_mels` each);
+    - chroma: the logarithm of the mean power of the 12 pitch classes from C on, less their mean;
+    - onset strength: the mean and the deviation over time of how much the log-mel spectrogram
+      rises, averaged over bands;
+    - modulation: for each group of four mel bands, the logarithm of the power with which it
+      fluctuates at rates of 0.5 to 20 Hz, in eight bands of rates.
 
     Args:
         sample_rate: Integer, of the waveforms in Hz. Defaults to 22,050.
-        num_mels: Integer, mel bands. Defaults to 64.
+        num_mels: Integer, mel bands, a multiple of 4. Defaults to 64.
         **kwargs: `name` and the other arguments of a Keras layer. Computed in float32.
 
-    Input shape: (batch, samples), at least 2,560 samples.
-    Output shape: (batch, 2 · num_mels + 14).
+    Input shape: (batch, samples), a known length of at least 3,072 samples.
+    Output shape: (batch, 4 · num_mels + 14).
+
+    Raises:
+        ValueError: `num_mels` is not a positive multiple of 4, or waveforms that are too short.
 
     Source: Li et al., "MERT" (ICLR 2024), which learns from an acoustic teacher beside its masked
     targets; Böck & Widmer, "Maximum filter vibrato suppression for onset detection" (DAFx 2013),
-    section 2, for onset strength.
+    section 2, for onset strength; Pampalk, Rauber & Merkl, "Content-based organization and
+    visualization of music archives" (ACM Multimedia 2002), for fluctuations by band and rate.
 
     Example:
 
     ```python
     features = keras_tune.layers.AcousticFeatures()
-    features(np.random.normal(0, 0.1, (1, 59049))).shape  # (1, 142)
+    features(np.random.normal(0, 0.1, (1, 59049))).shape  # (1, 270)
     ```
     """
 
     def __init__(self, sample_rate=22050, num_mels=64, **kwargs):
+        if num_mels < GROUP or num_mels % GROUP:
+            raise ValueError(
+                f"`num_mels` must be a positive multiple of {GROUP}. Received: num_mels={num_mels}"
+            )
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
         self.sample_rate = int(sample_rate)
         self.num_mels = num_mels
@@ -53,9 +70,16 @@ class AcousticFeatures(keras.layers.Layer):
     @property
     def width(self):
         """The number of features."""
-        return 2 * self.num_mels + 14
+        return 2 * self.num_mels + 14 + self.num_mels // GROUP * (len(RATES) - 1)
 
     def build(self, input_shape):
+        if input_shape[1] is None or input_shape[1] < FFT_LENGTH + 2 * HOP:
+            raise ValueError(
+                f"waveforms must have a known length of at least {FFT_LENGTH + 2 * HOP} samples. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        frames = 1 + (input_shape[1] - FFT_LENGTH) // HOP
+        self._waves, self._rates = _modulation_weights(frames, self.sample_rate / HOP)
         self.built = True
 
     def call(self, inputs):
@@ -75,8 +99,27 @@ class AcousticFeatures(keras.layers.Layer):
         rises = ops.mean(ops.relu(mel[:, 1:] - mel[:, :-1]), axis=-1)
         onsets = ops.stack([ops.mean(rises, axis=-1), ops.std(rises, axis=-1)], axis=-1)
         return ops.concatenate(
-            [ops.mean(mel, axis=1), ops.std(mel, axis=1), chroma, onsets], axis=-1
+            [
+                ops.mean(mel, axis=1),
+                ops.std(mel, axis=1),
+                chroma,
+                onsets,
+                self._modulation(mel),
+            ],
+            axis=-1,
         )
+
+    def _modulation(self, mel):
+        """The fluctuations of a log-mel spectrogram (batch, frames, num_mels)."""
+        frames = mel.shape[1]
+        groups = ops.reshape(mel, (-1, frames, self.num_mels // GROUP, GROUP))
+        groups = ops.transpose(ops.mean(groups, axis=-1), (0, 2, 1))
+        groups = groups - ops.mean(groups, axis=-1, keepdims=True)
+        # Real and imaginary parts of the Fourier transform, as a product with waves.
+        parts = ops.square(ops.matmul(groups, ops.convert_to_tensor(self._waves)))
+        power = ops.matmul(parts, ops.convert_to_tensor(self._rates))
+        power = ops.log(power + MODULATION_FLOOR)
+        return ops.reshape(power, (-1, self.num_mels // GROUP * (len(RATES) - 1)))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.width)
@@ -111,3 +154,16 @@ def _pitch_class_weights(sample_rate):
     notes = np.round(69 + 12 * np.log2(frequencies[pitched] / 440.0)).astype(int)
     weights[pitched, notes % 12] = 1.0
     return weights
+
+
+def _modulation_weights(frames, frame_rate):
+    """Waves under a Hann window (frames, 2 · rates), and means over bands (2 · rates, bands)."""
+    rates = np.fft.rfftfreq(frames, 1 / frame_rate)
+    angles = 2 * np.pi * np.arange(frames)[:, None] / frame_rate * rates
+    waves = np.hanning(frames)[:, None] * np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    bands = np.zeros((len(rates), len(RATES) - 1))
+    for band, (low, high) in enumerate(zip(RATES, RATES[1:], strict=False)):
+        inside = (rates >= low) & (rates < high)
+        # Short waveforms have no rate in the slowest bands.
+        bands[inside, band] = 1 / max(1, inside.sum())
+    return waves.astype("float32"), np.concatenate([bands, bands]).astype("float32")
