@@ -117,7 +117,7 @@ def scores(sets, embed, pool=mean):
     result["package"] = retrieval(
         pool(embed(windows)),
         np.array([row["package"] for row in labels]),
-        np.array([row["track"] for row in labels]),
+        np.array([row["song"] for row in labels]),
     )
     windows, keys = sets.key
     result["key"] = key_accuracy(pool(embed(windows)), np.array(keys))
