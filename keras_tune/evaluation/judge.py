@@ -68,6 +68,33 @@ class Outcome:
         found = [self.task.scores(run.targets, run.predictions) for run in self.runs]
         return {metric: float(np.nanmean([run[metric] for run in found])) for metric in found[0]}
 
+    def confusion(self):
+        """How often each class was given for each class, in clips (or songs).
+
+        Runs of one seed add up, since folds test different clips; what stands in the matrix is the
+        mean over the seeds, so that a row adds up to the clips of its class.
+
+        Returns:
+            A dict with `classes`, `counts` (rows: true classes), and `runs` and `seeds`, the
+            numbers of those that it is the mean over.
+        """
+        from sklearn.metrics import confusion_matrix
+
+        classes = self.task.outputs
+        seeds = len({run.seed for run in self.runs})
+        total = sum(
+            confusion_matrix(
+                run.targets, run.predictions.argmax(axis=-1), labels=range(len(classes))
+            )
+            for run in self.runs
+        )
+        return {
+            "classes": list(classes),
+            "counts": (total / seeds).tolist(),
+            "runs": len(self.runs),
+            "seeds": seeds,
+        }
+
     def samples(self, resamples=1000, seed=0):
         """The metrics over resampled test clips: a dict from metric to an array (resamples,).
 
@@ -97,6 +124,8 @@ class Outcome:
         scores = self.scores()
         intervals = {metric: list(percentiles(values)) for metric, values in samples.items()}
         runs = [self.task.scores(run.targets, run.predictions) for run in self.runs]
+        unseen = [run.probe.cross_fitted_score for run in self.runs]
+        unseen = [score for score in unseen if np.isfinite(score)]
         return {
             "metric": self.task.primary,
             "score": scores[self.task.primary],
@@ -106,6 +135,9 @@ class Outcome:
             "scores_of_runs": [run[self.task.primary] for run in runs],
             "seeds": sorted({run.seed for run in self.runs}),
             "valid_score": float(np.mean([run.probe.valid_score for run in self.runs])),
+            "candidates": max(1, *(len(run.probe.alternatives) for run in self.runs)),
+            "cross_fitted_score": float(np.mean(unseen)) if unseen else None,
+            **({"confusion": self.confusion()} if self.task.loss == "softmax" else {}),
             "chosen_on_valid": [
                 {**run.probe.configuration, "valid_score": run.probe.valid_score}
                 for run in self.runs
@@ -181,8 +213,8 @@ def predict_test(probe, test, task, group=None, seed=0):
         groups = groups_of(test.labels, group)
     else:
         groups = np.array(test.ids) if songs is None else songs
-    if songs is not None:
+    if task.combines_songs and songs is not None:
         _, first = np.unique(songs, return_index=True)
         groups = groups[first]
-    targets, predictions = combine_songs(test.labels, targets, predictions)
+        targets, predictions = combine_songs(test.labels, targets, predictions)
     return Run(probe, targets, predictions, groups, seed)

@@ -7,6 +7,7 @@ import numpy as np
 from keras_tune.files import atomic_path
 
 COLOURS = ("tab:blue", "tab:gray", "tab:orange", "tab:green", "tab:red", "tab:purple")
+COLOURS += ("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black", "gold", "navy", "lime")
 
 
 def draw_layers(path, curves, metric):
@@ -49,11 +50,13 @@ def draw_scores(path, results, metric):
     names = list(dict.fromkeys(name for entries in results.values() for name in entries))
     figure, axes = _figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
     for place, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
-        entries = [entries[name] for entries in results.values()]
+        # Not every protocol can evaluate every representation.
+        columns = [column for column, found in enumerate(results.values()) if name in found]
+        entries = [found[name] for found in results.values() if name in found]
         scores = np.array([entry["score"] for entry in entries])
         limits = np.transpose([entry["interval_95"] for entry in entries])
         spread = np.maximum(np.abs(limits - scores), 0)
-        at = np.arange(len(entries)) + (place - (len(names) - 1) / 2) * 0.2
+        at = np.array(columns) + (place - (len(names) - 1) / 2) * min(0.2, 0.8 / len(names))
         axes.errorbar(at, scores, spread, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(np.arange(len(results)), list(results))
     axes.set_xlim(-0.5, len(results) - 0.5)
@@ -131,20 +134,20 @@ def draw_map(path, vectors, labels, title=""):
     _save(figure, path)
 
 
-def draw_confusion(path, truth, predicted, classes, title=""):
+def draw_confusion(path, counts, classes, title=""):
     """Draw a confusion matrix, each row's counts with the row's shares as colours.
 
     Args:
         path: The `.png` to write.
-        truth: Integer array (clips,).
-        predicted: Integer array (clips,).
+        counts: Array (classes, classes), clips of the class of the row that were given the class of
+            the column; means over several seeds need not be whole.
         classes: List of class names.
         title: String. Defaults to none.
     """
-    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+    from sklearn.metrics import ConfusionMatrixDisplay
 
-    counts = confusion_matrix(truth, predicted, labels=range(len(classes)))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    counts = np.asarray(counts, float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
     size = 3 + 0.45 * len(classes)
     figure, axes = _figure(size + 1, size)
     display = ConfusionMatrixDisplay(shares, display_labels=classes)
@@ -152,7 +155,8 @@ def draw_confusion(path, truth, predicted, classes, title=""):
     display.im_.set_clim(0, 1)
     for row, column in np.argwhere(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
+        text = f"{counts[row, column]:.1f}".removesuffix(".0")
+        axes.text(column, row, text, ha="center", va="center", color=colour)
     _slant(axes)
     axes.set_title(title)
     _save(figure, path)
@@ -226,7 +230,9 @@ def draw_deformations(path, scores, metric):
     for place, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):
         values = [found[change] for change in changes]
         # Side by side, so that equal scores do not hide each other.
-        at = np.arange(len(changes)) + (place - (len(scores) - 1) / 2) * 0.15
+        at = np.arange(len(changes)) + (place - (len(scores) - 1) / 2) * min(
+            0.15, 0.8 / len(scores)
+        )
         axes.plot(at, values, "o", color=colour, label=name)
         axes.axhline(found["none"], color=colour, linewidth=0.8, linestyle=":")
     axes.set_xticks(np.arange(len(changes)), changes)
@@ -249,7 +255,7 @@ def _distinct(count):
 def _legend(figure, axes, place="outside upper center"):
     """A legend beside the axes, where it hides nothing."""
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc=place, ncols=len(names), frameon=False)
+    figure.legend(handles, names, loc=place, ncols=min(4, len(names)), frameon=False)
 
 
 def _in_words(metric):

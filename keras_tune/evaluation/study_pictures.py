@@ -2,8 +2,6 @@
 
 import pathlib
 
-import numpy as np
-
 from keras_tune.evaluation import pictures
 from keras_tune.evaluation.projector import write_projector
 
@@ -71,7 +69,8 @@ class _Drawing:
     def outcomes(self, protocol):
         """Bars of each tag, or the confusion matrix of each representation."""
         task = self.study.task
-        outcomes = {name: self.study.outcomes[protocol, name] for name in self.study.clips}
+        names = self.study.suitable(protocol)
+        outcomes = {name: self.study.outcomes[protocol, name] for name in names}
         if task.kind == "tagging":
             tags = {name: _per_tag(outcome) for name, outcome in outcomes.items()}
             self.draw(f"tags_{protocol}.png", pictures.draw_tags, tags, protocol)
@@ -80,10 +79,7 @@ class _Drawing:
                 self.draw(
                     f"confusion_{protocol}_{name}.png",
                     pictures.draw_confusion,
-                    np.concatenate([run.targets for run in outcome.runs]),
-                    np.concatenate([run.predictions.argmax(-1) for run in outcome.runs]),
-                    task.outputs,
-                    f"{protocol}, {name}",
+                    **_confusion(outcome, f"{protocol}, {name}"),
                 )
 
     def map(self, name, clips):
@@ -114,6 +110,14 @@ class _Drawing:
             "share of the labels",
             log=True,
         )
+
+
+def _confusion(outcome, title):
+    """What `draw_confusion` takes; the title says what the counts are the mean of."""
+    found = outcome.confusion()
+    if found["seeds"] > 1:
+        title += f": mean over {found['seeds']} seeds"
+    return {"counts": found["counts"], "classes": found["classes"], "title": title}
 
 
 def _per_tag(outcome):

@@ -23,11 +23,16 @@ class Task:
         loss: What a probe minimizes: "softmax", "sigmoid" or "squares".
         outputs: Names of the outputs.
         metrics: Names of the metrics that `quick_scores` gives, the primary one first.
+        combines_songs: Whether the predictions of a song's clips are averaged and the song is
+            scored. Where they are not, each clip is scored against its own labels.
+        threshold: Float, the number from which on a tag is present, or None where no column is cut.
     """
 
     kind = None
     loss = None
     metrics = ()
+    combines_songs = False
+    threshold = None
 
     def __init__(self, columns):
         self.columns = list(columns)
@@ -115,13 +120,16 @@ class Classification(Task):
 class Key(Classification):
     """The key of a song: the MIREX weighted score, in which near keys count in part.
 
-    Categories are keys as mir_eval reads them, "Eb minor" for one. Needs mir_eval.
+    A key is that of the whole song: where a set has a label `song`, the predictions of its clips
+    are averaged (Castellon et al., jukemir, ISMIR 2021). Categories are keys as mir_eval reads
+    them, "Eb minor" for one. Needs mir_eval.
 
     Source: MIREX audio key detection; Raffel et al., "mir_eval" (ISMIR 2014).
     """
 
     kind = "key"
     metrics = ("weighted_score", "accuracy")
+    combines_songs = True
 
     def __init__(self, columns):
         super().__init__(columns)
@@ -171,7 +179,8 @@ class Tagging(Task):
 
     def __init__(self, columns, threshold=0.5):
         super().__init__(columns)
-        self.threshold = threshold
+        if any(column.kind == "number" for column in self.columns):
+            self.threshold = threshold
         self.outputs = [
             name
             for column in columns
@@ -264,19 +273,20 @@ def make_task(columns, labels, kind=None, threshold=None):
 
     One column of categories is a classification. Columns of numbers are tags where a threshold is
     given or all values are 0 or 1, and values to regress on otherwise. Several columns with
-    categories among them are tags.
+    categories among them are tags; numbers other than 0 and 1 beside them need a threshold.
 
     Args:
         columns: List of `LabelColumn`, the targets.
         labels: List of dicts from label name to value, those of the train split.
         kind: "classification", "tagging", "key" or "regression". Defaults to None: what fits.
-        threshold: Float, the number from which on a tag is present. Defaults to 0.5 for tags.
+        threshold: Float, the number from which on a tag is present. Defaults to 0.5 where all
+            numbers are 0 or 1.
 
     Returns:
         `Task`.
 
     Raises:
-        UserError: The columns do not fit the task.
+        UserError: The columns do not fit the task, or numbers are to be tags without a threshold.
 
     Example:
 
@@ -286,23 +296,30 @@ def make_task(columns, labels, kind=None, threshold=None):
     ```
     """
     categories = [column.kind == "category" for column in columns]
+    values = {
+        row.get(column.name)
+        for column in columns
+        if column.kind == "number"
+        for row in labels
+        if np.isfinite(_number(column, row.get(column.name)))
+    }
+    binary = values <= {0.0, 1.0}
     if kind is None:
-        values = {
-            row.get(column.name)
-            for column in columns
-            if column.kind == "number"
-            for row in labels
-            if row.get(column.name) == row.get(column.name)
-        }
         if threshold is not None or (any(categories) and len(columns) > 1):
             kind = "tagging"
         elif all(categories):
             kind = "classification"
         else:
-            kind = "tagging" if values <= {0.0, 1.0} else "regression"
+            kind = "tagging" if binary else "regression"
     if kind not in TASKS:
         raise UserError(f"--task {kind}: unknown; take one of {', '.join(TASKS)}")
     if kind == "tagging":
+        if threshold is None and not binary:
+            names = ", ".join(column.name for column in columns if column.kind == "number")
+            raise UserError(
+                f"--target {names}: numbers other than 0 and 1; give --threshold, the number from "
+                "which on such a tag is present"
+            )
         return Tagging(columns, 0.5 if threshold is None else threshold)
     if threshold is not None:
         raise UserError(f"--threshold {threshold}: only tags have one, not --task {kind}")

@@ -19,18 +19,57 @@ class Schedule:
     """When probes are looked at, and when they stop.
 
     Args:
-        min_steps: Integer, the fewest steps between two looks at valid; it is never less than an
-            epoch. Defaults to 1.
+        min_steps: Integer, the fewest steps between two looks at valid; there is never less than an
+            epoch between them. Defaults to 1.
         patience: Integer, looks without improvement after which a probe stops. Defaults to 10.
         max_looks: Integer, looks after which all stop. Defaults to 200.
-        plateau_patience: Integer, looks without improvement after which the learning rate is
-            divided by 10, or None for a constant one. Defaults to None.
+        plateau_patience: Integer, looks without improvement that leave the learning rate as it
+            is; at the next one it is divided by 10, see `Plateau`. Defaults to None: a constant
+            learning rate.
     """
 
     min_steps: int = 1
     patience: int = 10
     max_looks: int = 200
     plateau_patience: int | None = None
+
+
+class Plateau:
+    """When the learning rate of one probe is divided by 10: the rule of PyTorch's scheduler.
+
+    A score counts as better only if it exceeds the best one by a ten-thousandth of it. With
+    `patience=5`, the learning rate is divided at the sixth look in a row without a better score.
+
+    Args:
+        patience: Integer, looks without a better score that change nothing.
+
+    Source: `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults.
+
+    Example:
+
+    ```python
+    plateau = Plateau(patience=1)
+    [plateau.look(score) for score in (0.5, 0.5, 0.4)]  # [False, False, True]
+    ```
+    """
+
+    threshold = 1e-4
+
+    def __init__(self, patience):
+        self.patience = patience
+        self.best = None
+        self.waited = 0
+
+    def look(self, score):
+        """Take the score of one look, to be maximized; True if the rate is divided after it."""
+        if self.best is None or score > self.best + self.threshold * abs(self.best):
+            self.best, self.waited = score, 0
+        else:
+            self.waited += 1
+        if self.waited <= self.patience:
+            return False
+        self.waited = 0
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +151,15 @@ def train_probes(
     with _Workers() as workers:
         for batch_size in dict.fromkeys(c.batch_size for c in configurations):
             places = [p for p, c in enumerate(configurations) if c.batch_size == batch_size]
-            runs = _runs(places, configurations, sides, num_outputs, loss, seed)
+            runs = _runs(
+                places,
+                configurations,
+                sides,
+                num_outputs,
+                loss,
+                seed,
+                schedule.plateau_patience,
+            )
             _train_runs(
                 runs,
                 train[1],
@@ -169,13 +216,15 @@ class _Best:
 class _Run:
     """A stack of probes, with how far each has come."""
 
-    def __init__(self, stack, places, features, valid_features):
+    def __init__(self, stack, places, features, valid_features, plateau_patience):
         self.stack = stack
         self.all_places = places
         self.features, self.valid_features = features, valid_features
         self.best = [_Best() for _ in places]
         self.waited = np.zeros(len(places), int)
-        self.waited_for_rate = np.zeros(len(places), int)
+        self.plateaus = [
+            None if plateau_patience is None else Plateau(plateau_patience) for _ in places
+        ]
         # For each probe still in the stack, its number in the lists above.
         self.running = np.arange(len(places))
 
@@ -197,21 +246,21 @@ class _Run:
         for row, (number, score) in enumerate(zip(self.running, scores, strict=True)):
             best = self.best[number]
             self.waited[number] += 1
-            self.waited_for_rate[number] += 1
             if score > best.score:
                 best.weights = [part[row].copy() for part in weights]
                 best.score, best.steps = float(score), self.stack.steps
-                self.waited[number] = self.waited_for_rate[number] = 0
-            elif self.waited_for_rate[number] == schedule.plateau_patience:
+                self.waited[number] = 0
+            plateau = self.plateaus[number]
+            # PyTorch leaves a rate alone that would change by less than 1e-8.
+            if plateau and plateau.look(score) and 0.9 * self.stack.rates[row, 0] > 1e-8:
                 self.stack.rates[row] /= 10
-                self.waited_for_rate[number] = 0
         going_on = self.waited[self.running] < schedule.patience
         if not going_on.all():
             self.stack.keep(going_on)
             self.running = self.running[going_on]
 
 
-def _runs(places, configurations, sides, num_outputs, loss, seed):
+def _runs(places, configurations, sides, num_outputs, loss, seed, plateau_patience):
     """Stacks of the probes that see the same inputs, small enough to be shared out."""
     kinds = {}
     for place in places:
@@ -230,7 +279,7 @@ def _runs(places, configurations, sides, num_outputs, loss, seed):
                 loss,
                 seed,
             )
-            runs.append(_Run(stack, some, features, valid_features))
+            runs.append(_Run(stack, some, features, valid_features, plateau_patience))
     return runs
 
 

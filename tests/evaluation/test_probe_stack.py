@@ -1,9 +1,12 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
 
 from keras_tune.evaluation import ProbeConfiguration, Schedule, train_probes
 from keras_tune.evaluation.probe_stack import ProbeStack, loss_gradients, mean_losses
+from keras_tune.evaluation.train_probes import Plateau
 
 
 def data(count=90, width=6, outputs=3, seed=0, loss="softmax"):
@@ -98,6 +101,62 @@ def test_the_best_look_is_kept():
     assert probe.valid_score == -1
     first = np.exp(looks[0][0]) / np.exp(looks[0][0]).sum(-1, keepdims=True)
     np.testing.assert_allclose(probe.predict(valid[0]), first, atol=1e-5)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 5])
+def test_the_learning_rate_falls_when_pytorch_s_does(patience):
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(patience)
+    # Losses that fall, stay within a ten-thousandth, and rise.
+    losses = 2 * np.exp(-np.cumsum(generator.choice([0.0, 2e-5, 1e-3, -1e-3], 400)))
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience, eps=0.0)
+    plateau, falls = Plateau(patience), 0
+    for loss in losses:
+        before = optimizer.param_groups[0]["lr"]
+        scheduler.step(loss)
+        fell = optimizer.param_groups[0]["lr"] < before
+        assert plateau.look(-loss) == fell
+        falls += fell
+        # Back up, so that it does not end at 0.
+        optimizer.param_groups[0]["lr"] = 1.0
+    assert 3 < falls < 390
+
+
+def test_a_plateau_of_patience_5_is_left_at_the_sixth_look():
+    """As PyTorch documents it: the rate falls after more than `patience` looks without a best."""
+    plateau = Plateau(5)
+    assert [plateau.look(score) for score in [-1.0] + 14 * [-1.0]] == [
+        number in (6, 12) for number in range(15)
+    ]
+    # Scores to maximize: a ten-thousandth more is no improvement, twice that is.
+    plateau = Plateau(0)
+    assert [plateau.look(score) for score in (0.5, 0.50004, 0.5002)] == [False, True, False]
+
+
+def test_probes_learn_slower_from_a_plateau_on():
+    """Every look scores the same: between the seventh and the eighth, steps are a tenth as long."""
+    features, classes = data(48)
+    outputs = []
+
+    def level(found):
+        outputs.append(found[0].copy())
+        return np.zeros(len(found))
+
+    train_probes(
+        (features, classes),
+        (features, classes),
+        [ProbeConfiguration(learning_rate=1e-3)],
+        "softmax",
+        3,
+        level,
+        Schedule(patience=100, max_looks=10, plateau_patience=5),
+    )
+    lengths = [np.abs(after - before).max() for before, after in itertools.pairwise(outputs)]
+    falls = np.array(lengths[1:]) / lengths[:-1]
+    # Looks 1 to 7: the first is the best one, the sixth after it is the seventh.
+    assert int(np.argmin(falls)) == 5
+    assert falls[5] == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid", "squares"])

@@ -4,7 +4,12 @@ import pytest
 from keras_tune.data import LabelColumn
 from keras_tune.errors import UserError
 from keras_tune.evaluation import ClipEmbeddings, Fold, fit_probe, judge, make_task
-from keras_tune.evaluation.protocols import combine_songs, grid_configurations
+from keras_tune.evaluation.protocols import (
+    EPOCH_STEPS,
+    combine_songs,
+    cross_fitted_score,
+    grid_configurations,
+)
 
 GENRE = LabelColumn("genre", "category", ("folk", "jazz", "rock"))
 LEVEL = LabelColumn("level", "number")
@@ -101,6 +106,157 @@ def test_clips_of_a_song_are_combined():
     found = sorted(zip(targets.tolist(), combined.tolist(), strict=True))
     assert [row[0] for row in found] == [0, 0, 1]
     np.testing.assert_allclose([row[1] for row in found], [[0.5, 0.5], [0.9, 0.1], [0.4, 0.6]])
+
+
+def in_songs(clips, size):
+    """The same clips, `size` of them a song."""
+    for row, labels in enumerate(clips.labels):
+        labels["song"] = f"song {row // size}"
+    return clips
+
+
+def test_tags_of_a_song_s_clips_are_scored_clip_by_clip():
+    """The clips of a song have other tags; what tells them all scores 1."""
+    generator = np.random.default_rng(0)
+    columns = [LabelColumn(name, "number") for name in "abcd"]
+
+    def clips(seed):
+        tags = (np.random.default_rng(seed).random((60, 4)) < 0.4).astype("float32")
+        return ClipEmbeddings(
+            ids=[f"{seed}-{k}" for k in range(60)],
+            vectors=tags,
+            labels=[
+                {**dict(zip("abcd", map(float, row), strict=True)), "song": f"song {k // 3}"}
+                for k, row in enumerate(tags)
+            ],
+            windows=tags,
+            owners=np.arange(60),
+            crops=tags,
+        )
+
+    merged = ClipEmbeddings.merge([clips(seed) for seed in (1, 2, 3)])
+    task = make_task(columns, merged.labels)
+    assert task.kind == "tagging"
+    thirds = np.split(generator.permutation(180), 3)
+    outcome = judge("logistic", merged, [Fold(*thirds)], task)
+    scores = outcome.scores()
+    assert scores["roc_auc"] == scores["average_precision"] == 1
+    # On valid too, by which the probe is chosen.
+    assert outcome.runs[0].probe.valid_score == 1
+    assert len(outcome.runs[0].targets) == 60
+    # Songs are still what the bootstrap draws.
+    assert set(outcome.runs[0].groups) <= {f"song song {k}" for k in range(20)}
+
+
+def test_the_key_is_that_of_the_whole_song():
+    pytest.importorskip("mir_eval")
+    key = LabelColumn("genre", "category", ("C major", "E minor", "Gb major"))
+    names = dict(zip(GENRE.values, key.values, strict=True))
+    clips = []
+    for seed in (1, 2, 3):
+        # Three clips in a row have three genres: put those of one genre next to each other.
+        some = embeddings(90, seed, 0.4)
+        some = some.take(np.argsort([labels["genre"] for labels in some.labels], kind="stable"))
+        for labels in some.labels:
+            labels["genre"] = names[labels["genre"]]
+        clips.append(in_songs(some, 5))
+    task = make_task([key], clips[0].labels, "key")
+    train, valid, test = clips
+    merged = ClipEmbeddings.merge(clips)
+    fold = Fold(np.arange(90), np.arange(90, 180), np.arange(180, 270))
+    outcome = judge("knn", merged, [fold], task)
+    probe = fit_probe("knn", train, valid, task)
+
+    def by_hand(clips):
+        predictions = probe.predict(clips)
+        right = []
+        for song in sorted({labels["song"] for labels in clips.labels}):
+            rows = [k for k, labels in enumerate(clips.labels) if labels["song"] == song]
+            named = key.values[sum(predictions[row] for row in rows).argmax()]
+            right.append(named == clips.labels[rows[0]]["genre"])
+        return sum(right) / len(right)
+
+    assert outcome.scores()["accuracy"] == pytest.approx(by_hand(test))
+    # Clip by clip another score comes out: the songs do matter here.
+    single = probe.predict(test).argmax(axis=-1) == task.encode(test.labels)[1]
+    assert outcome.scores()["accuracy"] != pytest.approx(single.mean())
+
+
+def test_linear_trains_small_sets_as_long_as_the_published_set(monkeypatch):
+    """Sixty clips are one batch: an epoch is one step, not 74."""
+    looks = []
+    import sys
+
+    module = sys.modules["keras_tune.evaluation.train_probes"]
+    look = module._Run.look
+
+    def seen(run, scores, schedule):
+        looks.append(run.stack.steps)
+        return look(run, scores, schedule)
+
+    monkeypatch.setattr(module._Run, "look", seen)
+    train, valid = (embeddings(60, seed, 0.3) for seed in (1, 2))
+    task = make_task([GENRE], train.labels)
+    fit_probe("linear", train, valid, task)
+    assert EPOCH_STEPS == int(np.ceil(18706 / 256))
+    assert min(looks) == EPOCH_STEPS
+    # Ten looks without improvement, at the least.
+    assert max(looks) >= 10 * EPOCH_STEPS
+
+
+def test_the_best_of_many_guesses_is_worth_no_more_than_that_of_few():
+    generator = np.random.default_rng(0)
+    task = make_task([GENRE], [])
+    targets = generator.integers(0, 3, 200)
+    labels = [{} for _ in targets]
+    guesses = generator.random((216, 200, 3))
+    plain = [task.quick_scores(targets, guesses[:count])["accuracy"].max() for count in (6, 216)]
+    found = [cross_fitted_score(task, labels, targets, guesses[:count]) for count in (6, 216)]
+    # The maximum rises with the number; what was chosen on other clips stays at chance.
+    assert plain[1] > plain[0] > 1 / 3 + 0.02
+    spread = np.sqrt(1 / 3 * 2 / 3 / 200)
+    np.testing.assert_allclose(found, 1 / 3, atol=2.5 * spread)
+    # A candidate that knows is found on either half, and loses nothing.
+    guesses[100] = np.eye(3)[targets]
+    assert cross_fitted_score(task, labels, targets, guesses) == 1
+
+
+def test_songs_do_not_help_the_choice_on_the_other_half():
+    """A candidate per song that knows this song alone: no song is in both halves."""
+    generator = np.random.default_rng(1)
+    task = make_task([GENRE], [])
+    targets = np.repeat(generator.integers(0, 3, 2), 30)
+    labels = [{"song": str(row // 30)} for row in range(60)]
+    wrong = np.eye(3)[(targets + 1) % 3]
+    candidates = np.stack([wrong, wrong])
+    for song in (0, 1):
+        rows = slice(30 * song, 30 * song + 30)
+        candidates[song, rows] = np.eye(3)[targets[rows]]
+    assert cross_fitted_score(task, labels, targets, candidates) == 0
+    assert np.isnan(cross_fitted_score(task, labels[:1], targets[:1], candidates[:, :1]))
+
+
+def test_the_confusion_of_several_seeds_is_their_mean():
+    from sklearn.metrics import confusion_matrix
+
+    merged = ClipEmbeddings.merge([embeddings(60, seed, 0.4) for seed in (1, 2, 3)])
+    task = make_task([GENRE], merged.labels)
+    thirds = np.split(np.arange(180), 3)
+    folds = [
+        Fold(thirds[k - seed], thirds[k - 1 + seed], thirds[k - 2], seed)
+        for seed in (0, 1)
+        for k in range(3)
+    ]
+    outcome = judge("logistic", merged, folds, task)
+    found = outcome.confusion()
+    assert (found["runs"], found["seeds"]) == (6, 2)
+    # Each class has 60 clips, however often they were tested.
+    np.testing.assert_allclose(np.sum(found["counts"], axis=1), 60)
+    by_hand = np.zeros((3, 3))
+    for run in outcome.runs:
+        by_hand += confusion_matrix(run.targets, run.predictions.argmax(-1), labels=[0, 1, 2]) / 2
+    np.testing.assert_allclose(found["counts"], by_hand)
+    assert outcome.report(outcome.samples(5))["confusion"] == found
 
 
 def test_an_outcome_is_the_mean_over_runs_and_its_interval_holds_it():

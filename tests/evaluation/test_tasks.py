@@ -31,7 +31,7 @@ def labels(count, seed=0):
         ([GENRE], {}, "classification"),
         ([CALM], {}, "regression"),
         ([CALM, SAD], {"threshold": 0.3}, "tagging"),
-        ([GENRE, CALM], {}, "tagging"),
+        ([GENRE, CALM], {"threshold": 0.5}, "tagging"),
         ([KEY], {"kind": "key"}, "key"),
         ([GENRE], {"kind": "tagging"}, "tagging"),
     ],
@@ -44,7 +44,13 @@ def test_the_task_fits_the_labels(columns, options, kind):
 
 def test_zeros_and_ones_are_tags():
     rows = [{"calm": float(k % 2)} for k in range(6)]
-    assert make_task([CALM], rows).kind == "tagging"
+    rows += [{"calm": None}, {"calm": float("nan")}, {}]
+    task = make_task([CALM], rows)
+    assert (task.kind, task.threshold) == ("tagging", 0.5)
+    # Where nothing is cut there is no threshold, and where something is there is one.
+    assert make_task([GENRE], rows, "tagging").threshold is None
+    assert make_task([GENRE, CALM], rows).threshold == 0.5
+    assert make_task([GENRE, CALM], labels(9), threshold=0.3).threshold == 0.3
 
 
 def test_wrong_tasks():
@@ -52,6 +58,10 @@ def test_wrong_tasks():
         make_task([CALM, SAD], labels(5), "classification")
     with pytest.raises(UserError, match="--target genre: not a column of numbers"):
         make_task([GENRE], labels(5), "regression")
+    # Where numbers are to be cut in two, the user says where.
+    for columns, kind in (([GENRE, CALM], None), ([CALM, SAD], "tagging")):
+        with pytest.raises(UserError, match="calm.*: numbers other than 0 and 1; give --threshold"):
+            make_task(columns, labels(5), kind)
     with pytest.raises(UserError, match="--threshold 0.3"):
         make_task([CALM], labels(5), "regression", 0.3)
 
@@ -83,7 +93,8 @@ def test_tags_come_from_thresholds_and_categories():
 def test_quick_scores_are_the_reported_ones(columns, kind):
     if kind == "key":
         pytest.importorskip("mir_eval")
-    task = make_task(columns, labels(40), kind)
+    threshold = 0.5 if kind == "tagging" else None
+    task = make_task(columns, labels(40), kind, threshold)
     _, targets = task.encode(labels(40))
     predictions = np.random.default_rng(1).random((5, 40, len(task.outputs)))
     quick = task.quick_scores(targets, predictions)
