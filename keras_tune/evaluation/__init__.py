@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "baselines": ["BASELINES", "make_baselines"],
         "bootstrap": ["bootstrap_interval"],
         "embedding_cache": ["EmbeddingCache"],
         "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "tap_stages"],
@@ -12,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "folds": ["group_folds"],
         "judge": ["Fold", "Outcome", "judge"],
         "mel_statistics": ["MelStatistics"],
+        "pooling": ["pool_clips"],
         "probe_stack": ["ProbeConfiguration", "ProbeStack"],
         "protocols": ["FittedProbe", "fit_probe"],
         "study": ["Study"],

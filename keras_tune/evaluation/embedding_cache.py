@@ -4,9 +4,12 @@ import hashlib
 import json
 import pathlib
 
+import numpy as np
+
 from keras_tune.data.paths import to_path
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
 from keras_tune.evaluation.fingerprints import encoder_fingerprint
+from keras_tune.files import atomic_path
 
 
 class EmbeddingCache:
@@ -55,9 +58,7 @@ class EmbeddingCache:
         Returns:
             `ClipEmbeddings`.
         """
-        what = json.dumps([encoder_fingerprint(encoder), self.identity])
-        key = hashlib.sha256(what.encode()).hexdigest()[:16]
-        file = self.folder / f"{key}-{split}.npz"
+        file = self.folder / f"{self._key(encoder)}-{split}.npz"
         if file.is_file():
             found = ClipEmbeddings.load(file)
             if progress is not None:
@@ -67,6 +68,40 @@ class EmbeddingCache:
         found = self.embed_anew(encoder, split, progress, stages)
         found.save(file)
         return found
+
+    def estimate_batch_norm(self, encoder, splits):
+        """Estimate an encoder's batch normalization on clips of a set, in place.
+
+        The statistics are kept in a file like the embeddings: found again, they are the same to the
+        last bit, and so are the encoder's fingerprint and the name of its embeddings' file.
+
+        Args:
+            encoder: Keras model, see `keras_tune.evaluation.baselines`.
+            splits: List of strings, the splits of whose clips a random crop each is taken.
+        """
+        import keras
+
+        from keras_tune.data import read_records
+        from keras_tune.evaluation.baselines import batch_norm_variables, estimate_batch_norm_on
+
+        file = self.folder / f"{self._key(encoder, list(splits))}-batch_norm.npz"
+        variables = batch_norm_variables(encoder)
+        if file.is_file():
+            with np.load(file) as found:
+                for number, variable in enumerate(variables):
+                    variable.assign(found[str(number)])
+            return
+        records = (record for split in splits for record in read_records(self.data, split))
+        count = sum(self.info.counts[split] for split in splits)
+        estimate_batch_norm_on(encoder, records, count, self.crop_seed)
+        values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        with atomic_path(file) as temporary:
+            np.savez(temporary, **{str(number): value for number, value in enumerate(values)})
+
+    def _key(self, encoder, *more):
+        """Sixteen hexadecimal digits for what changes vectors."""
+        what = json.dumps([encoder_fingerprint(encoder), self.identity, *more])
+        return hashlib.sha256(what.encode()).hexdigest()[:16]
 
     def embed_anew(self, encoder, split, progress=None, stages=(), deform=None):
         """The embeddings of a split, or of deformed clips of it, past the files."""

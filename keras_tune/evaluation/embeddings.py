@@ -234,15 +234,12 @@ def embed_clips(
         for window in windows:
             put(window, len(ids) - 1)
         if crop_seed is not None:
-            start = _crop_start(record["id"], len(audio) - window_samples, crop_seed)
+            start = crop_start(record["id"], len(audio) - window_samples, crop_seed)
             put(audio[start : start + window_samples], ~(len(ids) - 1))
     if waiting:
         flush()
     if not ids:
-        raise UserError(
-            f"no clip is as long as the encoder's window of {window_samples} samples; "
-            "give longer clips or an encoder of shorter windows"
-        )
+        raise no_clip_is_long_enough(window_samples)
     outputs, owners = np.stack(outputs), np.array(owners)
     means = np.zeros((len(ids), outputs.shape[1]))
     np.add.at(means, owners, outputs)
@@ -302,6 +299,15 @@ def tap_stages(encoder, stages):
     return keras.Model(encoder.input, outputs)
 
 
-def _crop_start(clip, room, seed):
+def no_clip_is_long_enough(window_samples):
+    """The `UserError` to raise where all clips are shorter than a window."""
+    return UserError(
+        f"no clip is as long as the encoder's window of {window_samples} samples; "
+        "give longer clips or an encoder of shorter windows"
+    )
+
+
+def crop_start(clip, room, seed):
+    """Where a clip's random crop starts: an integer 0…`room`, drawn from its id and a seed."""
     digest = hashlib.sha256(f"{seed}/{clip}".encode()).digest()
     return int(np.random.default_rng(int.from_bytes(digest[:8], "big")).integers(0, room + 1))

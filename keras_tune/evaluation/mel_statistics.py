@@ -1,8 +1,10 @@
-"""The yardstick that needs no training: what mel spectra are like on average."""
+"""The baseline that needs no training: what mel spectra are like on average."""
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_tune.layers.level_normalization import LevelNormalization
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -16,6 +18,9 @@ class MelStatistics(keras.Model):
         sample_rate: Integer, of the waveforms in Hz. Defaults to 22,050.
         num_mels: Integer, mel bands. Defaults to 128.
         input_samples: Integer, the length of a window. Defaults to 59,049, as the encoders'.
+        level: Float, the root mean square that each window is brought to first (see
+            `keras_tune.layers.LevelNormalization`), or None to leave levels as they are. Defaults
+            to None.
         name: String. Defaults to "mel_statistics".
 
     Input shape: (batch, input_samples, 1).
@@ -28,8 +33,19 @@ class MelStatistics(keras.Model):
     ```
     """
 
-    def __init__(self, sample_rate=22050, num_mels=128, input_samples=59049, name="mel_statistics"):
+    # Its outputs are means and deviations; see `keras_tune.evaluation.pooling`.
+    own_pooling = "mean_std"
+
+    def __init__(
+        self,
+        sample_rate=22050,
+        num_mels=128,
+        input_samples=59049,
+        level=None,
+        name="mel_statistics",
+    ):
         waveform = keras.Input((input_samples, 1), name="waveform")
+        x = waveform if level is None else LevelNormalization(level, name="level")(waveform)
         power = keras.layers.MelSpectrogram(
             fft_length=2048,
             sequence_stride=512,
@@ -39,13 +55,14 @@ class MelStatistics(keras.Model):
             # The layer's decibels depend on the loudest value of the batch.
             power_to_db=False,
             dtype="float32",
-        )(waveform[..., 0])
-        level = ops.log(power + 1e-10)
-        outputs = ops.concatenate([ops.mean(level, -1), ops.mean(ops.square(level), -1)], axis=-1)
+        )(x[..., 0])
+        log = ops.log(power + 1e-10)
+        outputs = ops.concatenate([ops.mean(log, -1), ops.mean(ops.square(log), -1)], axis=-1)
         super().__init__(inputs=waveform, outputs=outputs, name=name)
         self.sample_rate = sample_rate
         self.num_mels = num_mels
         self.input_samples = input_samples
+        self.level = level
 
     def finish(self, averages):
         """Turn averages (clips, 2 · num_mels) into means and deviations, of the same shape."""
@@ -58,6 +75,7 @@ class MelStatistics(keras.Model):
             "sample_rate": self.sample_rate,
             "num_mels": self.num_mels,
             "input_samples": self.input_samples,
+            "level": self.level,
             "name": self.name,
         }
 

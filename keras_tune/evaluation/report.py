@@ -1,6 +1,9 @@
-"""A report for people: tables of scores, and in words where the encoder beats its yardsticks."""
+"""A report for people: tables of scores, and in words where the encoder beats its baselines."""
 
 from keras_tune.evaluation.verdicts import verdicts
+
+# Floats of a report that are no metrics of the test clips.
+NO_METRICS = ("score", "valid_score", "cross_fitted_score", "seconds")
 
 
 def report_markdown(content, versions, config):
@@ -30,11 +33,24 @@ def report_markdown(content, versions, config):
         f"interval, resampled over {folds['group'] or 'songs (clips, where songs are not known)'}.",
         "",
     ]
+    if content["combines_songs"]:
+        lines += ["Predictions of the clips of a song are averaged, and songs are scored.", ""]
+    if content["threshold"] is not None:
+        lines += [f"A tag made from numbers is present from {content['threshold']:g} on.", ""]
+    lines += [*_representations(content["representations"]), ""]
     for protocol, reports in content["results"].items():
         if protocol == "layers":
             lines += _layers(reports)
         else:
-            lines += [f"## {protocol}", "", *_scores(reports), "", *verdicts(reports), ""]
+            lines += [f"## {protocol}", "", *_scores(reports, content["representations"]), ""]
+            lines += [*verdicts(reports), ""]
+            left_out = [name for name in content["representations"] if name not in reports]
+            if left_out:
+                lines += [
+                    f"Left out: {', '.join(left_out)}. {protocol} looks at single windows, over "
+                    "which there is no deviation.",
+                    "",
+                ]
     for key, title in (
         ("label_fraction", "Shares of the labels"),
         ("deformations", "Deformations"),
@@ -43,7 +59,11 @@ def report_markdown(content, versions, config):
             lines += [f"## {title}, {protocol}", "", *_table_of(found), ""]
     tagger = content.get("tagger")
     if tagger:
-        chosen = f"{tagger['protocol']}, {tagger['valid_score']:.3f} on valid"
+        chosen = f"{tagger['protocol']}: {tagger['valid_score']:.3f} on valid, the best of "
+        chosen += f"{tagger['candidates']}"
+        if tagger["cross_fitted_score"] is not None:
+            chosen += f", and {tagger['cross_fitted_score']:.3f} cross-fitted, by which protocols "
+            chosen += "and seeds were compared"
         lines += [f"`tagger.keras` is the encoder with the probe of {chosen}.", ""]
     if content["pictures"]:
         lines += [*(f"![{name}]({name})" for name in content["pictures"]), ""]
@@ -57,20 +77,37 @@ def report_markdown(content, versions, config):
     return "\n".join(lines) + "\n"
 
 
-def _scores(reports):
+def _representations(found):
+    """What the rows of the tables below are."""
+    lines = ["| | pooling | windows at | batch norm | numbers |", "|" + "---|" * 5]
+    for name, about in found.items():
+        level = "their own level" if about["level"] is None else f"RMS {about['level']:g}"
+        lines.append(
+            f"| {name} | {about['pooling']} | {level} | {about['batch_norm'] or 'none'} "
+            f"| {about['width']} |"
+        )
+    return lines
+
+
+def _scores(reports, representations):
     metrics = [
         name
         for name, value in next(iter(reports.values())).items()
-        if isinstance(value, float) and name not in ("score", "valid_score", "seconds")
+        if isinstance(value, float) and name not in NO_METRICS
     ]
+    candidates = max(report["candidates"] for report in reports.values())
     lines = [
-        f"| | {' | '.join(metrics)} | on valid | chosen | seeds | seconds |",
-        "|" + "---|" * (len(metrics) + 5),
+        f"| | pooling | {' | '.join(metrics)} | on valid, best of {candidates} | cross-fitted "
+        "on valid | chosen | seeds | seconds |",
+        "|" + "---|" * (len(metrics) + 7),
     ]
     for name, report in reports.items():
         cells = [_score(report, metric) for metric in metrics]
+        unseen = report["cross_fitted_score"]
         lines.append(
-            f"| {name} | {' | '.join(cells)} | {report['valid_score']:.3f} | {_chosen(report)} "
+            f"| {name} | {representations[name]['pooling']} | {' | '.join(cells)} "
+            f"| {report['valid_score']:.3f} | {'' if unseen is None else f'{unseen:.3f}'} "
+            f"| {_chosen(report)} "
             f"| {', '.join(map(str, report['seeds']))} | {report['seconds']} |"
         )
     return lines

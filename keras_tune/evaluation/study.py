@@ -83,8 +83,16 @@ class Study:
         ]
 
     def judge(self, protocol):
-        """The reports of all representations under one protocol, by name."""
-        return self._reports(protocol, protocol, self.clips)
+        """The reports of the representations under one protocol, by name."""
+        return self._reports(protocol, protocol, self.suitable(protocol))
+
+    def suitable(self, protocol):
+        """The representations that a protocol can evaluate: `linear` needs single windows."""
+        return {
+            name: clips
+            for name, clips in self.clips.items()
+            if protocol != "linear" or clips.crops is not None
+        }
 
     def layers(self):
         """The reports of every stage, under logistic regression: by representation, then stage."""
@@ -123,12 +131,14 @@ class Study:
 
         Of each class a share is kept, and at least one clip; each seed draws it anew.
         """
-        found = {name: {} for name in self.clips}
+        representations = self.suitable(protocol)
+        found = {name: {} for name in representations}
         train, valid, test = (self.rows[split] for split in SPLITS)
         labelled, targets = self.task.encode([self.labels[row] for row in train])
         strata = self.task.strata(targets)
         with self.progress(
-            len(fractions) * len(self.clips) * len(self.seeds), f"shares of the labels, {protocol}"
+            len(fractions) * len(representations) * len(self.seeds),
+            f"shares of the labels, {protocol}",
         ) as bar:
             for fraction in fractions:
                 folds = []
@@ -139,7 +149,7 @@ class Study:
                         members = generator.permutation(labelled[strata == stratum])
                         kept.extend(members[: max(1, round(fraction * len(members)))])
                     folds.append(Fold(train[np.sort(kept)], valid, test, seed))
-                for name, clips in self.clips.items():
+                for name, clips in representations.items():
                     scores = []
                     for fold in folds:
                         outcome = judge(protocol, clips, [fold], self.task, self.group)
@@ -158,7 +168,8 @@ class Study:
             clips: Dict from representation to a dict from deformation to `ClipEmbeddings`.
         """
         found = {}
-        for name, changes in clips.items():
+        for name in self.suitable(protocol):
+            changes = clips[name]
             outcome = self.outcomes[protocol, name]
             found[name] = {"none": outcome.scores()[self.task.primary]}
             for change, test in changes.items():

@@ -1,4 +1,4 @@
-"""The short probe at the end of a pretraining run: the encoder and its untrained self."""
+"""The short probe at the end of a pretraining run: the encoder and its untrained selves."""
 
 import contextlib
 
@@ -7,12 +7,18 @@ from keras_tune.recipes._bar import progress_bar
 
 # How clips that pretraining has not seen are cross-validated, and how many that takes.
 FOLDS, REPETITIONS, LEAST = 5, 3, 50
+BASELINES = ("untrained", "untrained_bn_level")
+# Of the names in the summary.
+WIDTH = 18
 
 
 def probe_both(
     encoder, data, target, batch_size=32, seed=0, progress=False, leave_out=(), group=None
 ):
-    """Probe an encoder and an untrained one of its shape by logistic regression.
+    """Probe an encoder and two untrained ones of its shape by logistic regression.
+
+    One untrained encoder is as it is built; the other has its batch normalization estimated on
+    clips of train and its windows brought to one level, which makes it a much better one.
 
     Twice: on the set's own splits, and by cross-validation over the clips of valid and test. The
     first is the published way, but its probe is trained on the clips that the encoder was
@@ -31,17 +37,19 @@ def probe_both(
             set has it, else to single clips.
 
     Returns:
-        A dict for the report: `pretrained` and `untrained`, each with score, interval and the
-        configuration that was chosen on valid; `test_clips` and `skipped`. `unseen` has the same
-        two over the folds, or is None where there are fewer than 50 clips or too few groups.
+        A dict for the report: `pretrained`, `untrained` and `untrained_bn_level` (see
+        `keras_tune.evaluation.make_baselines`), each with score, interval and the configuration
+        that was chosen on valid; `encoders`, these names; `test_clips` and `skipped`. `unseen` has
+        the same reports over the folds, or is None where there are fewer than 50 clips or too few
+        groups.
 
     Raises:
         UserError: The set, its splits or the target do not do.
     """
     import numpy as np
 
-    from keras_tune.data import load_info
-    from keras_tune.evaluation import untrained_copy
+    from keras_tune.data import load_info, read_records
+    from keras_tune.evaluation.baselines import estimate_batch_norm_on, make_baselines
     from keras_tune.evaluation.study import SPLITS, Study
     from keras_tune.evaluation.tasks import make_task
 
@@ -54,7 +62,13 @@ def probe_both(
         info.label_column(group)
     elif any(label.name == "song" for label in info.labels):
         group = "song"
-    encoders = {"pretrained": encoder, "untrained": untrained_copy(encoder, seed)}
+    encoders = {"pretrained": encoder}
+    baselines = make_baselines(encoder, BASELINES, info.sample_rate, seed)
+    for name, baseline in baselines.items():
+        encoders[name] = baseline.encoder
+        if baseline.estimates_batch_norm:
+            records = read_records(data, "train", leave_out)
+            estimate_batch_norm_on(baseline.encoder, records, info.counts["train"], seed)
     clips = {
         name: _embed(name, model, data, info, batch_size, progress, leave_out)
         for name, model in encoders.items()
@@ -62,7 +76,7 @@ def probe_both(
     splits = clips["pretrained"]
     task = make_task([column], splits["train"].labels)
     study = Study(clips, task, [seed], group=group)
-    results = {"target": target, **study.judge("logistic")}
+    results = {"target": target, "encoders": list(encoders), **study.judge("logistic")}
     results["metric"] = task.primary
     results["test_clips"] = len(splits["test"].ids)
     results["skipped"] = [clip for part in splits.values() for clip in part.skipped]
@@ -126,23 +140,23 @@ def summary(target, results):
     """The results of `probe_both` as lines of text."""
     lines = [
         f"{target}: test {results['metric']} over {results['test_clips']} clips",
-        *_scores(results),
+        *_scores(results, results["encoders"]),
     ]
     if "chance" in results:
-        lines.append(f"  {'chance':10} {results['chance']:.3f}")
+        lines.append(f"  {'chance':{WIDTH}} {results['chance']:.3f}")
     unseen = results["unseen"]
     if unseen:
         lines.append(
             f"{target}: {results['metric']} on {unseen['folds']} folds of the {unseen['clips']} "
             "clips that pretraining has not seen"
         )
-        lines += _scores(unseen)
+        lines += _scores(unseen, results["encoders"])
     if results["skipped"]:
         lines.append(f"{len(results['skipped'])} clips were shorter than a window and left out")
     return "\n".join(lines)
 
 
-def _scores(results):
-    for name in ("pretrained", "untrained"):
+def _scores(results, names):
+    for name in names:
         low, high = results[name]["interval_95"]
-        yield f"  {name:10} {results[name]['score']:.3f}  [{low:.3f}, {high:.3f}]"
+        yield f"  {name:{WIDTH}} {results[name]['score']:.3f}  [{low:.3f}, {high:.3f}]"

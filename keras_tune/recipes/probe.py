@@ -2,13 +2,14 @@
 
 Every clip of a labelled set becomes the encoder's outputs over consecutive windows. Probes are
 trained on the train split, chosen on valid, and the test split is scored once; or on folds that
-share no group. The same is done with an untrained encoder of the same shape and with statistics of
-the mel spectrogram, so that the score has something to be compared with. The output folder gets
-report.md, report.json, pictures, the embeddings, which a second run on the same encoder uses, and
-tagger.keras, the encoder with the probe that was best on valid.
+share no group. The same is done with baselines, so that the score has something to be compared
+with: untrained encoders of the same shape and statistics of the mel spectrogram. The output folder
+gets report.md, report.json, pictures, the embeddings, which a second run on the same encoder uses,
+and tagger.keras, the encoder with the probe that did best on valid.
 """
 
 import dataclasses
+import math
 import pathlib
 import time
 from typing import Literal
@@ -42,6 +43,12 @@ class ProbeConfig:
         group: Label whose values (artists) are in one fold only, and are resampled as a whole.
         seeds: Repetitions with other folds, initial weights and order of batches.
         label_fraction: Also train with these shares of the train split's labels: [0.01,0.1,1].
+        baselines: What to compare with: untrained, untrained_bn (batch norm estimated on clips of
+            train), untrained_level (windows at one level), untrained_bn_level, mel, mel_level,
+            several of them, all, or none; by default
+            [untrained,untrained_bn_level,mel,mel_level]. Each costs a pass over the clips.
+        pooling: How windows become one vector: mean or mean_std (mean and deviation over time), or
+            both, [mean,mean_std]; by default mean for encoders and mean_std for mel.
         deformations: Whether to also score deformed test clips: noise, gain, filters, MP3.
         hop: Seconds from one window to the next; by default windows do not overlap.
         resamples: Resamples of the bootstrap.
@@ -64,6 +71,8 @@ class ProbeConfig:
     group: str | None = None
     seeds: int = 3
     label_fraction: list[float] | None = None
+    baselines: list[str] | str | None = None
+    pooling: list[str] | str | None = None
     deformations: bool = False
     hop: float | None = None
     resamples: int = 1000
@@ -85,17 +94,20 @@ def main(config):
     info = load_info(config.data)
     splits = _splits(config, info)
     encoders = _encoders(config, info)
+    rows = _rows(config, protocols, encoders)
     output = local_path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     cache = _cache(config, info)
     clips, seconds = _embed(encoders, cache, splits)
-    study = _study(config, info, clips)
+    study = _study(config, info, _pooled(rows, encoders, clips))
+    if study.task.threshold is not None:
+        config = dataclasses.replace(config, threshold=study.task.threshold)
     results = {
         protocol: study.layers() if protocol == "layers" else study.judge(protocol)
         for protocol in protocols
     }
-    content = _description(config, info, encoders, study) | {
+    content = _description(config, info, encoders, rows, study) | {
         "seconds": seconds,
         "results": results,
     }
@@ -104,12 +116,12 @@ def main(config):
         fractions = config.label_fraction
         content["label_fraction"] = {p: study.label_fractions(p, fractions) for p in probes}
     if config.deformations and probes:
-        deformed = _deformed(encoders, cache)
+        deformed = _pooled(rows, encoders, _deformed(encoders, cache))
         content["deformations"] = {p: study.deformed(p, deformed) for p in probes}
     columns = [label.name for label in info.labels]
     history = pathlib.Path(config.encoder) / "history.csv"
     content["pictures"] = draw_study(output, study, content, columns, history)
-    content["tagger"] = _save_tagger(output, study, encoders, probes)
+    content["tagger"] = _save_tagger(output, study, encoders, rows, probes)
     write_report(output, config, **content)
     text = report_markdown(content, versions(), dataclasses.asdict(config))
     write_text(output / "report.md", text)
@@ -146,21 +158,104 @@ def _protocols(config):
     return asked
 
 
+@dataclasses.dataclass
+class _Encoder:
+    """An encoder to embed with.
+
+    Args:
+        encoder: Keras model.
+        level: The RMS that it brings windows to, or None.
+        batch_norm: Where the statistics of its batch normalization come from, in words, or None.
+        estimate_on: Splits to estimate them on before anything is embedded, or None.
+    """
+
+    encoder: object
+    level: float | None
+    batch_norm: str | None
+    estimate_on: list | None = None
+
+
 def _encoders(config, info):
-    """The encoder to judge and its yardsticks, by name."""
-    from keras_tune.evaluation import MelStatistics, untrained_copy
+    """The encoder to evaluate and its baselines, by name."""
+    from keras_tune.evaluation.baselines import (
+        BASELINES,
+        DEFAULT_BASELINES,
+        batch_norm_variables,
+        make_baselines,
+    )
 
     encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
-    mel = MelStatistics(info.sample_rate, input_samples=encoder.input_shape[1] or 59049)
+    asked = _list(config.baselines, DEFAULT_BASELINES)
+    asked = {"all": BASELINES, "none": ()}.get(asked[0], asked) if len(asked) == 1 else asked
+    for name in asked:
+        if name not in BASELINES:
+            raise UserError(
+                f"--baselines {name}: unknown; take one of {', '.join(BASELINES)}, all, none"
+            )
     if config.encoder == "mel":
-        return {"mel": mel}
-    if config.encoder.startswith("untrained:"):
-        return {"untrained": encoder, "mel": mel}
+        asked = [name for name in asked if name.startswith("mel")]
+    level = getattr(encoder, "level", None)
+    norms = bool(batch_norm_variables(encoder))
+    if config.encoder == "mel":
+        first, norm = "mel", None
+    elif config.encoder.startswith("untrained:"):
+        first, norm = "untrained_level" if level else "untrained", "as built"
+    else:
+        first, norm = "pretrained", "as trained"
+    found = {first: _Encoder(encoder, level, norm if norms else None)}
+    # The clips that pretraining saw, too, where the set has such a split.
+    splits = ["train"] if info.counts.get("train") else _splits(config, info)
+    for name, one in make_baselines(encoder, asked, info.sample_rate, config.seed).items():
+        if name == first:
+            continue
+        norm = "as built" if norms and not name.startswith("mel") else None
+        found[name] = _Encoder(one.encoder, one.level, norm)
+        if one.estimates_batch_norm:
+            found[name].batch_norm = f"estimated on {', '.join(splits)}"
+            found[name].estimate_on = splits
+    return found
+
+
+def _rows(config, protocols, encoders):
+    """The rows of the report: pairs of an encoder's name and a pooling, by the row's name."""
+    from keras_tune.evaluation.pooling import POOLINGS, own_pooling
+
+    asked = _list(config.pooling, ())
+    for pooling in asked:
+        if pooling not in POOLINGS:
+            raise UserError(f"--pooling {pooling}: unknown; take {' or '.join(POOLINGS)}, or both")
+    if "linear" in protocols and config.encoder != "mel" and asked and "mean" not in asked:
+        raise UserError(
+            "--pooling mean_std: --protocol linear looks at single windows, over which there is no "
+            "deviation; take --pooling [mean,mean_std], or grid, knn or logistic"
+        )
+    rows = {}
+    for name, one in encoders.items():
+        own = own_pooling(one.encoder)
+        # An encoder's own pooling goes first, and under its name alone.
+        for pooling in sorted(asked or [own], key=lambda pooling, own=own: pooling != own):
+            rows[name if pooling == own else f"{name}_{pooling}"] = (name, pooling)
+    return rows
+
+
+def _pooled(rows, encoders, clips):
+    """Embeddings by row, from those by encoder."""
+    from keras_tune.evaluation.pooling import own_pooling, pool_clips
+
     return {
-        "pretrained": encoder,
-        "untrained": untrained_copy(encoder, config.seed),
-        "mel": mel,
+        row: {
+            part: pool_clips(found, own_pooling(encoders[name].encoder), pooling)
+            for part, found in clips[name].items()
+        }
+        for row, (name, pooling) in rows.items()
     }
+
+
+def _list(value, default):
+    """An option that may be one value, several, or not given."""
+    if value is None:
+        return list(default)
+    return [value] if isinstance(value, str) else list(dict.fromkeys(value))
 
 
 def _splits(config, info):
@@ -203,11 +298,13 @@ def _cache(config, info):
 def _embed(encoders, cache, splits):
     """Embeddings by encoder and split, and the seconds they took."""
     clips, seconds = {}, {}
-    for name, encoder in encoders.items():
+    for name, one in encoders.items():
         started = time.monotonic()
+        if one.estimate_on:
+            cache.estimate_batch_norm(one.encoder, one.estimate_on)
         total = sum(cache.info.counts[split] for split in splits)
         with progress_bar(total, f"embedding, {name}") as bar:
-            clips[name] = {split: cache.embed(encoder, split, bar.update) for split in splits}
+            clips[name] = {split: cache.embed(one.encoder, split, bar.update) for split in splits}
         seconds[f"embedding, {name}"] = round(time.monotonic() - started, 1)
     return clips, seconds
 
@@ -239,14 +336,14 @@ def _deformed(encoders, cache):
     with progress_bar(total, "embedding, deformed") as bar:
         return {
             name: {
-                change: cache.embed_anew(encoder, "test", bar.update, deform=deform)
+                change: cache.embed_anew(one.encoder, "test", bar.update, deform=deform)
                 for change, deform in changes.items()
             }
-            for name, encoder in encoders.items()
+            for name, one in encoders.items()
         }
 
 
-def _description(config, info, encoders, study):
+def _description(config, info, encoders, rows, study):
     """What the report says besides the scores."""
     from keras_tune.evaluation.fingerprints import encoder_fingerprint, folds_fingerprint
 
@@ -256,6 +353,9 @@ def _description(config, info, encoders, study):
         "target": config.target,
         "outputs": study.task.outputs,
         "metric": study.task.primary,
+        "threshold": study.task.threshold,
+        "combines_songs": study.task.combines_songs
+        and any(label.name == "song" for label in info.labels),
         "clips": {split: len(rows) for split, rows in study.rows.items()},
         "skipped": clips.skipped,
         "splits": info.fingerprints,
@@ -264,23 +364,36 @@ def _description(config, info, encoders, study):
             "group": config.group,
             "fingerprint": folds_fingerprint(clips.ids, study.folds),
         },
-        "encoders": {name: encoder_fingerprint(model) for name, model in encoders.items()},
+        "encoders": {name: encoder_fingerprint(one.encoder) for name, one in encoders.items()},
+        "representations": {
+            row: {
+                "encoder": name,
+                "pooling": pooling,
+                "level": encoders[name].level,
+                "batch_norm": encoders[name].batch_norm,
+                "width": study.clips[row].vectors.shape[1],
+            }
+            for row, (name, pooling) in rows.items()
+        },
     }
 
 
-def _save_tagger(output, study, encoders, protocols):
-    """Write the encoder with its best probe as `tagger.keras`; returns what it holds, or None."""
+def _save_tagger(output, study, encoders, rows, protocols):
+    """Write the encoder with its best probe as `tagger.keras`; returns what it holds, or None.
+
+    A tagger scores windows or means over them; of a probe on deviations there is none.
+    """
     from keras_tune.evaluation.winner import winning_head
     from keras_tune.files import atomic_path
     from keras_tune.models import Tagger
 
-    name = next(iter(encoders))
-    found = None if name == "mel" else winning_head(study, name, protocols)
-    if found is None:
+    row, (name, pooling) = next(iter(rows.items()))
+    found = None if pooling != "mean" else winning_head(study, row, protocols)
+    if found is None or name == "mel":
         return None
     protocol, probe = found
     tagger = Tagger.from_probe(
-        encoders[name],
+        encoders[name].encoder,
         probe.head.weights,
         study.task.outputs,
         study.task.loss,
@@ -290,7 +403,14 @@ def _save_tagger(output, study, encoders, protocols):
     )
     with atomic_path(output / "tagger.keras") as temporary:
         tagger.save(temporary)
-    return {"protocol": protocol, "valid_score": probe.valid_score, **probe.configuration}
+    score = probe.cross_fitted_score
+    return {
+        "protocol": protocol,
+        "valid_score": probe.valid_score,
+        "candidates": len(probe.alternatives),
+        "cross_fitted_score": score if math.isfinite(score) else None,
+        **probe.configuration,
+    }
 
 
 if __name__ == "__main__":

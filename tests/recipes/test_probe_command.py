@@ -12,6 +12,8 @@ from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.probe import ProbeConfig, main, probe_both, summary
 
+DEFAULT = ["pretrained", "untrained", "untrained_bn_level", "mel", "mel_level"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -28,6 +30,7 @@ def folder(tmp_path_factory):
         split=np.repeat(["train", "valid", "test"], 18),
         genre=genre,
         pitch=np.log(pitch),
+        high=(pitch > 1000).astype("float32"),
         artist=[f"artist {k // 3}" for k in range(count)],
     )
     encoder = TUNe(
@@ -43,14 +46,14 @@ def small_mel(monkeypatch):
     from keras_tune.evaluation import mel_statistics
 
     class Longer(mel_statistics.MelStatistics):
-        def __init__(self, sample_rate=22050, input_samples=None):
-            super().__init__(sample_rate, num_mels=16, input_samples=1200)
+        def __init__(self, sample_rate=22050, input_samples=None, level=None):
+            super().__init__(sample_rate, num_mels=16, input_samples=1200, level=level)
 
     monkeypatch.setattr("keras_tune.evaluation.mel_statistics.MelStatistics", Longer)
     monkeypatch.setattr("keras_tune.evaluation.MelStatistics", Longer, raising=False)
 
 
-def probe(folder, *options, encoder=None, data=None):
+def probe(folder, *options, encoder=None, data=None, baselines="[mel]"):
     """Run the command; returns the folder of the report, and the report."""
     output = folder / f"report {len(list(folder.glob('report *')))}"
     run(
@@ -69,6 +72,7 @@ def probe(folder, *options, encoder=None, data=None):
             "100",
             "--seeds",
             "1",
+            *(["--baselines", baselines] if baselines else []),
             *options,
         ],
     )
@@ -76,18 +80,22 @@ def probe(folder, *options, encoder=None, data=None):
 
 
 def test_report_of_a_classification(folder):
-    output, report = probe(folder, "--target", "genre", "--protocol", "[knn,logistic,layers]")
+    options = ("--target", "genre", "--protocol", "[knn,logistic,layers]")
+    output, report = probe(folder, *options, baselines=None)
     assert list(report["results"]) == ["knn", "logistic", "layers"]
     for protocol in ("knn", "logistic"):
         results = report["results"][protocol]
-        assert list(results) == ["pretrained", "untrained", "mel"]
+        assert list(results) == DEFAULT
         # Pitch is what tells these clips apart, and the mel spectrum is made of it.
         assert results["mel"]["accuracy"] > 0.9
         for entry in results.values():
             low, high = entry["interval_95"]
             assert low <= entry["accuracy"] <= high
             assert entry["chosen_on_valid"][0]["valid_score"] == entry["valid_score"]
-    assert list(report["results"]["layers"]) == ["pretrained", "untrained"]
+            # Each of 18 clips is in one cell.
+            assert np.sum(entry["confusion"]["counts"]) == 18
+            assert entry["confusion"]["seeds"] == 1
+    assert list(report["results"]["layers"]) == ["pretrained", "untrained", "untrained_bn_level"]
     assert list(report["results"]["layers"]["pretrained"]) == [
         "contract_1",
         "bottleneck",
@@ -95,7 +103,19 @@ def test_report_of_a_classification(folder):
         "tail_1",
     ]
     assert report["clips"] == {"train": 18, "valid": 18, "test": 18}
-    assert len(set(report["encoders"].values())) == 3
+    assert len(set(report["encoders"].values())) == 5
+    about = report["representations"]
+    assert {name: row["pooling"] for name, row in about.items()} == {
+        name: "mean_std" if name.startswith("mel") else "mean" for name in DEFAULT
+    }
+    assert {name for name, row in about.items() if row["level"]} == {
+        "untrained_bn_level",
+        "mel_level",
+    }
+    assert about["untrained"]["batch_norm"] == "as built"
+    assert about["untrained_bn_level"]["batch_norm"] == "estimated on train"
+    # Nothing was made of numbers.
+    assert report["threshold"] is None
     assert all(len(hashed) == 64 for hashed in report["splits"].values())
     for picture in ("scores.png", "layers.png", "confusion_knn_mel.png", "map_pretrained.png"):
         assert picture in report["pictures"]
@@ -110,19 +130,23 @@ def test_report_of_a_classification(folder):
     vectors = (output / "projector" / "pretrained" / "vectors.tsv").read_text().splitlines()
     metadata = (output / "projector" / "pretrained" / "metadata.tsv").read_text().splitlines()
     assert len(vectors) == 54
-    assert metadata[0].split("\t") == ["id", "genre", "pitch", "artist"]
+    assert metadata[0].split("\t") == ["id", "genre", "pitch", "high", "artist"]
     assert len(metadata) == 55
 
 
 def test_a_second_run_takes_the_embeddings_of_the_first(folder, monkeypatch):
     options = ("--target", "genre", "--protocol", "knn")
-    first = probe(folder, *options)[1]
+    first = probe(folder, *options, baselines=None)[1]
     monkeypatch.setattr(
         "keras_tune.evaluation.embedding_cache.embed_clips",
         lambda *_, **__: pytest.fail("embedded once more"),
     )
+    monkeypatch.setattr(
+        "keras_tune.evaluation.baselines.estimate_batch_norm_on",
+        lambda *_, **__: pytest.fail("estimated once more"),
+    )
     assert (
-        probe(folder, *options)[1]["results"]["knn"]["pretrained"]["score"]
+        probe(folder, *options, baselines=None)[1]["results"]["knn"]["pretrained"]["score"]
         == (first["results"]["knn"]["pretrained"]["score"])
     )
 
@@ -181,6 +205,7 @@ def test_the_key_of_songs_that_are_cut_into_clips(folder, tmp_path):
     _, report = probe(folder, *options, encoder="mel", data=tmp_path / "keys.npz")
     found = report["results"]["knn"]["mel"]
     assert (report["task"], report["metric"]) == ("key", "weighted_score")
+    assert report["combines_songs"]
     # Keys that are near each other count in part.
     assert found["weighted_score"] == found["score"] >= found["accuracy"] > 0.5
     # Nine songs are scored, not eighteen clips.
@@ -203,6 +228,7 @@ def test_folds_of_tags(folder):
         "logistic",
     )
     assert report["task"] == "tagging"
+    assert report["threshold"] == report["config"]["threshold"] == 7
     # The probes of folds are many, none of which is the model to take.
     assert report["tagger"] is None
     assert report["outputs"] == ["high", "low", "mid", "pitch"]
@@ -210,6 +236,45 @@ def test_folds_of_tags(folder):
     assert len(entry["scores_of_runs"]) == 3
     assert entry["score"] == pytest.approx(np.mean(entry["scores_of_runs"]))
     assert entry["roc_auc"] > 0.9
+
+
+def test_the_threshold_that_was_used_is_in_the_report(folder):
+    """Zeros and ones are tags at 0.5 without being asked for."""
+    options = ("--target", "[genre,high]", "--protocol", "knn")
+    output, report = probe(folder, *options, encoder="mel")
+    assert report["outputs"] == ["high", "low", "mid", "high"]
+    assert report["threshold"] == report["config"]["threshold"] == 0.5
+    assert "present from 0.5 on" in (output / "report.md").read_text()
+
+
+def test_baselines_and_poolings_side_by_side(folder):
+    options = ("--target", "genre", "--baselines", "[mel,untrained]")
+    options += ("--pooling", "[mean,mean_std]", "--protocol", "[linear,logistic]")
+    output, report = probe(folder, *options)
+    rows = ["pretrained", "pretrained_mean_std", "mel", "mel_mean"]
+    rows += ["untrained", "untrained_mean_std"]
+    assert list(report["results"]["logistic"]) == list(report["representations"]) == rows
+    widths = [row["width"] for row in report["representations"].values()]
+    assert widths == [8, 16, 32, 16, 8, 16]
+    # A single window has no deviation over windows.
+    linear = ["pretrained", "mel", "mel_mean", "untrained"]
+    assert list(report["results"]["linear"]) == linear
+    text = (output / "report.md").read_text()
+    assert "Left out: pretrained_mean_std, untrained_mean_std." in text
+    assert "| mel_mean | mean |" in text and "| mel | mean_std |" in text
+    for picture in ("scores.png", "confusion_logistic_pretrained_mean_std.png"):
+        assert picture in report["pictures"]
+    # Means and deviations tell at least as much on the clips that a probe learns from.
+    assert report["tagger"]["protocol"] in ("linear", "logistic")
+    assert report["tagger"]["candidates"] in (2, 6)
+
+
+def test_a_baseline_that_the_encoder_is_itself_is_not_reported_twice(folder, monkeypatch):
+    built = keras.models.load_model(folder / "encoder.keras")
+    monkeypatch.setattr("keras_tune.models.TUNe.from_preset", lambda preset: built)
+    options = ("--target", "genre", "--protocol", "knn", "--baselines", "[untrained,mel]")
+    _, report = probe(folder, *options, encoder="untrained:tune")
+    assert list(report["results"]["knn"]) == ["untrained", "mel"]
 
 
 def test_folds_of_some_splits_leave_the_others_out(folder):
@@ -260,6 +325,10 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         ),
         (("--target", "genre", "--label_fraction", "[2]"), "must be within 0 and 1"),
         (("--target", "genre", "--seeds", "0"), "must be at least 1"),
+        (("--target", "[genre,pitch]", "--encoder", "mel"), "pitch: numbers other than 0 and 1"),
+        (("--target", "genre", "--baselines", "[noise]"), "--baselines noise: unknown"),
+        (("--target", "genre", "--pooling", "max"), "--pooling max: unknown"),
+        (("--target", "genre", "--pooling", "mean_std"), "looks at single windows"),
     ],
 )
 def test_one_line_says_what_is_wrong(folder, capsys, options, message):
@@ -273,7 +342,10 @@ def test_one_line_says_what_is_wrong(folder, capsys, options, message):
 def test_probe_of_a_pretraining_run(folder, monkeypatch):
     encoder = keras.models.load_model(folder / "encoder.keras")
     results = probe_both(encoder, folder / "tones.npz", "genre")
-    for name in ("pretrained", "untrained"):
+    names = ["pretrained", "untrained", "untrained_bn_level"]
+    assert results["encoders"] == names
+    for name in names:
+        assert f"  {name} " in summary("genre", results)
         low, high = results[name]["interval_95"]
         assert low <= results[name]["accuracy"] <= high
     assert results["chance"] == pytest.approx(1 / 3)
@@ -285,8 +357,9 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
     assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
     assert "36 clips that pretraining has not seen" in summary("genre", found)
     options = ("--target", "genre", "--protocol", "logistic", "--folds", "5", "--group", "artist")
-    _, report = probe(folder, *options, "--fold_splits", "[valid,test]", "--seeds", "3")
-    for name in ("pretrained", "untrained"):
+    options += ("--fold_splits", "[valid,test]", "--seeds", "3")
+    _, report = probe(folder, *options, baselines="[untrained,untrained_bn_level]")
+    for name in names:
         expected = report["results"]["logistic"][name]["scores_of_runs"]
         assert found["unseen"][name]["scores_of_runs"] == pytest.approx(expected)
     with pytest.raises(UserError, match="no label 'singer'"):

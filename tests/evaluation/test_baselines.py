@@ -1,0 +1,107 @@
+"""Baselines are what their names say."""
+
+import keras
+import numpy as np
+import pytest
+from seeded import seed_weights
+
+from keras_tune.errors import UserError
+from keras_tune.evaluation import BASELINES, embed_clips, make_baselines, untrained_copy
+from keras_tune.evaluation.baselines import batch_norm_variables, estimate_batch_norm_on
+from keras_tune.evaluation.embeddings import cut_windows
+from keras_tune.evaluation.fingerprints import encoder_fingerprint
+from keras_tune.models import TUNe, estimate_batch_norm
+
+WINDOW = 2187
+
+
+def encoder(level=None):
+    return seed_weights(
+        TUNe(
+            contraction_depth=1,
+            decoder_depth=1,
+            base_filters=2,
+            tail_filters=[4],
+            input_samples=WINDOW,
+            level=level,
+        )
+    )
+
+
+def records(gains, windows=2):
+    generator = np.random.default_rng(0)
+    for number, gain in enumerate(gains):
+        audio = generator.normal(0, 0.1, windows * WINDOW).astype("float32")
+        yield {"id": f"clip-{number}", "audio": gain * audio, "labels": {}}
+
+
+def vectors(model, gains):
+    return embed_clips(model, records(gains)).vectors
+
+
+def test_each_is_there_once_under_the_name_of_what_it_is():
+    assert list(make_baselines(encoder(), BASELINES)) == list(BASELINES)
+    # Untrained copies of an encoder at one level are at this level, whatever was asked for.
+    found = make_baselines(encoder(level=0.05), ["untrained", "untrained_level", "mel"])
+    assert list(found) == ["untrained_level", "mel"]
+    assert found["untrained_level"].encoder.level == found["untrained_level"].level == 0.05
+    # Without batch normalization there is nothing to estimate.
+    plain = keras.Sequential([keras.Input((WINDOW, 1)), keras.layers.GlobalAveragePooling1D()])
+    assert list(make_baselines(plain, ["untrained", "untrained_bn"])) == ["untrained"]
+    with pytest.raises(ValueError, match="Received: names="):
+        make_baselines(encoder(), ["noise"])
+
+
+@pytest.mark.parametrize("kind", ["untrained", "mel"])
+def test_at_one_level_a_gain_changes_nothing(kind):
+    gains = np.array([1, 0.5, 0.1, 2.0], "float32")
+    made = make_baselines(encoder(), [kind, f"{kind}_level"])
+    plain, at_level = (made[name].encoder for name in (kind, f"{kind}_level"))
+    one = np.ones(4, "float32")
+    np.testing.assert_allclose(vectors(at_level, gains), vectors(at_level, one), atol=1e-4)
+    assert np.abs(vectors(plain, gains) - vectors(plain, one)).max() > 0.01
+
+
+def test_a_model_that_knows_no_level_is_put_behind_one():
+    waveform = keras.Input((WINDOW, 1))
+    energy = keras.layers.GlobalAveragePooling1D()(keras.ops.square(waveform))
+    model = keras.Model(waveform, energy)
+    copies = [untrained_copy(model, level=0.1) for _ in range(2)]
+    gains = np.array([0.3, 3.0], "float32")
+    # Windows of one RMS have the square of it as mean energy.
+    np.testing.assert_allclose(vectors(copies[0], gains), 0.01, rtol=1e-4)
+    assert encoder_fingerprint(copies[0]) == encoder_fingerprint(copies[1])
+
+
+def test_batch_norm_is_estimated_on_a_crop_of_each_clip():
+    # Clips of a single window have one crop.
+    gains = np.linspace(0.1, 1, 40).astype("float32")
+    made = make_baselines(encoder(), ["untrained", "untrained_bn"])
+    found, expected = made["untrained_bn"].encoder, made["untrained"].encoder
+    assert made["untrained_bn"].estimates_batch_norm
+    clips = [*records(gains, windows=1), {"id": "short", "audio": np.ones(9, "f"), "labels": {}}]
+    estimate_batch_norm_on(found, clips, 41)
+    windows = np.concatenate([cut_windows(clip["audio"], WINDOW) for clip in clips])[..., None]
+    # 32 clips make a batch; the other 8 would be too few for one.
+    estimate_batch_norm(expected, [windows[:32]])
+    pairs = zip(batch_norm_variables(found), batch_norm_variables(expected), strict=True)
+    for one, other in pairs:
+        one, other = map(keras.ops.convert_to_numpy, (one, other))
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    # None of the variances is the 1 that it starts from.
+    for variable in batch_norm_variables(found)[1::2]:
+        assert np.abs(keras.ops.convert_to_numpy(variable) - 1).min() > 1e-3
+    with pytest.raises(UserError, match="no clip is as long as the encoder's window of 2187"):
+        estimate_batch_norm_on(found, clips[-1:], 1)
+
+
+def test_of_many_clips_some_at_even_distances_are_enough(monkeypatch):
+    monkeypatch.setattr("keras_tune.evaluation.baselines.MOST_WINDOWS", 10)
+    seen = []
+    monkeypatch.setattr(
+        "keras_tune.models.estimate_batch_norm", lambda _, batches: seen.extend(batches)
+    )
+    gains = np.arange(1, 36).astype("float32")
+    estimate_batch_norm_on(encoder(), records(gains, windows=1), 35)
+    levels = np.concatenate(seen).std(axis=(1, 2)) * 10
+    np.testing.assert_allclose(levels, gains[::4], rtol=0.1)
