@@ -15,7 +15,7 @@ SPLITS = ("train", "valid", "test")
 
 
 class Study:
-    """A representation, its yardsticks, and the folds on which they are compared.
+    """A representation, its baselines, and the folds on which they are compared.
 
     Args:
         clips: Dict from the name of a representation to a dict from split to `ClipEmbeddings`; the

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from keras_tune.evaluation.protocols import (
     cross_fitted_score,
     grid_configurations,
 )
+from keras_tune.evaluation.study import Study
 
 GENRE = LabelColumn("genre", "category", ("folk", "jazz", "rock"))
 LEVEL = LabelColumn("level", "number")
@@ -185,8 +188,6 @@ def test_the_key_is_that_of_the_whole_song():
 def test_linear_trains_small_sets_as_long_as_the_published_set(monkeypatch):
     """Sixty clips are one batch: an epoch is one step, not 74."""
     looks = []
-    import sys
-
     module = sys.modules["keras_tune.evaluation.train_probes"]
     look = module._Run.look
 
@@ -202,6 +203,11 @@ def test_linear_trains_small_sets_as_long_as_the_published_set(monkeypatch):
     assert min(looks) == EPOCH_STEPS
     # Ten looks without improvement, at the least.
     assert max(looks) >= 10 * EPOCH_STEPS
+    # A share of the labels, too, is trained as long.
+    looks.clear()
+    study = Study({"mine": {"train": train, "valid": valid, "test": valid}}, task, [0])
+    study.label_fractions("linear", [0.2])
+    assert min(looks) == EPOCH_STEPS and max(looks) >= 10 * EPOCH_STEPS
 
 
 def test_the_best_of_many_guesses_is_worth_no_more_than_that_of_few():
