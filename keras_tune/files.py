@@ -44,8 +44,7 @@ def atomic_path(path):
         if in_store:
             path.take(temporary)
             return
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         # mkstemp makes files readable by their owner alone; finished files follow the umask.
         umask = os.umask(0)
         os.umask(umask)
@@ -79,6 +78,35 @@ def write_text(path, text):
     """Write `text` to `path` in one step; see `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sync(path):
+    """Wait until a file or a folder is on the disk.
+
+    Args:
+        path: `pathlib.Path`. Nothing is done for a folder where the system cannot sync folders, as
+            on Windows.
+
+    Raises:
+        OSError: If a file cannot be written to the disk.
+
+    Example:
+
+    ```python
+    sync(pathlib.Path("model/saved_model.pb"))
+    ```
+    """
+    if path.is_dir():
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        return
+    # Windows syncs only files that are open for writing.
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
 
 
 def write_json(path, content):

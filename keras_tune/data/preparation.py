@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import sys
 import threading
 
 from keras_tune.data.beam import write_on_beam
@@ -282,6 +283,7 @@ def _write_all(manifest, tasks, settings, strict, workers, progress):
             for task in tasks:
                 done(task, write_shard(manifest, *task, settings, retry=strict))
             return [reports[task] for task in tasks]
+        workers = worker_count(workers)
         # TensorFlow does not survive a fork, so workers are fresh processes.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
@@ -300,6 +302,11 @@ def _write_all(manifest, tasks, settings, strict, workers, progress):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [reports[task] for task in tasks]
+
+
+def worker_count(workers):
+    """Return how many of so many processes the system lets Python wait for."""
+    return min(workers, 61) if sys.platform == "win32" else workers
 
 
 _worker = {}

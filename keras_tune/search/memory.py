@@ -1,7 +1,6 @@
 """The most memory that a piece of work has held: the device's, or on a CPU the process's."""
 
 import pathlib
-import resource
 import sys
 
 import keras
@@ -78,6 +77,13 @@ def _resident_bytes():
                 return 1024 * int(line.split()[1])
     except OSError:
         pass
+    try:
+        import resource
+    except ImportError:
+        # Windows.
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
     # macOS counts bytes, the others kibibytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,5 @@
 """Numbered versions of an exported model, each complete from the moment it is seen."""
 
-import contextlib
 import os
 import pathlib
 import re
@@ -8,6 +7,7 @@ import shutil
 import tempfile
 
 from keras_tune.errors import UserError
+from keras_tune.files import sync
 
 
 def check_name(name):
@@ -55,11 +55,7 @@ def version_numbers(home):
 def publish(temporary, home):
     """Rename a finished version to the next number, on the disk for good."""
     for path in [*temporary.rglob("*"), temporary]:
-        handle = os.open(path, os.O_RDONLY)
-        # Not every file system can sync folders.
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-        os.close(handle)
+        sync(path)
     # mkdtemp makes folders for their owner alone; a server often runs as someone else.
     umask = os.umask(0)
     os.umask(umask)
