@@ -1,0 +1,76 @@
+"""The files around the package agree with it."""
+
+import configparser
+import importlib.metadata
+import pathlib
+import re
+
+import pytest
+import yaml
+
+import keras_tune
+
+ROOT = pathlib.Path(keras_tune.__file__).parents[1]
+if not (ROOT / ".github").is_dir():
+    pytest.skip("keras_tune does not run from a checkout", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def setup():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def yaml_of(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_the_version_is_written_in_one_place_and_cited_as_it_is(setup):
+    assert setup["metadata"]["version"] == "attr: keras_tune.__version__"
+    assert yaml_of("CITATION.cff")["version"] == keras_tune.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", keras_tune.__version__)
+
+
+def test_the_change_log_begins_with_what_is_unreleased():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)[0] == "Unreleased"
+
+
+def test_everything_that_is_no_code_is_declared_as_package_data(setup):
+    patterns = setup["options.package_data"]["keras_tune"].replace("\n", ",").split(",")
+    package = ROOT / "keras_tune"
+    declared = {path for pattern in patterns for path in package.glob(pattern.strip())}
+    there = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.startswith(".")
+    }
+    assert there - declared == set()
+
+
+def test_classifiers_name_the_python_versions_that_are_allowed_and_tested(setup):
+    from packaging.specifiers import SpecifierSet
+
+    allowed = SpecifierSet(setup["options"]["python_requires"])
+    named = set(re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"]))
+    assert named == {f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed}
+    matrix = yaml_of(".github/workflows/ci.yml")["jobs"]["tests"]["strategy"]["matrix"]
+    assert set(matrix["python"]) == named
+
+
+def test_every_environment_of_every_change_is_in_the_workflow():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "tox.ini", encoding="utf-8")
+    environments = {name.strip() for name in parser["tox"]["env_list"].split(",")}
+    jobs = yaml_of(".github/workflows/ci.yml")["jobs"]
+    matrix = set(jobs["tests"]["strategy"]["matrix"]["environment"])
+    assert matrix | {"lint"} == environments
+
+
+def test_the_installed_package_has_this_version():
+    try:
+        version = importlib.metadata.version("keras_tune")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("keras_tune is not installed")
+    assert version == keras_tune.__version__
