@@ -18,7 +18,7 @@ import zipfile
 
 import numpy as np
 
-from keras_tune.data.audio import to_float
+from keras_tune.data.audio import out_of_scale, to_float
 from keras_tune.data.paths import to_path
 from keras_tune.data.schema import DatasetInfo, LabelColumn, Shard, fingerprint
 from keras_tune.errors import UserError
@@ -72,7 +72,8 @@ def load_arrays(path):
         `Arrays`.
 
     Raises:
-        UserError: If the file is missing, not an npz file, or a key is missing or malformed.
+        UserError: If the file is missing, not an npz file, a key is missing or malformed, or the
+            audio is not finite or out of scale (peak above 4 times full scale).
 
     Example:
 
@@ -95,6 +96,9 @@ def load_arrays(path):
     audio = audio if audio.dtype == np.int16 else audio.astype("float32", copy=False)
     if not np.isfinite(audio).all():
         raise UserError(f"{path}: audio is not finite (holds NaN or infinity).")
+    reason = None if audio.dtype == np.int16 else out_of_scale(audio)
+    if reason:
+        raise UserError(f"{path}: audio is {reason}.")
     count = len(audio)
     sample_rate = int(content.pop("sample_rate", 22050))
     for key, values in content.items():

@@ -9,6 +9,7 @@ import io
 import numpy as np
 
 from keras_tune.data.paths import to_path
+from keras_tune.data.truncation import truncation
 from keras_tune.errors import UserError
 
 # Sample rates outside of these, in Hz, are slips of a header, and resampling from 1 Hz would take
@@ -16,6 +17,10 @@ from keras_tune.errors import UserError
 RATES = (1_000, 1_000_000)
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
+# A file whose peak is beyond this (12 dB over full scale) is in another unit. Integers that were
+# not scaled lie far above it. Decoders overshoot full scale on loud masters: of 250 Ogg, Opus and
+# MP3 files, the highest peak was 1.32.
+LARGEST_PEAK = 4.0
 # A file whose peak stays below this (-80 dB of full scale, 3 steps of 16-bit PCM) is silent.
 SILENCE_PEAK = 1e-4
 
@@ -62,9 +67,10 @@ def load_audio(path, sample_rate=22050, min_samples=1, start=0.0, duration=None)
         float32 array of shape (samples,), full scale being 1.
 
     Raises:
-        AudioError: If the file is missing, cannot be decoded, is silent (peak below -80 dB of full
-            scale), shorter than `min_samples`, ends before the part does, or holds values that are
-            not finite.
+        AudioError: If the file is missing, cannot be decoded, is truncated (see `truncation`),
+            silent (peak below -80 dB of full scale), out of scale (peak above 4 times full scale),
+            shorter than `min_samples`, ends before the part does, or holds values that are not
+            finite.
 
     Example:
 
@@ -78,7 +84,7 @@ def load_audio(path, sample_rate=22050, min_samples=1, start=0.0, duration=None)
     audio = load_audio("/tmp/a4.wav")  # shape (22050,)
     ```
     """
-    samples, rate = decode_audio(read_bytes(path), path, start, duration)
+    samples, rate = decode_audio(read_bytes(path), path, start, duration, whole=duration is None)
     return checked(resample(samples, rate, sample_rate), path, sample_rate, min_samples)
 
 
@@ -93,7 +99,7 @@ def read_bytes(path):
         raise AudioError(path, f"cannot be read ({error.strerror})") from error
 
 
-def decode_audio(content, path="audio", start=0.0, duration=None):
+def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
     """Decode the bytes of an audio file, or a part of it, to mono at their own sample rate.
 
     Args:
@@ -101,12 +107,14 @@ def decode_audio(content, path="audio", start=0.0, duration=None):
         path: The file's name, for the error. Defaults to "audio".
         start: Where the part begins, in seconds. Defaults to 0.
         duration: Length of the part, in seconds. Defaults to what there is.
+        whole: Whether a file that ends too early is an error. Defaults to False.
 
     Returns:
         Pair of a float32 array of shape (samples,) and the sample rate in Hz.
 
     Raises:
-        AudioError: If the bytes cannot be decoded, or end before the part does.
+        AudioError: If the bytes cannot be decoded, end before the part does, or with `whole` are
+            truncated.
 
     Example:
 
@@ -127,12 +135,15 @@ def decode_audio(content, path="audio", start=0.0, duration=None):
             stop = -1 if duration is None else first + round(duration * rate)
             # From the file's beginning, since seeking is not exact in every compressed format.
             samples = _read_mono(file, stop)
+            missing = truncation(content, file.format, file.frames, len(samples)) if whole else None
     except AudioError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
         # The library's message names the buffer, which says nothing to anyone.
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(path, f"cannot be decoded ({reason.rstrip('.')})") from error
+    if missing:
+        raise AudioError(path, f"truncated ({missing}, {len(samples) / rate:.2f} s decoded)")
     if len(samples) < stop:
         raise AudioError(
             path, f"ends at {len(samples) / rate:.2f} s, a part of it at {stop / rate:.2f} s"
@@ -173,7 +184,25 @@ def checked(samples, path, sample_rate, min_samples=1):
         raise AudioError(path, "not finite (holds NaN or infinity)")
     if np.abs(samples).max() < SILENCE_PEAK:
         raise AudioError(path, "silent")
+    reason = out_of_scale(samples)
+    if reason:
+        raise AudioError(path, reason)
     return samples
+
+
+def out_of_scale(samples):
+    """Say that float samples are in another unit than full scale 1, if they are.
+
+    Args:
+        samples: Float array of any shape, finite.
+
+    Returns:
+        Text, or None.
+    """
+    peak = max(-float(samples.min(initial=0)), float(samples.max(initial=0)))
+    if peak <= LARGEST_PEAK:
+        return None
+    return f"out of scale (peak {peak:.6g}; full scale is 1, so divide integers by their range)"
 
 
 def to_int16(samples):

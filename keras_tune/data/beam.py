@@ -14,15 +14,13 @@ from keras_tune.files import atomic_path
 MANIFEST = "manifest.pickle"
 
 
-def write_on_beam(manifest, tasks, settings, strict=False, options=()):
+def write_on_beam(manifest, tasks, settings, options=()):
     """Write shards on a Beam runner.
 
     Args:
         manifest: DataFrame, as for `keras_tune.data.write_shard`.
         tasks: List of triples: split, number of the shard, number of shards of the split.
         settings: `ShardSettings`.
-        strict: Whether finished shards from which files were left out are written anew. Defaults to
-            False.
         options: Beam's own options as on its command line, e.g. ["--runner=FlinkRunner",
             "--flink_master=localhost:8081"]. Defaults to the runner in this process.
 
@@ -53,7 +51,7 @@ def write_on_beam(manifest, tasks, settings, strict=False, options=()):
                 pipeline
                 | "shards" >> apache_beam.Create(tasks)
                 | "deal" >> apache_beam.Reshuffle()
-                | "write" >> apache_beam.Map(write_one, str(file), settings, strict)
+                | "write" >> apache_beam.Map(write_one, str(file), settings)
             )
     except Exception as error:
         # Every runner has exceptions of its own, which hold those of the workers as text.
@@ -65,9 +63,9 @@ def write_on_beam(manifest, tasks, settings, strict=False, options=()):
     return [finished_report(*task, settings) for task in tasks]
 
 
-def write_one(task, file, settings, strict):
+def write_one(task, file, settings):
     """Write one shard, given its task and the path of the manifest."""
-    write_shard(_manifest(file), *task, settings, retry=strict)
+    write_shard(_manifest(file), *task, settings)
 
 
 @functools.lru_cache(maxsize=1)

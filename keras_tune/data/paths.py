@@ -75,6 +75,28 @@ def files_below(folder):
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
+def file_stamp(path):
+    """What tells a file from one that has taken its place: its size and its time of change.
+
+    Args:
+        path: `pathlib.Path` or `ObjectPath`. A store that does not tell the time gives 0 for it.
+
+    Returns:
+        List of the size in bytes and the time in nanoseconds, or None if there is no such file.
+
+    Example:
+
+    ```python
+    file_stamp(pathlib.Path("clips/03.wav"))  # [88244, 1764041325000000000]
+    ```
+    """
+    try:
+        found = path.stat()
+    except (OSError, UserError):
+        return None
+    return [int(found.st_size), int(found.st_mtime_ns)]
+
+
 class ObjectPath:
     """A path that `tf.io.gfile` reaches, with those methods of `pathlib.Path` that are used here.
 

@@ -71,8 +71,9 @@ def prepare(
     """Write a manifest's clips as shards of TFRecords.
 
     A run that was killed goes on where it stopped when it is started again with the same arguments;
-    shards that are there and complete are not written again. The bytes written depend on the
-    manifest and the settings alone, not on the number of processes.
+    shards that are there and complete are not written again, unless one of their files has changed
+    (by its size or time of change) or can be used now; see `write_shard`. The bytes written depend
+    on the manifest and the settings alone, not on the number of processes.
 
     Args:
         manifest: DataFrame with the columns `id`, `path`, `split` and any label columns, as
@@ -88,8 +89,7 @@ def prepare(
             files of about 256 MB, and at least 8.
         workers: Processes. Defaults to one a processor. A script that asks for more than one needs
             the usual `if __name__ == "__main__":`.
-        strict: Whether files left out are an error. They are tried again if an earlier run left
-            them out. Defaults to False.
+        strict: Whether files left out are an error. Defaults to False.
         min_samples: The fewest samples, at `sample_rate`, that a clip may have. Defaults to 1.
         progress: Whether to show a progress bar. Defaults to True.
         runner: "processes" of this machine, or "beam" for Apache Beam, which has no progress bar
@@ -132,9 +132,9 @@ def prepare(
     workers = min(workers or _processors(), len(tasks))
     try:
         if runner == "beam":
-            reports = write_on_beam(manifest, tasks, settings, strict, beam_options)
+            reports = write_on_beam(manifest, tasks, settings, beam_options)
         else:
-            reports = _write_all(manifest, tasks, settings, strict, workers, progress)
+            reports = _write_all(manifest, tasks, settings, workers, progress)
     except OSError as error:
         raise UserError(f"{error.filename or output}: {error.strerror or error}.") from error
     failed = tuple(entry for report in reports for entry in report.failed)
@@ -268,7 +268,7 @@ def _default_shards(manifest, split, settings):
     return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))
 
 
-def _write_all(manifest, tasks, settings, strict, workers, progress):
+def _write_all(manifest, tasks, settings, workers, progress):
     """Write all shards and return their reports in the order of `tasks`."""
     import tqdm
 
@@ -281,13 +281,13 @@ def _write_all(manifest, tasks, settings, strict, workers, progress):
 
         if workers == 1:
             for task in tasks:
-                done(task, write_shard(manifest, *task, settings, retry=strict))
+                done(task, write_shard(manifest, *task, settings))
             return [reports[task] for task in tasks]
         workers = worker_count(workers)
         # TensorFlow does not survive a fork, so workers are fresh processes.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
-            workers, context, initializer=_start_worker, initargs=(manifest, settings, strict)
+            workers, context, initializer=_start_worker, initargs=(manifest, settings)
         ) as pool:
             futures = {pool.submit(_write_one, task): task for task in tasks}
             try:
@@ -312,8 +312,8 @@ def worker_count(workers):
 _worker = {}
 
 
-def _start_worker(manifest, settings, strict):
-    _worker.update(manifest=manifest, settings=settings, strict=strict)
+def _start_worker(manifest, settings):
+    _worker.update(manifest=manifest, settings=settings)
     atexit.register(leave, 0)
     # Ctrl-C reaches all processes of a terminal; it is for the main one to act on it. And if that
     # one is killed, nobody else would end this one, which waits for tasks for ever.
@@ -327,4 +327,4 @@ def _end_with_parent():
 
 
 def _write_one(task):
-    return write_shard(_worker["manifest"], *task, _worker["settings"], retry=_worker["strict"])
+    return write_shard(_worker["manifest"], *task, _worker["settings"])

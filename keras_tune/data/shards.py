@@ -17,7 +17,7 @@ from keras_tune.data.audio import (
     resample,
     to_int16,
 )
-from keras_tune.data.paths import to_path
+from keras_tune.data.paths import file_stamp, to_path
 from keras_tune.data.record import Record
 from keras_tune.data.schema import Shard
 from keras_tune.data.tensorflow import import_tensorflow
@@ -69,19 +69,27 @@ class ShardReport:
         shard: The `Shard` written.
         ids: The ids of its records, in order.
         failed: Files left out, a dict of `id`, `path` and `reason` each.
+        stamps: Dict from the id of a clip to its file's size and time of change (see `file_stamp`),
+            None for one that was missing. None for a report of an earlier version.
     """
 
     shard: Shard
     ids: tuple
     failed: tuple
+    stamps: dict | None = None
 
 
-def write_shard(manifest, split, shard, of, settings, retry=False):
-    """Write one shard of a split, unless it is there already.
+def write_shard(manifest, split, shard, of, settings):
+    """Write one shard of a split, unless it is there already and made from the same files.
 
     The records of a split are dealt to its shards in the order of a hash of their ids, so that
     each shard is a fair sample of the split, however the manifest is sorted. The file gets its name
     only once it is complete. Files that cannot be used are left out and reported.
+
+    A finished shard is written anew if one of its files has changed since, by its size or time of
+    change, or if one that was left out would not be left out again for the same reason. Files that
+    have gone since do not count. The reports of earlier versions hold no sizes and times: there, a
+    file counts as changed if it is newer than the report.
 
     Args:
         manifest: DataFrame with the columns `id`, `path`, `split` and one for each label. Where it
@@ -91,8 +99,6 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
         shard: Number of the shard, from 0.
         of: Number of shards of the split.
         settings: `ShardSettings`.
-        retry: Whether a finished shard from which files were left out is written anew. Defaults to
-            False.
 
     Returns:
         `ShardReport`.
@@ -109,14 +115,16 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
     ```
     """
     file, report_file = _files(split, shard, of, settings)
+    rows = _rows(manifest, split, shard, of)
     report = finished_report(split, shard, of, settings)
-    if report is not None and not (retry and report.failed):
+    if report is not None and _is_current(report, report_file, rows, settings):
         return report
     tf = import_tensorflow()
     remove_leftovers(file)
     try:
         with atomic_path(file) as temporary:
-            rows = _rows(manifest, split, shard, of)
+            # Before the files are read: what changes in between counts as changed.
+            stamps = {str(row["id"]): file_stamp(to_path(row["path"])) for row in rows}
             ids, failed, shortest = _write_records(tf, temporary, rows, settings)
             size = temporary.stat().st_size
     except tf.errors.OpError as error:
@@ -126,7 +134,7 @@ def write_shard(manifest, split, shard, of, settings, retry=False):
             "goes on where it stopped."
         ) from error
     description = Shard(file.name, split, len(ids), size, shortest or 0)
-    report = ShardReport(description, tuple(ids), tuple(failed))
+    report = ShardReport(description, tuple(ids), tuple(failed), stamps)
     write_json(report_file, dataclasses.asdict(report))
     return report
 
@@ -160,7 +168,41 @@ def finished_report(split, shard, of, settings):
     content = json.loads(report_file.read_text(encoding="utf-8"))
     if file.stat().st_size != content["shard"]["bytes"]:
         return None
-    return ShardReport(Shard(**content["shard"]), tuple(content["ids"]), tuple(content["failed"]))
+    return ShardReport(
+        Shard(**content["shard"]),
+        tuple(content["ids"]),
+        tuple(content["failed"]),
+        content.get("stamps"),
+    )
+
+
+def _is_current(report, report_file, rows, settings):
+    """Whether a finished shard is what would be written now."""
+    reasons = {entry["id"]: entry["reason"] for entry in report.failed}
+    written = None if report.stamps is not None else report_file.stat().st_mtime_ns
+    for row in rows:
+        stamp = file_stamp(to_path(row["path"]))
+        if stamp is None:
+            # A disk that is not there now is no reason to write a shard without its clips.
+            continue
+        if row["id"] in reasons:
+            if _reason(row, settings) != reasons[row["id"]]:
+                return False
+        elif written is not None:
+            if stamp[1] > written:
+                return False
+        elif report.stamps.get(str(row["id"])) != stamp:
+            return False
+    return True
+
+
+def _reason(row, settings):
+    """Why a file cannot be used, None if it can."""
+    try:
+        _record(row, settings)
+    except AudioError as error:
+        return error.reason
+    return None
 
 
 def _files(split, shard, of, settings):
@@ -180,7 +222,7 @@ def _record(row, settings):
     path = row["path"]
     part = _part(row)
     content = read_bytes(path)
-    samples, rate = decode_audio(content, path, **part)
+    samples, rate = decode_audio(content, path, **part, whole=not part)
     resampled = resample(samples, rate, settings.sample_rate)
     checked(resampled, path, settings.sample_rate, settings.min_samples)
     if settings.encoding == "source":

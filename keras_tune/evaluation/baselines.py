@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 
-from keras_tune.evaluation.embeddings import crop_start, no_clip_is_long_enough, window_length
+from keras_tune.evaluation.embeddings import TooShortError, crop_start, window_length
 
 # What is reported beside an encoder unless something else is asked for.
 DEFAULT_BASELINES = ("untrained", "untrained_bn_level", "mel", "mel_level")
@@ -131,7 +131,7 @@ def estimate_batch_norm_on(encoder, records, count, seed=0):
     batches = _batches(crops)
     first = next(batches, None)
     if first is None:
-        raise no_clip_is_long_enough(window)
+        raise TooShortError(window)
     estimate_batch_norm(encoder, itertools.chain([first], batches))
 
 

@@ -13,11 +13,11 @@ def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), ba
     """Embed one clip.
 
     Args:
-        audio: Path of an audio file, or float array (samples,), full scale being 1, mono.
+        audio: Path of an audio file, or array (samples,), mono: floats with full scale 1, or int16.
         encoder: Keras model from (batch, samples, 1) to (batch, d), or the path of a `.keras` file
             or of the folder of a run.
-        sample_rate: Integer, of an array, in Hz. Defaults to 22,050, the encoders' own; other rates
-            are resampled.
+        sample_rate: Integer, of an array, in Hz. Defaults to the encoder's own; other rates are
+            resampled to that.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
         pool: "mean" over the windows, "mean_max" for mean and maximum, "none" for all windows.
             Defaults to "mean".
@@ -29,8 +29,8 @@ def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), ba
         Float32 array (d,), (2 · d,) for "mean_max", or (windows, d) for "none".
 
     Raises:
-        UserError: The file cannot be decoded, the clip is shorter than a window, or the encoder has
-            no such stage.
+        UserError: The file cannot be decoded, the clip is shorter than a window, silent, not finite
+            or out of scale, the encoder is none or has no such stage, or its output is not finite.
         ValueError: There is no such pool, or the array is not mono.
 
     Example:
@@ -40,38 +40,36 @@ def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), ba
     ```
     """
     from keras_tune.data import load_audio
-    from keras_tune.data.audio import resample
+    from keras_tune.data.audio import checked, resample, to_float
     from keras_tune.evaluation.embeddings import embed_clips
 
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
+    if isinstance(encoder, (str, pathlib.Path)):
+        encoder = _load(pathlib.Path(encoder))
+    rate = getattr(encoder, "sample_rate", None) or 22050
     if isinstance(audio, (str, pathlib.Path)):
-        name, samples = str(audio), load_audio(audio)
+        name, samples = str(audio), load_audio(audio, rate)
     else:
-        name, samples = "audio", np.asarray(audio, "float32")
+        name, samples = "audio", to_float(np.asarray(audio))
         if samples.ndim != 1:
             raise ValueError(
                 f"`audio` must have the shape (samples,), mono. Received: shape={samples.shape}"
             )
-        samples = resample(samples, sample_rate or 22050, 22050)
-    if isinstance(encoder, (str, pathlib.Path)):
-        encoder = _load(pathlib.Path(encoder))
+        samples = checked(resample(samples, sample_rate or rate, rate), name, rate)
     clips = embed_clips(
         embedding_model(encoder, layers),
         [{"id": name, "audio": samples, "labels": {}}],
-        hop_samples=hop_in_samples(hop),
+        hop_samples=hop_in_samples(hop, rate),
         batch_size=batch_size,
     )
     return pool_windows(clips, pool)[0] if pool != "none" else clips.windows
 
 
 def _load(path):
-    import keras
+    from keras_tune.models.saved import load_saved_model
 
-    path = path / "encoder.keras" if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .keras file or the folder of a finished run")
-    return keras.models.load_model(path, compile=False)
+    return load_saved_model(path / "encoder.keras" if path.is_dir() else path)
 
 
 def hop_in_samples(hop, sample_rate=22050):

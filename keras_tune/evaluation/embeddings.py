@@ -6,10 +6,36 @@ import json
 
 import numpy as np
 
+from keras_tune.checks import check_encoder, check_finite
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 
 DEFAULT_WINDOW = 59049
+
+
+class TooShortError(UserError):
+    """No clip is as long as a window.
+
+    Args:
+        window_samples: Integer, the window.
+        skipped: List of the ids of the clips. Defaults to none.
+
+    Attributes:
+        skipped: The same.
+
+    Example:
+
+    ```python
+    raise TooShortError(59049, ["clips/03.wav"])
+    ```
+    """
+
+    def __init__(self, window_samples, skipped=()):
+        self.skipped = list(skipped)
+        super().__init__(
+            f"no clip is as long as the encoder's window of {window_samples} samples; "
+            "give longer clips or an encoder of shorter windows"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +114,13 @@ class ClipEmbeddings:
             **kept,
         )
 
+    def check_finite(self, name, hint=""):
+        """Raise a `UserError` that begins with `name` unless all numbers are finite."""
+        for row, vector in enumerate(self.vectors):
+            check_finite(name, [(f"the vector of {self.ids[row]}", vector)], hint)
+        arrays = {"windows": self.windows, "crops": self.crops, **self.stages}
+        check_finite(name, ((k, array) for k, array in arrays.items() if array is not None), hint)
+
     def save(self, path):
         """Write everything to an `.npz` file, in one step."""
         arrays = {"vectors": self.vectors, "windows": self.windows, "owners": self.owners}
@@ -100,7 +133,11 @@ class ClipEmbeddings:
 
     @classmethod
     def load(cls, path):
-        """Read what `save` has written."""
+        """Read what `save` has written.
+
+        Raises:
+            UserError: A number is not finite.
+        """
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
         description = json.loads(str(arrays.pop("description")))
@@ -109,7 +146,9 @@ class ClipEmbeddings:
             for key in list(arrays)
             if key.startswith("stage/")
         }
-        return cls(**description, **arrays, stages=stages)
+        found = cls(**description, **arrays, stages=stages)
+        found.check_finite(path, "; delete the file")
+        return found
 
 
 def cut_windows(audio, window_samples, hop_samples=None):
@@ -178,7 +217,8 @@ def embed_clips(
         `ClipEmbeddings`.
 
     Raises:
-        UserError: No clip is as long as a window, or the encoder has no such stage.
+        TooShortError: No clip is as long as a window.
+        UserError: The model is no encoder, it has no such stage, or its output is not finite.
 
     Example:
 
@@ -187,6 +227,7 @@ def embed_clips(
     test.vectors.shape  # (78, 512)
     ```
     """
+    check_encoder("the encoder", encoder)
     window_samples = window_length(encoder, window_samples)
     model = tap_stages(encoder, stages) if stages else encoder
     finish = getattr(encoder, "finish", lambda vectors: vectors)
@@ -239,12 +280,12 @@ def embed_clips(
     if waiting:
         flush()
     if not ids:
-        raise no_clip_is_long_enough(window_samples)
+        raise TooShortError(window_samples, skipped)
     outputs, owners = np.stack(outputs), np.array(owners)
     means = np.zeros((len(ids), outputs.shape[1]))
     np.add.at(means, owners, outputs)
     means /= np.array(counts)[:, None]
-    return ClipEmbeddings(
+    found = ClipEmbeddings(
         ids,
         np.asarray(finish(means), "float32"),
         labels,
@@ -259,6 +300,8 @@ def embed_clips(
             for name, values in sums.items()
         },
     )
+    found.check_finite("the encoder's output", "; its weights are damaged, or too large")
+    return found
 
 
 def tap_stages(encoder, stages):
@@ -297,14 +340,6 @@ def tap_stages(encoder, stages):
         )
         outputs[name] = average(encoder.get_layer(name).output)
     return keras.Model(encoder.input, outputs)
-
-
-def no_clip_is_long_enough(window_samples):
-    """The `UserError` to raise where all clips are shorter than a window."""
-    return UserError(
-        f"no clip is as long as the encoder's window of {window_samples} samples; "
-        "give longer clips or an encoder of shorter windows"
-    )
 
 
 def crop_start(clip, room, seed):

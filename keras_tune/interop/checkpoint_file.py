@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from keras_tune.checks import check_archive, check_unpacked
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 
@@ -29,8 +30,8 @@ def read_checkpoint(path):
         where there are none).
 
     Raises:
-        UserError: The file is missing, not a checkpoint, cut off or would run code; or the package
-            that reads it is not installed.
+        UserError: The file is missing, not a checkpoint, cut off, would run code or would unpack to
+            far more than its size; or the package that reads it is not installed.
 
     Example:
 
@@ -45,6 +46,7 @@ def read_checkpoint(path):
     if not path.exists():
         raise UserError(f"{path}: no such file")
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+    check_archive(path)
     tensors, hyper_parameters = read(path)
     if not tensors:
         raise UserError(f"{path}: holds no tensors; give a checkpoint with an encoder")
@@ -137,11 +139,11 @@ def _read_torch(path):
         state, hyper_parameters = content["state_dict"], content.get("hyper_parameters")
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}, not a dict of tensors")
-    tensors = {
-        name: _to_numpy(torch, value)
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
+    state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    # A tensor may repeat a number that is stored once.
+    unpacked = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    check_unpacked(path, unpacked, path.stat().st_size)
+    tensors = {name: _to_numpy(torch, value) for name, value in state.items()}
     return tensors, _dict(hyper_parameters)
 
 

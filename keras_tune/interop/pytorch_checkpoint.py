@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from keras_tune.checks import check_finite, check_weights
 from keras_tune.errors import UserError
 from keras_tune.interop.architecture import infer_architecture
 from keras_tune.interop.checkpoint_file import read_checkpoint, write_checkpoint
@@ -49,7 +50,8 @@ def load_pytorch_checkpoint(
 
     Raises:
         UserError: A file cannot be read, wants to run code, lacks what was asked for, or does not
-            fit the preset: the message names the first tensor that disagrees and both shapes.
+            fit the preset: the message names the first tensor that disagrees and both shapes. Or a
+            tensor is not finite.
         ValueError: Both `projector` and `head` are given, or `options` without either.
 
     Source: the formats of github.com/Marcel-Velez/TUNe and github.com/Spijkervet/CLMR.
@@ -97,7 +99,8 @@ def export_pytorch_checkpoint(model, path):
             needs no PyTorch, else a `.ckpt` or `.pt`.
 
     Raises:
-        UserError: The package that writes such files is not installed, or the suffix is another.
+        UserError: The package that writes such files is not installed, the suffix is another, or a
+            weight is not finite.
         ValueError: The model, or its encoder, is none of these.
 
     Example:
@@ -115,6 +118,7 @@ def export_pytorch_checkpoint(model, path):
             "`model` must be a TUNe, or a ContrastiveModel or Tagger of one. "
             f"Received: model={model}"
         )
+    check_weights(path, model)
     arrays = {name: _to_torch_layout(v) for name, v in encoder_tensors(encoder).items()}
     for name in [name for name in arrays if name.endswith("running_var")]:
         arrays[name.replace("running_var", COUNTER)] = np.array(0, "int64")
@@ -255,5 +259,9 @@ def _assign(path, variables, tensors, model):
             f"{path}: does not fit {model}: tensor {surplus.name} {surplus.array.shape} "
             "of the file has no place in the model"
         )
+    with np.errstate(over="ignore"):
+        # What is beyond float32 becomes infinite.
+        arrays = {name: tensors[name].array.astype("float32") for name in variables}
+    check_finite(path, ((f"tensor {tensors[name].name}", arrays[name]) for name in variables))
     for name, variable in variables.items():
-        variable.assign(tensors[name].array.astype("float32").T)
+        variable.assign(arrays[name].T)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_tune.errors import UserError
+from keras_tune.checks import check_encoder, check_finite
 
 ACTIVATIONS = ("sigmoid", "softmax")
 POOLINGS = ("embeddings", "scores")
@@ -32,8 +32,8 @@ class Tagger(keras.Model):
     Output shape: (batch, num_labels), float32 logits.
 
     Raises:
-        ValueError: Neither `num_labels` nor `labels` is given, or they disagree, or there is no
-            such activation.
+        ValueError: Neither `num_labels` nor `labels` is given, or they disagree, there is no such
+            activation, or the encoder does not map (batch, samples, 1) to (batch, d).
 
     Example:
 
@@ -63,6 +63,7 @@ class Tagger(keras.Model):
                 "`num_labels` must be at least 1 and, where `labels` are given, their number. "
                 f"Received: num_labels={num_labels}, labels={labels}"
             )
+        check_encoder("`encoder`", encoder)
         if activation not in ACTIVATIONS:
             raise ValueError(
                 f"`activation` must be one of {ACTIVATIONS}. Received: activation={activation}"
@@ -161,7 +162,12 @@ class Tagger(keras.Model):
         tagger.head.set_weights(layers)
         return tagger
 
-    def predict_tags(self, path, sample_rate=22050, batch_size=32):
+    @property
+    def sample_rate(self):
+        """The encoder's sample rate in Hz, or None where it does not tell."""
+        return getattr(self.encoder, "sample_rate", None)
+
+    def predict_tags(self, path, sample_rate=None, batch_size=32):
         """Score an audio file.
 
         The file is cut into consecutive windows, a remainder is dropped. The encoder's outputs for
@@ -169,7 +175,8 @@ class Tagger(keras.Model):
 
         Args:
             path: File in any format that `keras_tune.data.load_audio` takes.
-            sample_rate: Integer, the encoder's, in Hz. Defaults to 22,050.
+            sample_rate: Integer, in Hz. Defaults to the encoder's own, and 22,050 for one that does
+                not tell.
             batch_size: Integer, windows encoded at a time. Defaults to 32.
 
         Returns:
@@ -177,7 +184,9 @@ class Tagger(keras.Model):
             within 0 and 1, the highest first.
 
         Raises:
-            AudioError: The file cannot be decoded, is silent, not finite, or shorter than a window.
+            AudioError: The file cannot be decoded, is truncated, silent, out of scale, not finite,
+                or shorter than a window.
+            UserError: The encoder is made for another sample rate, or a score is not finite.
 
         Example:
 
@@ -189,14 +198,14 @@ class Tagger(keras.Model):
         from keras_tune.evaluation.embeddings import embed_clips, window_length
 
         window = window_length(self.encoder)
-        audio = load_audio(path, sample_rate, min_samples=window)
+        check_encoder("the tagger's encoder", self.encoder, sample_rate)
+        audio = load_audio(path, sample_rate or self.sample_rate or 22050, min_samples=window)
         record = {"id": str(path), "audio": audio, "labels": {}}
         clips = embed_clips(self.encoder, [record], window_samples=window, batch_size=batch_size)
         vectors = clips.vectors if self.pooling == "embeddings" else clips.windows
         scores = getattr(keras.ops, self.activation)(self.head(vectors, training=False))
         scores = keras.ops.convert_to_numpy(scores).mean(axis=0)
-        if not np.isfinite(scores).all():
-            raise UserError(f"{path}: the tagger's scores are not finite; its weights are damaged")
+        check_finite(path, [("the tagger's score", scores)], "; its weights are damaged")
         labels = self.labels or [str(number) for number in range(self.num_labels)]
         order = np.argsort(-scores, kind="stable")
         return {labels[place]: float(scores[place]) for place in order}

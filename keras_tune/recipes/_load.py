@@ -1,4 +1,4 @@
-"""Loading saved models for a command line: one-line errors instead of Keras' own."""
+"""Loading what `--encoder` and `--model` name."""
 
 import pathlib
 
@@ -15,55 +15,67 @@ def load_model(path):
         The Keras model.
 
     Raises:
-        UserError: There is no such file, or it holds no model.
+        UserError: There is no such file, or it holds no model that can be used; see
+            `load_saved_model`.
     """
-    import keras
+    from keras_tune.models.saved import load_saved_model
 
     path = pathlib.Path(path)
     if path.is_dir():
         path = path / "encoder.keras"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .keras file or the folder of a finished run")
-    if path.suffix != ".keras":
+    if path.is_file() and path.suffix != ".keras":
         raise UserError(f"{path}: not a .keras file; see `python -m keras_tune.recipes.convert`")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever its parts raise on a damaged file.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise UserError(f"{path}: cannot be loaded ({type(error).__name__}: {reason})") from error
+    return load_saved_model(path)
 
 
-def load_encoder(path):
-    """Load an encoder; of a saved `ContrastiveModel`, take the encoder inside."""
+def load_encoder(path, sample_rate=None):
+    """Load an encoder; of a saved `ContrastiveModel`, take the encoder inside.
+
+    Args:
+        path: A `.keras` file, or the folder of a run.
+        sample_rate: Integer, of the data, which the encoder must be made for. Defaults to None:
+            any.
+
+    Returns:
+        Keras model from (batch, samples, 1) to (batch, d).
+
+    Raises:
+        UserError: There is no such file, it holds no encoder, or one for another rate.
+    """
+    from keras_tune.checks import check_encoder
     from keras_tune.training import ContrastiveModel
 
     model = load_model(path)
-    return model.encoder if isinstance(model, ContrastiveModel) else model
+    encoder = model.encoder if isinstance(model, ContrastiveModel) else model
+    check_encoder(path, encoder, sample_rate)
+    return encoder
 
 
-def named_encoder(name, sample_rate=22050, seed=0):
+def named_encoder(name, sample_rate=None, seed=0):
     """Load or build what `--encoder` names.
 
     Args:
         name: A .keras file, the folder of a run, "untrained:PRESET", or "mel".
-        sample_rate: Integer, of the set. Defaults to 22,050.
+        sample_rate: Integer, of the set, which a saved encoder must be made for. Defaults to None:
+            a saved encoder's own, and 22,050 for others.
         seed: Integer, of an untrained encoder. Defaults to 0.
 
     Returns:
         Keras model.
 
     Raises:
-        UserError: There is no such thing.
+        UserError: There is no such thing, it is no encoder, or one for another sample rate.
     """
     if name == "mel":
         from keras_tune.evaluation import MelStatistics
 
-        return MelStatistics(sample_rate)
+        return MelStatistics(sample_rate or 22050)
     if name.startswith("untrained:"):
         import keras
 
         from keras_tune.models import TUNe
 
         keras.utils.set_random_seed(seed)
-        return TUNe.from_preset(name.removeprefix("untrained:"))
-    return load_encoder(name)
+        preset = name.removeprefix("untrained:")
+        return TUNe.from_preset(preset, sample_rate=sample_rate or 22050)
+    return load_encoder(name, sample_rate)

@@ -307,14 +307,12 @@ def _optimizer(config, steps):
 
 def load_checkpoint(path):
     """Load the model of a checkpoint, with its optimizer."""
-    import keras
+    from keras_tune.models.saved import load_saved_model
 
     try:
-        return keras.models.load_model(path)
-    except Exception as error:  # Keras raises whatever its parts raise on a damaged file.
-        raise UserError(
-            f"{path}: cannot be loaded ({type(error).__name__}); delete it to begin anew"
-        ) from error
+        return load_saved_model(path, compile=True)
+    except UserError as error:
+        raise UserError(f"{error}; delete it to begin anew") from error
 
 
 def save_encoder(model, path, batches=None):
@@ -331,16 +329,15 @@ def save_encoder(model, path, batches=None):
     Returns:
         The encoder as saved.
     """
-    from keras_tune.files import atomic_path
     from keras_tune.models import TUNe, estimate_batch_norm
+    from keras_tune.models.saved import save_model
 
     encoder = TUNe.from_config({**model.encoder.get_config(), "dtype": "float32"})
     with _averaged(model):
         encoder.set_weights(model.encoder.get_weights())
     if batches is not None:
         estimate_batch_norm(encoder, batches)
-    with atomic_path(path) as temporary:
-        encoder.save(temporary)
+    save_model(encoder, path)
     return encoder
 
 

@@ -58,12 +58,16 @@ def main(config):
         raise UserError("--projector true --head: take one of them; a tagger has no projector")
     if config.labels and not config.head:
         raise UserError("--labels: names the outputs of a head; give --head as well")
-    model = _load_keras(config.checkpoint) if from_keras else _load_checkpoint(config)
-    if to_keras:
-        from keras_tune.files import atomic_path
+    if from_keras:
+        from keras_tune.models.saved import load_saved_model
 
-        with atomic_path(config.output) as temporary:
-            model.save(temporary)
+        model = load_saved_model(config.checkpoint)
+    else:
+        model = _load_checkpoint(config)
+    if to_keras:
+        from keras_tune.models.saved import save_model
+
+        save_model(model, config.output)
     else:
         from keras_tune.interop import export_pytorch_checkpoint
 
@@ -76,22 +80,6 @@ def main(config):
         f"{config.output}: {type(model).__name__}, encoder {encoder.name}, "
         f"{model.count_params():,} weights"
     )
-
-
-def _load_keras(path):
-    import pathlib
-
-    import keras
-
-    from keras_tune.errors import UserError
-
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:
-        # Keras has no error of its own for what is not a model.
-        raise UserError(f"{path}: Keras cannot load it ({error})") from None
 
 
 def _load_checkpoint(config):

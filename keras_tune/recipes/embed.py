@@ -1,7 +1,9 @@
 """Embed audio files, or a prepared set, by an encoder.
 
-Files are decoded in parallel with the encoding. What is finished is kept beside the output until
-the end, so that a run that was killed goes on when it is started again with the same options.
+Files are decoded in parallel with the encoding, and resampled to the encoder's sample rate. What is
+finished is kept beside the output until the end, so that a run that was killed goes on when it is
+started again with the same options; files that have changed since (by size or time of change), and
+files that could not be used, are read again.
 
 The output is an .npz file with `ids`, `vectors` (clips, d) and, of a prepared set, `split`; with
 --pool none `vectors` (windows, d), `owners` (windows,), the row of `ids` that a window is of, and
@@ -17,6 +19,7 @@ from keras_tune.recipes._cli import run
 
 # Clips of one part: what is lost at most when a run is killed.
 PART = 64
+TOO_SHORT = "shorter than a window"
 
 
 @dataclasses.dataclass
@@ -61,7 +64,6 @@ def main(config):
     from keras_tune.evaluation.embed_audio import embedding_model, hop_in_samples
     from keras_tune.evaluation.embeddings import window_length
     from keras_tune.evaluation.fingerprints import encoder_fingerprint
-    from keras_tune.files import write_json
     from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import named_encoder
 
@@ -75,35 +77,22 @@ def main(config):
     source = _Source(to_path(config.source), config.workers)
     layers = [name.strip() for name in (config.layers or "").split(",") if name.strip()]
     encoder = named_encoder(config.encoder, source.sample_rate)
+    source.sample_rate = source.sample_rate or getattr(encoder, "sample_rate", None) or 22050
     model = embedding_model(encoder, layers)
     hop = hop_in_samples(config.hop, source.sample_rate)
-    what = [encoder_fingerprint(encoder), layers, hop, str(source.path.resolve())]
+    what = [encoder_fingerprint(encoder), layers, hop, source.sample_rate]
+    what.append(str(source.path.resolve()))
     folder = output.with_name(f".{output.name}.parts")
+
+    def encode(records):
+        return embed_clips(model, records, hop_samples=hop, batch_size=config.batch_size)
+
     parts = []
     with tqdm(total=len(source), unit="clip", disable=not sys.stderr.isatty()) as bar:
         for names in source.parts(PART):
-            key = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()[:20]
-            file, left_out_file = folder / f"{key}.npz", folder / f"{key}.json"
-            if left_out_file.is_file():
-                left_out = json.loads(left_out_file.read_text(encoding="utf-8"))
-                bar.update(len(names))
-            else:
-                left_out = []
-                try:
-                    clips = embed_clips(
-                        model,
-                        source.records(names, left_out, bar.update),
-                        hop_samples=hop,
-                        batch_size=config.batch_size,
-                    )
-                    left_out += [[name, "shorter than a window"] for name in clips.skipped]
-                    clips.save(file)
-                except UserError:
-                    # No clip of this part is long enough, which may be so in one of many.
-                    known = {name for name, _ in left_out}
-                    left_out += [[n, "shorter than a window"] for n in names if n not in known]
-                write_json(left_out_file, left_out)
-            parts.append((file if file.is_file() else None, left_out))
+            content = json.dumps([what, names, source.stamps(names)])
+            key = hashlib.sha256(content.encode()).hexdigest()[:20]
+            parts.append(_embed_part(folder / key, source, names, encode, bar.update))
     left_out = [entry for _, entries in parts for entry in entries]
     files = [file for file, _ in parts if file is not None]
     for name, reason in left_out:
@@ -120,6 +109,56 @@ def main(config):
     print(f"{output}: {vectors} vectors of {len(clips.ids)} clips, {len(left_out)} left out")
 
 
+def _embed_part(stem, source, names, encode, progress):
+    """Embed the clips of a part, as far as an earlier run has not done it.
+
+    Files that could not be used are tried again.
+
+    Returns:
+        Path of the file with the embeddings, None if there are none, and the clips left out, a list
+        of lists of name and reason.
+    """
+    import json
+
+    from keras_tune.evaluation import ClipEmbeddings
+    from keras_tune.evaluation.embeddings import TooShortError
+    from keras_tune.files import write_json
+
+    file, left_out_file = stem.with_suffix(".npz"), stem.with_suffix(".json")
+    known, todo, short = None, names, []
+    if left_out_file.is_file():
+        before = json.loads(left_out_file.read_text(encoding="utf-8"))
+        known = ClipEmbeddings.load(file) if file.is_file() else None
+        todo = [name for name, reason in before if reason != TOO_SHORT]
+        short = [name for name, reason in before if reason == TOO_SHORT]
+        progress((0 if known is None else len(known.ids)) + len(short))
+        if not todo:
+            return (file if known is not None else None), before
+    left_out = []
+    try:
+        clips = encode(source.records(todo, left_out, progress))
+        short += clips.skipped
+    except TooShortError as error:
+        # No clip of this part is long enough, which may be so in one of many.
+        clips = None
+        short += error.skipped
+    if clips is not None:
+        if known is not None:
+            clips = _in_order(names, known, clips)
+        clips.save(file)
+    left_out += [[name, TOO_SHORT] for name in short]
+    write_json(left_out_file, left_out)
+    return (file if clips is not None or known is not None else None), left_out
+
+
+def _in_order(names, *parts):
+    """The clips of several parts in the order of `names`."""
+    from keras_tune.evaluation import ClipEmbeddings
+
+    found = {clip: part.take([row]) for part in parts for row, clip in enumerate(part.ids)}
+    return ClipEmbeddings.merge(found[name] for name in names if name in found)
+
+
 class _Source:
     """The clips to embed: a file, a folder of files, or a prepared set."""
 
@@ -131,11 +170,11 @@ class _Source:
         self.path = path
         self.workers = workers or os.cpu_count()
         self.info = None
-        self.sample_rate = 22050
+        # Files are resampled to the encoder's rate; a set has a rate of its own.
+        self.sample_rate = None
         if path.suffix == ".npz" or (path / "dataset.json").is_file():
             self.info = load_info(path)
             self.sample_rate = self.info.sample_rate
-            self.split_of = {}
         elif path.is_dir():
             from keras_tune.data.datasets.folder import SUFFIXES
             from keras_tune.data.paths import files_below
@@ -156,12 +195,26 @@ class _Source:
         return len(self.names) if self.info is None else sum(self.info.counts.values())
 
     def parts(self, size):
-        """The clips' names in lists of at most `size`; of a prepared set, a list for each split."""
-        if self.info is not None:
+        """The clips' names in lists of at most `size`.
+
+        Of a prepared set, a list of a split and the name of its shard for each shard; of an .npz
+        file, a list of a split.
+        """
+        if self.info is not None and self.info.encoding == "arrays":
             yield from ([split] for split, count in self.info.counts.items() if count)
-            return
-        for start in range(0, len(self.names), size):
-            yield self.names[start : start + size]
+        elif self.info is not None:
+            yield from ([shard.split, shard.file] for shard in self.info.shards if shard.records)
+        else:
+            for start in range(0, len(self.names), size):
+                yield self.names[start : start + size]
+
+    def stamps(self, names):
+        """Size and time of change of the files of a part, None for one that is missing."""
+        from keras_tune.data.paths import file_stamp
+
+        if self.info is None:
+            return [file_stamp(self.path / name) for name in names]
+        return [file_stamp(self.path / names[1] if len(names) > 1 else self.path)]
 
     def records(self, names, left_out, progress):
         """Decode the clips of a part, a few ahead of those that are asked for."""
@@ -171,9 +224,11 @@ class _Source:
         from keras_tune.data import AudioError, load_audio, read_records
 
         if self.info is not None:
-            for record in read_records(self.path, names[0]):
+            split, *file = names
+            others = [shard.file for shard in self.info.shards if file and shard.file != file[0]]
+            for record in read_records(self.path, split, others):
                 progress(1)
-                yield {**record, "labels": {"split": names[0]}}
+                yield {**record, "labels": {"split": split}}
             return
         with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
             waiting = collections.deque()
@@ -182,7 +237,9 @@ class _Source:
             def ask():
                 name = next(upcoming, None)
                 if name is not None:
-                    waiting.append((name, pool.submit(load_audio, self.path / name)))
+                    waiting.append(
+                        (name, pool.submit(load_audio, self.path / name, self.sample_rate))
+                    )
 
             for _ in range(2 * self.workers):
                 ask()

@@ -23,7 +23,7 @@ class ExportConfig:
         output: Folder to write to.
         name: Name of the exported model. Defaults to the model's own.
         window_samples: Window length for an encoder of any length; 59049 by default.
-        sample_rate: Sample rate that the model was trained at, in Hz.
+        sample_rate: Sample rate in Hz of a model that does not tell its own.
         index: For web, a folder of audio files, or an .npz file written by `embed`: the tracks
             among which the page finds the nearest.
     """
@@ -33,7 +33,7 @@ class ExportConfig:
     output: str
     name: str | None = None
     window_samples: int | None = None
-    sample_rate: int = 22050
+    sample_rate: int | None = None
     index: str | None = None
 
 
@@ -41,7 +41,7 @@ def main(config):
     """Run the command line; see `ExportConfig`."""
     import sys
 
-    if config.sample_rate < 1:
+    if config.sample_rate is not None and config.sample_rate < 1:
         raise UserError(f"--sample_rate {config.sample_rate}: must be at least 1")
     if config.index is not None and config.format != "web":
         raise UserError(f"--index {config.index}: only --format web has one")
@@ -55,7 +55,7 @@ def main(config):
     source = pathlib.Path(config.model)
     # A run that ended in a tagger holds the encoder too.
     source = source / "tagger.keras" if (source / "tagger.keras").is_file() else source
-    model = load_encoder(source)
+    model = load_encoder(source, config.sample_rate)
     output = local_path(config.output)
     name = config.name or model.name
     if output.exists() and not output.is_dir():

@@ -64,14 +64,14 @@ def main(config):
     import keras
 
     from keras_tune.data import load_info
-    from keras_tune.files import atomic_path
     from keras_tune.models import Tagger
+    from keras_tune.models.saved import save_model
     from keras_tune.recipes._folder import local_path, write_config, write_report
     from keras_tune.recipes._load import named_encoder
 
     for key in ("epochs", "patience", "batch_size", "learning_rate", "resamples"):
-        if getattr(config, key) <= 0:
-            raise UserError(f"--{key} {getattr(config, key)}: must be positive")
+        if not 0 < getattr(config, key) < float("inf"):
+            raise UserError(f"--{key} {getattr(config, key)}: must be positive and finite")
     if config.encoder == "mel":
         raise UserError("--encoder mel: has no weights to train")
     info = load_info(config.data)
@@ -95,8 +95,7 @@ def main(config):
     write_config(output, config)
     started = time.monotonic()
     epochs = _train(tagger, labels, config, output)
-    with atomic_path(output / "tagger.keras") as temporary:
-        tagger.save(temporary)
+    save_model(tagger, output / "tagger.keras", "; take a smaller --learning_rate")
     report = _score(tagger, labels, config)
     report["epochs"] = epochs
     report["seconds"] = round(time.monotonic() - started, 1)
@@ -206,6 +205,7 @@ def _train(tagger, labels, config, output):
     callbacks = [
         keras.callbacks.CSVLogger(str(output / "history.csv"), append=True),
         keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True),
+        keras.callbacks.TerminateOnNaN(),
     ]
     held = config.epochs if config.frozen else min(config.frozen_epochs, config.epochs)
     epochs = 0

@@ -2,7 +2,7 @@
 
 A csv file with a column of audio files, a folder of them, or a known set as its archives unpack
 becomes a folder of shards. A run that was interrupted goes on where it stopped when it is started
-again with the same options.
+again with the same options; shards of files that have changed since are written anew.
 """
 
 import contextlib

@@ -384,8 +384,8 @@ def _save_tagger(output, study, encoders, rows, protocols):
     A tagger scores windows or means over them; of a probe on deviations there is none.
     """
     from keras_tune.evaluation.winner import winning_head
-    from keras_tune.files import atomic_path
     from keras_tune.models import Tagger
+    from keras_tune.models.saved import save_model
 
     row, (name, pooling) = next(iter(rows.items()))
     found = None if pooling != "mean" else winning_head(study, row, protocols)
@@ -401,8 +401,7 @@ def _save_tagger(output, study, encoders, rows, protocols):
         probe.head.deviation,
         probe.head.pooling,
     )
-    with atomic_path(output / "tagger.keras") as temporary:
-        tagger.save(temporary)
+    save_model(tagger, output / "tagger.keras")
     score = probe.cross_fitted_score
     return {
         "protocol": protocol,

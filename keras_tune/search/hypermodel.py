@@ -275,6 +275,7 @@ class TUNeHyperModel(keras_tuner.HyperModel):
                 tail_filters=chosen.tail_filters,
                 extra_links=chosen.extra_links,
                 input_samples=self.input_samples,
+                sample_rate=self.sample_rate,
             )
             chain = clmr_chain(self.sample_rate, self.seed, **{**self.augment, **chosen.augment})
         except ValueError as error:

@@ -9,6 +9,7 @@ import json
 import keras
 import numpy as np
 
+from keras_tune.checks import check_weights
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 from keras_tune.layers.crop_to_multiple import CropToMultiple
@@ -28,8 +29,9 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
     (batch, samples). Outputs: `embedding` (batch, d), the mean over windows, `window_embedding`
     (batch, windows, d) and, of a tagger, `scores` (batch, labels) and `window_scores` (batch,
     windows, labels). The metadata hold `sample_rate`, `window_samples` and `labels` (a JSON list).
-    Clips shorter than a window, and samples that are not finite or beyond 100 times full scale, end
-    in an error ("indices element out of data bounds", ONNX having no messages of one's own).
+    Clips shorter than a window, samples that are not finite or beyond 100 times full scale, and
+    outputs that are not finite end in an error ("indices element out of data bounds", ONNX having
+    no messages of one's own).
 
     Args:
         model: Keras model from (batch, samples, 1) to (batch, d), or a `Tagger`.
@@ -54,11 +56,13 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
     graph = _Graph(_import_onnx())
     windows = Windows.of(model, window_samples, sample_rate)
     folded = fold_batch_norm(model)
+    check_weights("`model`", folded)
     tagger = windows.labels is not None
     rows, batch, count = _cut(graph, windows)
     vectors = _encoder(graph, folded.encoder if tagger else folded, rows, windows)
     size = graph.integers([windows.dimensions])
     shape = graph.node("Concat", batch, count, size, axis=0)
+    shape = graph.node("Add", shape, _failing(graph, _not_finite(graph, vectors)))
     graph.node("Reshape", vectors, shape, output="window_embedding")
     graph.node("ReduceMean", "window_embedding", axes=[1], keepdims=0, output="embedding")
     outputs = {
@@ -103,6 +107,7 @@ def export_onnx_head(tagger, path):
     ```
     """
     windows = Windows.of(tagger)
+    check_weights("`tagger`", tagger.head)
     graph = _Graph(_import_onnx())
     _head(graph, tagger, "embedding", "scores")
     inputs = {"embedding": ["batch", windows.dimensions]}
@@ -179,23 +184,39 @@ def _cut(graph, windows):
     length = graph.integers([windows.samples])
     count = graph.node("Div", samples, length)
 
-    # ONNX has no assertion. What it does check is that Gather's index exists, so a list of one
-    # zero is read at index 0 if all is well, and at 1 if not. Written so that NaN is not well.
-    limit = graph.weight(np.array([MAX_LEVEL], "float32"))
-    level = graph.node("LessOrEqual", graph.node("Abs", "waveform"), limit)
-    wrong = graph.node("Cast", graph.node("Not", level), to=int(graph.onnx.TensorProto.FLOAT))
-    wrong = graph.node("ReduceSum", wrong, keepdims=0)
-    loud = graph.node("Greater", wrong, graph.weight(np.array([0], "float32")))
     clips = graph.node("Mul", count, batch)
     empty = graph.node("Less", clips, one)
-    bad = graph.node("Or", loud, empty)
-    index = graph.node("Cast", bad, to=int(graph.onnx.TensorProto.INT64))
-    zero = graph.node("Gather", graph.integers([0]), index)
+    zero = _failing(graph, graph.node("Or", _beyond(graph, "waveform", MAX_LEVEL), empty))
 
     used = graph.node("Add", graph.node("Mul", count, length), zero)
     kept = graph.node("Slice", "waveform", graph.integers([0]), used, one)
     shape = graph.node("Concat", clips, one, length, axis=0)
     return graph.node("Reshape", kept, shape), batch, count
+
+
+def _beyond(graph, values, limit):
+    """A truth value: whether any of the values is NaN or beyond the limit."""
+    limit = graph.weight(np.array([limit], "float32"))
+    # Written so that NaN is not within.
+    within = graph.node("LessOrEqual", graph.node("Abs", values), limit)
+    wrong = graph.node("Cast", graph.node("Not", within), to=int(graph.onnx.TensorProto.FLOAT))
+    wrong = graph.node("ReduceSum", wrong, keepdims=0)
+    return graph.node("Greater", wrong, graph.weight(np.array([0], "float32")))
+
+
+def _not_finite(graph, values):
+    """A truth value: whether any of the values is NaN or infinite."""
+    return _beyond(graph, values, np.finfo("float32").max)
+
+
+def _failing(graph, bad):
+    """A list of one integer, 0; the model stops where the truth value says so.
+
+    ONNX has no assertion. What it does check is that Gather's index exists, so a list of one zero
+    is read at index 0 if all is well, and at 1 if not.
+    """
+    index = graph.node("Cast", bad, to=int(graph.onnx.TensorProto.INT64))
+    return graph.node("Gather", graph.integers([0]), index)
 
 
 def _encoder(graph, encoder, rows, windows):
@@ -285,7 +306,11 @@ def _head(graph, tagger, source, output):
         source = graph.node("Add", product, graph.weight(bias))
         if layer.name == "hidden":
             source = graph.node("Relu", source)
+    kind, options = "Sigmoid", {}
     if tagger.activation == "softmax":
-        graph.node("Softmax", source, axis=-1, output=output)
-    else:
-        graph.node("Sigmoid", source, output=output)
+        kind, options = "Softmax", {"axis": -1}
+    scores = graph.node(kind, source, **options)
+    # Infinite logits have a finite sigmoid; NaN comes of two that cancel.
+    zero = _failing(graph, _not_finite(graph, scores))
+    zero = graph.node("Cast", zero, to=int(graph.onnx.TensorProto.FLOAT))
+    graph.node("Add", scores, zero, output=output)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+from keras_tune.checks import check_weights
 from keras_tune.errors import UserError
 from keras_tune.serving.folding import fold_batch_norm
 from keras_tune.serving.wav import load_wav, require
@@ -58,6 +59,7 @@ def export_saved_model(model, path, window_samples=None, sample_rate=None):
     import keras
 
     windows = Windows.of(model, window_samples, sample_rate)
+    check_weights("`model`", model)
     if keras.backend.backend() == "tensorflow":
         _write(model, path, windows)
     else:
@@ -194,6 +196,9 @@ class Endpoints:
 
         flat = tf.reshape(embedding, (-1, self.about.dimensions))
         scores = getattr(tf.nn, self.about.activation)(self.head(flat, training=False))
+        finite = tf.reduce_all(tf.math.is_finite(scores))
+        with tf.control_dependencies([require(finite, "the model's scores are not finite")]):
+            scores = tf.identity(scores)
         shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.labels)]], axis=0)
         return tf.reshape(scores, shape)
 

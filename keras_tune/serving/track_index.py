@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from keras_tune.checks import check_finite
 from keras_tune.errors import UserError
 
 
@@ -41,8 +42,7 @@ def track_index(source, encoder, windows):
             f"--index {source}: holds vectors of the shape {vectors.shape} for {len(names)} "
             f"tracks; the encoder's have {windows.dimensions} numbers each"
         )
-    if not np.isfinite(vectors).all():
-        raise UserError(f"--index {source}: holds vectors that are not finite")
+    check_finite(f"--index {source}", [("a vector", vectors)])
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return names, (vectors / np.where(norms > 0, norms, 1)).astype("float32"), left_out
 
@@ -70,7 +70,7 @@ def _read(source):
 def _embed(folder, encoder, windows):
     from keras_tune.data.audio import AudioError, load_audio
     from keras_tune.data.datasets.folder import SUFFIXES
-    from keras_tune.evaluation.embeddings import embed_clips
+    from keras_tune.evaluation.embeddings import TooShortError, embed_clips
 
     left_out = []
 
@@ -87,8 +87,8 @@ def _embed(folder, encoder, windows):
 
     try:
         clips = embed_clips(encoder, records(), window_samples=windows.samples)
-    except UserError:
-        # Raised only where no clip came.
+    except TooShortError:
+        # Files that are too short are not among the clips, so none came.
         found = f"; {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise UserError(f"--index {folder}: holds no audio file that can be used{found}") from None
     return clips.ids, np.asarray(clips.vectors, "float64"), left_out

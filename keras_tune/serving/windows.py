@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_tune.checks import check_encoder
 from keras_tune.models.tagger import Tagger
 
 # What an encoder of any length is given: 2.68 s at 22,050 Hz, the length of the publications.
@@ -49,20 +50,13 @@ class Windows:
             `Windows`.
 
         Raises:
-            ValueError: The model is no encoder, or has windows of another length.
+            ValueError: The model is no encoder, has windows of another length, or is made for
+                another sample rate.
         """
         tagger = isinstance(model, Tagger)
         encoder = model.encoder if tagger else model
-        shapes = encoder.input_shape, encoder.output_shape
-        fits = all(isinstance(shape, tuple) for shape in shapes) and (
-            len(shapes[0]) == 3 and shapes[0][2] == 1 and len(shapes[1]) == 2
-        )
-        if not fits:
-            raise ValueError(
-                "`model` must map (batch, samples, 1) to (batch, d). "
-                f"Received: input_shape={shapes[0]}, output_shape={shapes[1]}"
-            )
-        own = shapes[0][1]
+        check_encoder("`model`", encoder, sample_rate)
+        own = encoder.input_shape[1]
         shortest = own or getattr(encoder, "min_samples", 1)
         samples = window_samples or own or DEFAULT_WINDOW
         if samples < shortest or own not in (None, samples):
@@ -75,9 +69,9 @@ class Windows:
             labels = tuple(model.labels or map(str, range(model.num_labels)))
         return cls(
             samples,
-            shapes[1][1],
+            encoder.output_shape[1],
             labels,
             model.activation if tagger else "sigmoid",
             model.pooling if tagger else "embeddings",
-            sample_rate or getattr(encoder, "sample_rate", SAMPLE_RATE),
+            sample_rate or getattr(encoder, "sample_rate", None) or SAMPLE_RATE,
         )

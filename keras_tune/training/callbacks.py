@@ -4,8 +4,8 @@ import math
 import pathlib
 
 import keras
-import numpy as np
 
+from keras_tune.checks import first_not_finite
 from keras_tune.files import atomic_path
 from keras_tune.training.progress import Progress
 
@@ -103,9 +103,9 @@ class Checkpoint(keras.callbacks.Callback):
         return NotFiniteError(what, self.epoch, self.step - 1, self.model.steps_per_execution)
 
     def _save(self, progress):
-        for weight in self.model.weights:
-            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-                raise self._not_finite(f"the weight {weight.path} is not finite")
+        weight = first_not_finite((weight.path, weight) for weight in self.model.weights)
+        if weight is not None:
+            raise self._not_finite(f"the weight {weight} is not finite")
         with atomic_path(self.path) as temporary:
             self.model.save(temporary)
             progress.write(temporary)

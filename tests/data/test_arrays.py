@@ -172,3 +172,14 @@ def test_arrays_need_no_tensorflow(npz):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("TFRecords need TensorFlow: pip install tensorflow")
+
+
+def test_integers_as_floats_are_refused(tmp_path):
+    audio = np.random.default_rng(0).normal(0, 0.1, (2, 500))
+    np.savez(tmp_path / "a.npz", audio=audio.astype("float32"))
+    assert load_arrays(tmp_path / "a.npz").audio.dtype == np.float32
+    np.savez(tmp_path / "b.npz", audio=np.round(32768 * audio))
+    with pytest.raises(UserError, match=r"b.npz: audio is out of scale \(peak \d+; full scale is"):
+        load_arrays(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", audio=np.round(32768 * audio).astype("int16"))
+    assert load_arrays(tmp_path / "c.npz").audio.dtype == np.int16

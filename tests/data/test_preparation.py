@@ -1,7 +1,11 @@
 import json
+import os
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
+import soundfile
 
 from keras_tune.data import DatasetInfo, manifest_for, prepare, read_records
 from keras_tune.data.preparation import LeftOutError, _default_shards, label_columns
@@ -119,6 +123,68 @@ def test_strict_ends_with_an_error_until_the_files_are_mended(bad_files, tmp_pat
     info = run(manifest, output, **options)
     assert not info.failed
     assert sum(info.counts.values()) == len(manifest)
+
+
+@pytest.fixture
+def copies(clips, tmp_path):
+    """The clips' manifest on copies of the files that may be changed."""
+    folder = tmp_path / "audio"
+    shutil.copytree(pathlib.Path(clips["path"][0]).parent, folder)
+    return clips.assign(path=[str(folder / pathlib.Path(path).name) for path in clips["path"]])
+
+
+def times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.tfrecord"))}
+
+
+def test_a_replaced_file_gets_a_new_record(copies, tmp_path):
+    output = tmp_path / "out"
+    run(copies, output, shards=3)
+    before = times(output)
+    other = 77 * np.ones(1500, "int16")
+    soundfile.write(copies["path"][4], other, 22050)
+    run(copies, output, shards=3)
+    found = {record["id"]: record["audio"] for record in read_records(output, "train")}
+    np.testing.assert_array_equal(found["clip 04"], other / np.float32(32768))
+    assert len(found) == 10
+    after = times(output)
+    assert sum(before[name] != after[name] for name in before) == 1
+
+
+def test_a_repaired_file_is_tried_again_and_a_missing_one_kept(copies, tmp_path):
+    output = tmp_path / "out"
+    good = pathlib.Path(copies["path"][4])
+    content, stat = good.read_bytes(), good.stat()
+    good.write_bytes(b"no audio".ljust(len(content)))
+    assert [entry["id"] for entry in run(copies, output, shards=3).failed] == ["clip 04"]
+    before = times(output)
+    assert len(run(copies, output, shards=3).failed) == 1
+    assert times(output) == before
+    # The audio is away: what was written of it stays, and so does the error.
+    good.parent.rename(tmp_path / "away")
+    assert [entry["id"] for entry in run(copies, output, shards=3).failed] == ["clip 04"]
+    assert times(output) == before
+    (tmp_path / "away").rename(good.parent)
+    good.write_bytes(content)
+    os.utime(good, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not run(copies, output, shards=3).failed
+    assert sum(before[name] != time for name, time in times(output).items()) == 1
+
+
+def test_reports_of_earlier_versions_go_by_the_time(copies, tmp_path):
+    output = tmp_path / "out"
+    run(copies, output, shards=3)
+    for file in (output / ".prepare").glob("x-*.json"):
+        report = json.loads(file.read_text())
+        del report["stamps"]
+        file.write_text(json.dumps(report))
+    before = times(output)
+    run(copies, output, shards=3)
+    assert times(output) == before
+    later = max(before.values()) + 10**9
+    os.utime(copies["path"][4], ns=(later, later))
+    run(copies, output, shards=3)
+    assert sum(before[name] != time for name, time in times(output).items()) == 1
 
 
 def test_only_bad_files_is_an_error(clips, tmp_path):

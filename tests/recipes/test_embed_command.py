@@ -1,3 +1,5 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -189,3 +191,123 @@ def test_what_cannot_be(folder, capsys):
     with pytest.raises(SystemExit):
         embed(folder, "strict.npz", "--strict")
     assert "1 of 6 clips could not be embedded" in capsys.readouterr().err
+
+
+def prepared(folder, count=12):
+    """A prepared set of three shards."""
+    pytest.importorskip("tensorflow")
+    from keras_tune.data import prepare
+    from keras_tune.data.datasets import manifest_for
+
+    audio = folder / "clips"
+    audio.mkdir(parents=True)
+    generator = np.random.default_rng(2)
+    for number in range(count):
+        soundfile.write(audio / f"{number:02d}.wav", generator.normal(0, 0.1, 600), 22050)
+    manifest = manifest_for("folder", audio, fractions=[1, 0, 0])
+    prepare(manifest, folder / "set", workers=1, shards=3, progress=False)
+    return sorted((folder / "set").glob("*.tfrecord"))
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_shard_is_an_error_and_what_was_done_is_kept(folder, tmp_path, capsys):
+    shards = prepared(tmp_path)
+    whole = shards[1].read_bytes()
+    flip(shards[1])
+    options = {"source": tmp_path / "set"}
+    with pytest.raises(SystemExit) as stop:
+        embed(folder, tmp_path / "set.npz", **options)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert shards[1].name in error and "is damaged" in error
+    assert "shorter than a window" not in error and not (tmp_path / "set.npz").exists()
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / ".set.npz.parts").glob("*.npz")}
+    assert len(kept) == 1
+    shards[1].write_bytes(whole)
+    found = embed(folder, tmp_path / "set.npz", **options)
+    assert len(found["ids"]) == 12 and set(found["split"]) == {"train"}
+    assert "0 left out" in capsys.readouterr().out
+
+
+def stopped(folder, tmp_path, monkeypatch):
+    """A run over a copy of the files that is killed before it writes its output."""
+    shutil.copytree(folder / "audio", tmp_path / "audio")
+    monkeypatch.setattr("keras_tune.recipes.embed.PART", 3)
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_tune.recipes.embed._write", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            embed(folder, tmp_path / "out.npz", source=tmp_path / "audio")
+
+
+def decoded_again(folder, tmp_path, monkeypatch):
+    """What the second run writes, and the files that it decoded."""
+    from keras_tune.data import audio
+
+    decode, decoded = audio.load_audio, []
+
+    def noted(path, *arguments, **options):
+        decoded.append(path.name)
+        return decode(path, *arguments, **options)
+
+    monkeypatch.setattr("keras_tune.data.load_audio", noted, raising=False)
+    found = embed(folder, tmp_path / "out.npz", source=tmp_path / "audio")
+    return found, sorted(decoded)
+
+
+def test_a_replaced_file_gets_a_new_vector(folder, tmp_path, monkeypatch):
+    stopped(folder, tmp_path, monkeypatch)
+    other = tmp_path / "audio" / "more" / "4.wav"
+    soundfile.write(other, np.random.default_rng(7).normal(0, 0.1, 1000), 22050)
+    found, decoded = decoded_again(folder, tmp_path, monkeypatch)
+    direct = keras_tune.embed(other, folder / "encoder.keras")
+    vectors = dict(zip(found["ids"], found["vectors"], strict=True))
+    np.testing.assert_allclose(vectors["more/4.wav"], direct, rtol=1e-4, atol=1e-6)
+    # Of the other part, the file that cannot be used is tried again, and nothing else.
+    assert "4.wav" in decoded and "0.wav" not in decoded
+
+
+def test_a_file_that_failed_is_tried_again(folder, tmp_path, monkeypatch):
+    # Whatever size and time say: the folder of another machine may have been away for a moment.
+    monkeypatch.setattr("keras_tune.recipes.embed._Source.stamps", lambda *_: [], raising=False)
+    stopped(folder, tmp_path, monkeypatch)
+    file = tmp_path / "audio" / "broken.wav"
+    soundfile.write(file, np.random.default_rng(7).normal(0, 0.1, 1000), 22050)
+    found, decoded = decoded_again(folder, tmp_path, monkeypatch)
+    assert decoded == ["broken.wav"]
+    assert found["ids"].tolist() == sorted(found["ids"].tolist()) and len(found["ids"]) == 6
+    direct = keras_tune.embed(file, folder / "encoder.keras")
+    vectors = dict(zip(found["ids"], found["vectors"], strict=True))
+    np.testing.assert_allclose(vectors["broken.wav"], direct, rtol=1e-4, atol=1e-6)
+
+
+def test_files_are_resampled_to_the_encoders_rate_and_sets_must_have_it(folder, tmp_path, capsys):
+    encoder = keras.models.load_model(folder / "encoder.keras")
+    slow = TUNe.from_config({**encoder.get_config(), "sample_rate": 8000})
+    slow.set_weights(encoder.get_weights())
+    slow.save(tmp_path / "encoder.keras")
+    audio = np.random.default_rng(1).normal(0, 0.1, (2, 2000)).astype("float32")
+    (tmp_path / "audio").mkdir()
+    for name, samples in zip("ab", audio, strict=True):
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", samples, 8000, subtype="FLOAT")
+    found = embed(tmp_path, "out.npz", source="audio")
+    windows = audio[:, : 2000 // WINDOW * WINDOW].reshape(-1, WINDOW, 1)
+    outputs = keras.ops.convert_to_numpy(encoder(windows)).reshape(2, -1, encoder.output_shape[1])
+    np.testing.assert_allclose(found["vectors"], outputs.mean(1), rtol=1e-4, atol=1e-6)
+    direct = keras_tune.embed(tmp_path / "audio" / "b.wav", tmp_path / "encoder.keras")
+    np.testing.assert_allclose(direct, outputs.mean(1)[1], rtol=1e-4, atol=1e-6)
+    np.savez(tmp_path / "set.npz", audio=audio, sample_rate=22050)
+    with pytest.raises(SystemExit):
+        embed(tmp_path, "of_set.npz", source="set.npz")
+    assert "encoder.keras: made for audio at 8000 Hz, not at 22050 Hz" in capsys.readouterr().err
+    np.savez(tmp_path / "set.npz", audio=audio, sample_rate=8000)
+    of_set = embed(tmp_path, "of_set.npz", source="set.npz")
+    np.testing.assert_allclose(of_set["vectors"], outputs.mean(1), rtol=1e-4, atol=1e-6)

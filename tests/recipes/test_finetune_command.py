@@ -99,6 +99,16 @@ def test_an_encoder_thaws(folder):
     assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize("rate", ["1e400", "1e30"])
+def test_a_learning_rate_that_leads_nowhere(folder, rate, capsys):
+    with pytest.raises(SystemExit) as stop:
+        finetune(folder, rate, "--target", "label", "--epochs", "2", "--learning_rate", rate)
+    assert stop.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "--learning_rate" in line
+    assert not (folder / rate / "tagger.keras").exists()
+
+
 def test_a_run_is_not_overwritten(folder, capsys):
     (folder / "there").mkdir()
     (folder / "there" / "history.csv").touch()

@@ -143,6 +143,23 @@ def test_bad_clips_are_errors(session, clips, spoil):
         run(session, spoil(clips))
 
 
+def test_outputs_that_are_not_finite_are_errors(tagger, clips, tmp_path):
+    """Weights that are finite, and too large for what they are multiplied by."""
+    encoder = keras.models.clone_model(tagger.encoder)
+    encoder.set_weights([3e18 * weight for weight in tagger.encoder.get_weights()])
+    export_onnx(encoder, tmp_path / "large.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "large.onnx")
+    with pytest.raises(Exception, match="out of data bounds"):
+        session.run(None, {"waveform": clips})
+    head = seed_weights(Tagger(tagger.encoder, labels=["a", "b"], activation="softmax"))
+    kernel, bias = head.head.get_weights()
+    head.head.set_weights([np.float32(3e38) * np.sign(kernel), bias])
+    export_onnx_head(head, tmp_path / "head.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
+    with pytest.raises(Exception, match="out of data bounds"):
+        session.run(None, {"embedding": np.full((1, 6), 9, "float32")})
+
+
 def test_layers_that_are_not_supported_are_named(tmp_path):
     waveform = keras.Input((90, 1))
     x = keras.layers.LSTM(3, name="memory")(waveform)
@@ -152,7 +169,7 @@ def test_layers_that_are_not_supported_are_named(tmp_path):
 
 
 def test_only_encoders(tmp_path):
-    with pytest.raises(ValueError, match="Received: input_shape"):
+    with pytest.raises(ValueError, match="must map .*input shape"):
         export_onnx(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), tmp_path / "x")
     encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=27)
     with pytest.raises(ValueError, match="Received: window_samples=28"):

@@ -1,7 +1,12 @@
+import csv
 import functools
 import http.server
+import importlib.resources
+import io
+import json
 import re
 import shutil
+import subprocess
 import threading
 import time
 
@@ -83,14 +88,28 @@ def test_a_failed_export_leaves_the_page_as_it_was(tagger, tmp_path, without_npm
     assert contents(tmp_path) == before and len(list(page.parent.iterdir())) == 2
 
 
+def test_no_cell_of_the_table_is_a_formula(tmp_path):
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    cells = ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "a=b", 'say "so"', "jazz, slow", -0.5]
+    source = importlib.resources.files("keras_tune.serving") / "web" / "table.js"
+    (tmp_path / "table.mjs").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    script = f'import {{csv}} from "./table.mjs"; process.stdout.write(csv([{json.dumps(cells)}]))'
+    (tmp_path / "run.mjs").write_text(script)
+    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, check=True)
+    (found,) = csv.reader(io.StringIO(done.stdout.decode(), newline=""))
+    assert found[6:] == ["a=b", 'say "so"', "jazz, slow", "-0.5"]
+    assert found[:6] == ["'" + cell for cell in cells[:6]]
+
+
 def test_an_encoder_of_any_length_has_a_page_too(tmp_path, without_npm):
-    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=None, name="small")
-    page = export_web(encoder, tmp_path, window_samples=270, sample_rate=16000)
+    sizes = {"base_filters": 2, "tail_filters": [4], "input_samples": None}
+    encoder = TUNe(1, 1, **sizes, sample_rate=16000, name="small")
+    page = export_web(encoder, tmp_path, window_samples=270)
     about = (page.path.parent / "1" / "page.json").read_text()
     assert '"windowSamples": 270' in about and '"labels": []' in about
     assert not (page.path.parent / "1" / "head.onnx").exists()
     with pytest.raises(UserError, match="sample_rate 4000"):
-        export_web(encoder, tmp_path, sample_rate=4000)
+        export_web(TUNe(1, 1, **sizes, sample_rate=4000), tmp_path)
 
 
 def test_an_index_of_files_names_those_it_left_out(tagger, tmp_path, without_npm):
@@ -288,7 +307,7 @@ def table(browser, name):
     wait(path.exists)
     head, *rows = path.read_text(encoding="utf-8").splitlines()
     values = np.array([row.split(",")[1:] for row in rows], float)
-    assert head == 'start,"guitar","slow","vöcal"' and rows[-1].startswith("whole file,")
+    assert head == '"start","guitar","slow","vöcal"' and rows[-1].startswith('"whole file",')
     starts = [float(row.split(",")[0]) for row in rows[:-1]]
     assert starts == pytest.approx(np.arange(len(starts)) * 2500 / RATE, abs=1e-3)
     return values[:-1], values[-1]

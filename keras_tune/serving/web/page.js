@@ -2,6 +2,7 @@
 
 import { decode } from "./audio.js";
 import { drawScale, drawStrip, drawWaveform, formatTime } from "./draw.js";
+import { csv } from "./table.js";
 
 // Tags shown before the button that shows all of them is pressed.
 const SHOWN = 15;
@@ -169,14 +170,12 @@ function bar(share) {
 }
 
 function offerTable() {
-  const quote = (text) => `"${text.replaceAll('"', '""')}"`;
-  const lines = [["start", ...about.labels.map(quote)]];
-  shown.scores.forEach((row, k) => lines.push([(k * seconds()).toFixed(3), ...row]));
-  lines.push(["whole file", ...shown.whole]);
+  const rows = [["start", ...about.labels]];
+  shown.scores.forEach((row, k) => rows.push([Number((k * seconds()).toFixed(3)), ...row]));
+  rows.push(["whole file", ...shown.whole]);
   const link = part("table");
   if (link.href) URL.revokeObjectURL(link.href);
-  const text = lines.map((line) => line.join(",")).join("\r\n") + "\r\n";
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.href = URL.createObjectURL(new Blob([csv(rows)], { type: "text/csv" }));
   link.download = `${shown.file.name}.csv`;
   link.hidden = false;
 }

@@ -1,0 +1,180 @@
+"""Checks at the doors: of weights and numbers, of encoders, of archives."""
+
+import io
+import math
+import zipfile
+
+from keras_tune.errors import UserError
+
+# An archive may unpack to so many times its own size, and to so many bytes in any case. Weights
+# hardly shrink when they are compressed; the zeros of a new optimizer's state do.
+LARGEST_EXPANSION = 20
+UNPACKED_BYTES = 2**26
+
+
+def first_not_finite(arrays):
+    """Find an array that holds NaN or infinity.
+
+    Args:
+        arrays: Iterable of pairs of a name and an array, of NumPy or of Keras' backend.
+
+    Returns:
+        The name of the first such array, or None.
+
+    Example:
+
+    ```python
+    first_not_finite((weight.path, weight) for weight in model.weights)
+    ```
+    """
+    import numpy as np
+
+    for name, array in arrays:
+        if not isinstance(array, np.ndarray):
+            import keras
+
+            array = keras.ops.convert_to_numpy(array)
+        if not np.isfinite(array).all():
+            return name
+    return None
+
+
+def check_finite(name, arrays, hint=""):
+    """Raise unless all numbers are finite.
+
+    Args:
+        name: What the numbers belong to, a file for one; the error begins with it.
+        arrays: Iterable of pairs of a name and an array.
+        hint: What to do about it. Defaults to nothing.
+
+    Raises:
+        UserError: One of the arrays holds NaN or infinity.
+
+    Example:
+
+    ```python
+    check_finite("clips.npz", [("audio", audio)])
+    ```
+    """
+    found = first_not_finite(arrays)
+    if found is not None:
+        raise UserError(f"{name}: {found} is not finite (holds NaN or infinity){hint}")
+
+
+def check_weights(name, model, hint=""):
+    """Raise a `UserError` that begins with `name` unless all weights of a model are finite."""
+    check_finite(name, ((f"the weight {weight.path}", weight) for weight in model.weights), hint)
+
+
+def check_encoder(name, encoder, sample_rate=None):
+    """Raise unless a model is an encoder of mono waveforms, at the sample rate of the data.
+
+    Args:
+        name: What the model is called, its file for one; the error begins with it.
+        encoder: Keras model.
+        sample_rate: Integer, of the data, in Hz. A model without an attribute `sample_rate` is
+            taken to be right. Defaults to None: any.
+
+    Raises:
+        UserError: The model does not map (batch, samples, 1) to (batch, d), or is made for another
+            rate.
+
+    Example:
+
+    ```python
+    check_encoder("encoder.keras", encoder, info.sample_rate)
+    ```
+    """
+    # Models with several inputs or outputs have lists or dicts of shapes.
+    shapes = encoder.input_shape, encoder.output_shape
+    single = all(
+        isinstance(shape, tuple) and all(size is None or isinstance(size, int) for size in shape)
+        for shape in shapes
+    )
+    if not (single and len(shapes[0]) == 3 and shapes[0][2] == 1 and len(shapes[1]) == 2):
+        raise UserError(
+            f"{name}: an encoder must map (batch, samples, 1) to (batch, d); this model has the "
+            f"input shape {shapes[0]} and the output shape {shapes[1]}"
+        )
+    own = getattr(encoder, "sample_rate", None)
+    if None not in (own, sample_rate) and own != sample_rate:
+        raise UserError(
+            f"{name}: made for audio at {own} Hz, not at {sample_rate} Hz; resample the audio "
+            f"(prepare it with --sample_rate {own}) or take another encoder"
+        )
+
+
+def check_unpacked(name, unpacked, packed):
+    """Raise unless a file unpacks to a size that its own makes believable.
+
+    Args:
+        name: The file.
+        unpacked: Integer, the bytes that it would take in memory.
+        packed: Integer, the bytes of the file.
+
+    Raises:
+        UserError: It is too small for what it promises to hold.
+
+    Example:
+
+    ```python
+    check_unpacked("model.keras", 6 * 10**9, 14 * 10**6)  # raises
+    ```
+    """
+    if unpacked > UNPACKED_BYTES + LARGEST_EXPANSION * packed:
+        raise UserError(
+            f"{name}: refused, as {packed:,} bytes would unpack to {unpacked:,}; weights do not "
+            "compress like that"
+        )
+
+
+def check_archive(path):
+    """Raise unless a zip archive, and the HDF5 files in it, unpack to a believable size.
+
+    Nothing is unpacked before the sizes that the archive declares have been looked at; readers of
+    zip archives give no more bytes than these. Files of another kind pass.
+
+    Args:
+        path: `pathlib.Path` of a `.keras` file or a PyTorch checkpoint.
+
+    Raises:
+        UserError: The file is far too small for what it promises to hold.
+
+    Example:
+
+    ```python
+    check_archive(pathlib.Path("model.keras"))
+    ```
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    packed = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            check_unpacked(path, sum(member.file_size for member in members), packed)
+            for member in members:
+                if member.filename.endswith(".h5"):
+                    check_unpacked(path, _hdf5_bytes(archive.read(member)), packed)
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError):
+        # A damaged archive: its reader says what is wrong.
+        return
+
+
+def _hdf5_bytes(content):
+    """The bytes that the arrays of an HDF5 file have in memory.
+
+    They may be compressed within the file, or not be stored at all where they are zero.
+    """
+    import h5py
+
+    total = 0
+
+    def add(_, item):
+        nonlocal total
+        if isinstance(item, h5py.Dataset):
+            total += math.prod(item.shape or (0,)) * item.dtype.itemsize
+
+    with h5py.File(io.BytesIO(content), "r") as file:
+        file.visititems(add)
+    return total
