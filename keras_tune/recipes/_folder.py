@@ -71,10 +71,12 @@ def locked(output, kind="folder"):
         if output.is_dir():
             raise UserError(f"--output {output}: is a folder; give a file")
         folder, file = output.parent, output.with_name(f".{output.name}.lock")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output {output}: {folder} is a file; give another --output")
     else:
-        if output.exists() and not output.is_dir():
-            raise UserError(f"--output {output}: is a file; give a folder")
         folder, file = output, output / LOCK
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output {output}: is a file; give a folder")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:

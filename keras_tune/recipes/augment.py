@@ -6,6 +6,7 @@ there is also one view for each augmentation alone, applied for certain.
 """
 
 import dataclasses
+import io
 from typing import Literal
 
 from keras_tune.recipes._cli import run
@@ -205,8 +206,11 @@ def _write(output, name, crop, view, sample_rate):
     from keras_tune.files import atomic_path
 
     for suffix, samples in (("before", crop), ("after", view)):
+        # libsndfile does not say what the system refuses.
+        content = io.BytesIO()
+        soundfile.write(content, samples, sample_rate, format="WAV")
         with atomic_path(output / f"{name}-{suffix}.wav") as path:
-            soundfile.write(path, samples, sample_rate)
+            path.write_bytes(content.getvalue())
     with atomic_path(output / f"{name}.png") as path:
         draw_comparison(path, name, crop, view, sample_rate)
 
