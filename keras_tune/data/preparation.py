@@ -23,7 +23,7 @@ from keras_tune.data.schema import (
 )
 from keras_tune.data.shards import REPORTS, ShardSettings, check_encoding, id_hash, write_shard
 from keras_tune.errors import UserError
-from keras_tune.files import name_fault, text_fault, write_json
+from keras_tune.files import is_utf8, name_fault, text_fault, write_json
 
 # Shards of about this size are read well from disks and object stores alike.
 SHARD_BYTES = 256 * 2**20
@@ -204,6 +204,10 @@ def _check_manifest(manifest):
     for column in ("id", "path", "split"):
         if manifest[column].isna().any():
             raise UserError(f"the manifest's column {column} has empty cells. Fill them in.")
+        for text in map(str, manifest[column]):
+            # Of a file whose name is in another encoding; pandas has no texts of that kind.
+            if not is_utf8(text):
+                raise UserError(f"the manifest's {column} {text!a} is not in UTF-8. Rename it.")
     ids = manifest["id"].astype(str)
     doubles = ids[ids.duplicated()]
     if len(doubles):

@@ -227,8 +227,10 @@ def test_resampled_records(clips, tmp_path):
 )
 def test_cells_that_do_not_do(clips, tmp_path, column, value, message):
     manifest = clips.assign(start=0.0, duration=0.01)
-    manifest[column] = manifest[column].astype(object if isinstance(value, str) else None)
+    manifest[column] = manifest[column].astype(object)
     manifest.loc[3, column] = value
+    if isinstance(value, float):
+        manifest[column] = manifest[column].astype(float)
     with pytest.raises(UserError, match=message):
         run(manifest, tmp_path / "out")
     assert not (tmp_path / "out").exists()
