@@ -103,3 +103,5 @@ Decibels = number(-200, 200)
 Cents = number(-12_000, 12_000)
 Frequency = number(above=0, high=SAMPLE_RATES[1])
 Milliseconds = number(0, 60_000)
+# Each step from the shortest to the longest is kept in memory.
+StepMilliseconds = number(0.01, 60_000)

@@ -23,6 +23,7 @@ from keras_tune.recipes._types import (
     SampleRate,
     Samples,
     Seed,
+    StepMilliseconds,
 )
 
 
@@ -75,7 +76,7 @@ class AugmentConfig:
     delay_probability: Probability = 0.3
     min_delay_ms: Milliseconds = 200.0
     max_delay_ms: Milliseconds = 450.0
-    delay_step_ms: Milliseconds = 50.0
+    delay_step_ms: StepMilliseconds = 50.0
     delay_volume: NotNegative = 0.5
     pitch_shift_probability: Probability = 0.6
     min_cents: Cents = -700.0
