@@ -1,12 +1,61 @@
 """Writing files so that a killed process never leaves half of one behind."""
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
 import tempfile
+import unicodedata
 
 from keras_tune.data.paths import ObjectPath, to_path
+from keras_tune.errors import UserError
+
+
+class LockedError(Exception):
+    """Another process holds a lock.
+
+    Example:
+
+    ```python
+    raise LockedError
+    ```
+    """
+
+
+@contextlib.contextmanager
+def file_lock(path, wait=False):
+    """Hold a lock that one process at a time can have; the system takes it back from a dead one.
+
+    Args:
+        path: The file that the lock hangs on, in a folder that exists. It is removed in the end.
+        wait: Whether to wait for a process that holds it. Defaults to False.
+
+    Raises:
+        LockedError: Another process holds it.
+
+    Example:
+
+    ```python
+    with file_lock("runs/mine/run.lock"):
+        ...
+    ```
+    """
+    import filelock
+
+    lock = filelock.FileLock(path, blocking=wait)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise LockedError from None
+    try:
+        yield
+    finally:
+        # While it is still held: a process that has opened the file meanwhile finds it gone once it
+        # gets the lock. Windows does not remove what is open.
+        with contextlib.suppress(OSError):
+            pathlib.Path(path).unlink()
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -50,8 +99,89 @@ def atomic_path(path):
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        # The name of the temporary file says nothing to anyone, and many errors come without.
+        if error.errno is None or error.filename not in (None, name, temporary):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# What Windows keeps for itself, whatever the suffix.
+PORTS = tuple(f"{port}{number}" for port in ("com", "lpt") for number in range(10))
+RESERVED = ("con", "prn", "aux", "nul", *PORTS)
+LONGEST_NAME = 100
+LONGEST_TEXT = 1000
+
+
+def name_fault(name):
+    """Say why a text cannot be the name of a file, or a part of one, on every system.
+
+    Args:
+        name: The text.
+
+    Returns:
+        The end of a sentence that begins with the name, or None if it can.
+
+    Example:
+
+    ```python
+    name_fault("../x")  # "holds '/', which names of files cannot hold"
+    ```
+    """
+    wrong = text_fault(name)
+    if wrong:
+        return wrong
+    for sign in '/\\:*?"<>|':
+        if sign in name:
+            return f"holds {sign!r}, which names of files cannot hold"
+    if name[0] in ". " or name[-1] in ". ":
+        return "begins or ends with a dot or a space, which makes a hidden or a lost file"
+    if name.partition(".")[0].rstrip().lower() in RESERVED:
+        return "is a name that Windows keeps for itself"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} bytes"
+    return None
+
+
+def text_fault(text):
+    r"""Say why a text cannot be an id or a label: it is empty, long or not written in a line.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The end of a sentence that begins with the text, or None if it can.
+
+    Example:
+
+    ```python
+    text_fault("two\nlines")  # "holds control characters"
+    ```
+    """
+    text = str(text)
+    if not text.strip():
+        return "is empty"
+    if len(text) > LONGEST_TEXT:
+        return f"is longer than {LONGEST_TEXT} characters"
+    if not is_utf8(text):
+        return "is not in UTF-8"
+    # Nearly all are printable, which takes no look at every sign.
+    if not text.isprintable():
+        kinds = {unicodedata.category(sign) for sign in text}
+        if kinds & {"Cc", "Zl", "Zp"}:
+            return "holds control characters"
+    return None
+
+
+def is_utf8(text):
+    """Whether a text can be written as UTF-8, as that of a file name in another encoding cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def remove_leftovers(path):
@@ -70,7 +200,7 @@ def remove_leftovers(path):
     """
     path = to_path(path)
     if not isinstance(path, ObjectPath):
-        for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+        for leftover in path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"):
             leftover.unlink()
 
 
@@ -112,3 +242,35 @@ def sync(path):
 def write_json(path, content):
     """Write `content` as indented JSON to `path` in one step; see `atomic_path`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_npz(path):
+    """Read the arrays of an `.npz` file.
+
+    Args:
+        path: The file, or its URL in a store.
+
+    Returns:
+        Dict from name to array.
+
+    Raises:
+        UserError: If there is no such file, or it is damaged or something else.
+
+    Example:
+
+    ```python
+    read_npz("embeddings.npz")["vectors"].shape
+    ```
+    """
+    import numpy as np
+
+    path = to_path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give an .npz file.")
+    try:
+        with path.open("rb") as content, np.load(content) as file:
+            return {key: file[key] for key in file.files}
+    except UserError:
+        raise
+    except Exception as error:  # NumPy raises whatever its parts raise on a damaged file.
+        raise UserError(f"{path}: cannot be read as npz ({error or repr(error)}).") from error

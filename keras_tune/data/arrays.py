@@ -14,14 +14,21 @@ Labels of text are categories, "" for a missing one; numbers are numbers, NaN fo
 """
 
 import dataclasses
-import zipfile
 
 import numpy as np
 
 from keras_tune.data.audio import out_of_scale, to_float
 from keras_tune.data.paths import to_path
-from keras_tune.data.schema import DatasetInfo, LabelColumn, Shard, fingerprint
+from keras_tune.data.schema import (
+    SAMPLE_RATES,
+    DatasetInfo,
+    LabelColumn,
+    Shard,
+    check_names,
+    fingerprint,
+)
 from keras_tune.errors import UserError
+from keras_tune.files import read_npz, text_fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +94,7 @@ def load_arrays(path):
     ```
     """
     path = to_path(path)
-    content = _read(path)
+    content = read_npz(path)
     audio = content.pop("audio", None)
     if audio is None or audio.ndim != 2 or audio.dtype.kind not in "if" or not audio.size:
         raise UserError(f"{path}: needs a key `audio`, numbers of shape (clips, samples).")
@@ -100,15 +107,23 @@ def load_arrays(path):
     if reason:
         raise UserError(f"{path}: audio is {reason}.")
     count = len(audio)
-    sample_rate = int(content.pop("sample_rate", 22050))
+    sample_rate = _sample_rate(path, content.pop("sample_rate", np.array(22050)))
     for key, values in content.items():
         if values.shape != (count,):
             raise UserError(f"{path}: {key} has shape {values.shape} for {count} clips.")
+        if values.dtype.kind not in "SUTbiuf" or (values.dtype.kind == "f" and _infinite(values)):
+            raise UserError(f"{path}: {key} holds neither texts nor finite numbers.")
+    content = {name: _decoded(path, name, values) for name, values in content.items()}
     ids = content.pop("ids", np.arange(count)).astype(str)
     if len(set(ids)) < count:
         raise UserError(f"{path}: ids must be unique.")
+    for text in ids:
+        wrong = text_fault(text)
+        if wrong:
+            raise UserError(f"{path}: the id {str(text)!r} {wrong}. Rename it.")
     split = content.pop("split", np.full(count, "train")).astype(str)
     columns = tuple(_column(name, values) for name, values in content.items())
+    check_names(split.tolist(), columns, path)
     labels = np.zeros((count, len(columns)), "float32")
     for place, column in enumerate(columns):
         values = content[column.name].tolist()
@@ -206,19 +221,28 @@ def array_clips(
     )
 
 
-def _read(path):
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Give an .npz file of clips.")
+def _sample_rate(path, value):
+    low, high = SAMPLE_RATES
+    if value.shape == () and value.dtype.kind in "iuf" and low <= value <= high:
+        return int(value)
+    raise UserError(f"{path}: sample_rate must be a number from {low:,} to {high:,}.")
+
+
+def _infinite(values):
+    return np.isinf(values).any()
+
+
+def _decoded(path, name, values):
+    """Bytes as text, which they are of in a file that Python 2 or another program has written."""
+    if values.dtype.kind != "S":
+        return values
     try:
-        with path.open("rb") as content, np.load(content) as file:
-            return {key: file[key] for key in file.files}
-    except UserError:
-        raise
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read as npz ({error}).") from error
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {name} is not in UTF-8 ({error.reason}).") from error
 
 
 def _column(name, values):
-    if values.dtype.kind in "SUT":
+    if values.dtype.kind in "UT":
         return LabelColumn(name, "category", tuple(sorted(set(values.tolist()) - {""})))
     return LabelColumn(name, "number")

@@ -9,12 +9,10 @@ import io
 import numpy as np
 
 from keras_tune.data.paths import to_path
+from keras_tune.data.schema import SAMPLE_RATES
 from keras_tune.data.truncation import truncation
 from keras_tune.errors import UserError
 
-# Sample rates outside of these, in Hz, are slips of a header, and resampling from 1 Hz would take
-# memory without end.
-RATES = (1_000, 1_000_000)
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
 # A file whose peak is beyond this (12 dB over full scale) is in another unit. Integers that were
@@ -91,9 +89,9 @@ def load_audio(path, sample_rate=22050, min_samples=1, start=0.0, duration=None)
 def read_bytes(path):
     """Read a whole file, an `AudioError` being what goes wrong with that."""
     path = to_path(path)
-    if not path.is_file():
-        raise AudioError(path, "missing")
     try:
+        if not path.is_file():
+            raise AudioError(path, "missing")
         return path.read_bytes()
     except OSError as error:
         raise AudioError(path, f"cannot be read ({error.strerror})") from error
@@ -129,7 +127,7 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate = file.samplerate
-            if not RATES[0] <= rate <= RATES[1]:
+            if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
                 raise AudioError(path, f"has a sample rate of {rate} Hz")
             first = round(start * rate)
             stop = -1 if duration is None else first + round(duration * rate)

@@ -14,10 +14,16 @@ import threading
 
 from keras_tune.data.beam import write_on_beam
 from keras_tune.data.paths import leave, to_path
-from keras_tune.data.schema import FILE_NAME, DatasetInfo, LabelColumn, fingerprint
+from keras_tune.data.schema import (
+    FILE_NAME,
+    DatasetInfo,
+    LabelColumn,
+    check_names,
+    fingerprint,
+)
 from keras_tune.data.shards import REPORTS, ShardSettings, check_encoding, id_hash, write_shard
 from keras_tune.errors import UserError
-from keras_tune.files import write_json
+from keras_tune.files import is_utf8, name_fault, text_fault, write_json
 
 # Shards of about this size are read well from disks and object stores alike.
 SHARD_BYTES = 256 * 2**20
@@ -124,19 +130,21 @@ def prepare(
     _check_manifest(manifest)
     output = to_path(output)
     name = name or output.resolve().name
-    manifest = manifest.assign(id=manifest["id"].astype(str), path=manifest["path"].astype(str))
+    wrong = name_fault(name)
+    if wrong:
+        raise UserError(f"the set's name {name!r} {wrong}. Give another by --name.")
+    texts = {key: manifest[key].astype(str) for key in ("id", "path", "split")}
+    manifest = manifest.assign(**texts)
     labels = label_columns(manifest)
+    check_names(manifest["split"], labels, "the manifest")
     settings = ShardSettings(str(output), name, sample_rate, encoding, min_samples, labels)
     plan = _agreed_plan(manifest, settings, shards)
     tasks = [(split, shard, of) for split, of in plan.items() for shard in range(of)]
     workers = min(workers or _processors(), len(tasks))
-    try:
-        if runner == "beam":
-            reports = write_on_beam(manifest, tasks, settings, beam_options)
-        else:
-            reports = _write_all(manifest, tasks, settings, workers, progress)
-    except OSError as error:
-        raise UserError(f"{error.filename or output}: {error.strerror or error}.") from error
+    if runner == "beam":
+        reports = write_on_beam(manifest, tasks, settings, beam_options)
+    else:
+        reports = _write_all(manifest, tasks, settings, workers, progress)
     failed = tuple(entry for report in reports for entry in report.failed)
     if not any(report.ids for report in reports):
         raise UserError(f"{output}: no clip could be used. {describe_failed(failed)}")
@@ -193,6 +201,13 @@ def _check_manifest(manifest):
         raise UserError(f"the manifest has no column {', '.join(sorted(missing))}.")
     if not len(manifest):
         raise UserError("the manifest lists no clip.")
+    for column in ("id", "path", "split"):
+        if manifest[column].isna().any():
+            raise UserError(f"the manifest's column {column} has empty cells. Fill them in.")
+        for text in map(str, manifest[column]):
+            # Of a file whose name is in another encoding; pandas has no texts of that kind.
+            if not is_utf8(text):
+                raise UserError(f"the manifest's {column} {text!a} is not in UTF-8. Rename it.")
     ids = manifest["id"].astype(str)
     doubles = ids[ids.duplicated()]
     if len(doubles):
@@ -200,6 +215,27 @@ def _check_manifest(manifest):
             f"the manifest has {len(doubles)} ids more than once, among them {doubles.iloc[0]!r}. "
             "Ids must be unique."
         )
+    for text in ids:
+        wrong = text_fault(text)
+        if wrong:
+            raise UserError(f"the manifest's id {text!r} {wrong}. Rename it.")
+    for column in manifest.columns[manifest.columns != "id"]:
+        values = manifest[column]
+        if column in ("start", "duration"):
+            numbers = values.dropna()
+            try:
+                fit = (numbers.astype(float).between(0, 1e9)).all()
+            except (TypeError, ValueError):
+                fit = False
+            if not fit:
+                raise UserError(
+                    f"the manifest's column {column} holds something else than seconds. Correct "
+                    "it, or rename the column."
+                )
+        elif values.dtype.kind == "f" and (values.abs() == math.inf).any():
+            raise UserError(
+                f"the manifest's column {column} holds infinity, which is no label. Correct it."
+            )
 
 
 def _agreed_plan(manifest, settings, shards):
@@ -225,7 +261,7 @@ def _agreed_plan(manifest, settings, shards):
         }
         write_json(file, wanted | {"asked": shards, "shards": plan})
         return plan
-    there = json.loads(file.read_text(encoding="utf-8"))
+    there = _read_settings(file, {*wanted, "asked", "shards"})
     if shards is not None:
         wanted["asked"] = shards
     for key, value in wanted.items():
@@ -239,6 +275,17 @@ def _agreed_plan(manifest, settings, shards):
                 "Give --output another folder, or remove this one."
             )
     return there["shards"]
+
+
+def _read_settings(file, keys):
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        counts = there["shards"].values()
+        if keys <= set(there) and all(type(of) is int and of > 0 for of in counts):
+            return there
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise UserError(f"{file}: damaged. Give --output another folder, or remove this one.")
 
 
 def _manifest_hash(manifest):

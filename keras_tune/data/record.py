@@ -15,7 +15,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_tune.data.audio import RATES, AudioError, decode_audio, resample, to_float
+from keras_tune.data.audio import AudioError, decode_audio, resample, to_float
+from keras_tune.data.schema import SAMPLE_RATES
 from keras_tune.errors import UserError
 
 
@@ -83,7 +84,7 @@ class Record:
             UserError: The clip cannot be decoded.
         """
         if self.encoding == "pcm16":
-            if len(self.audio) % 2 or not RATES[0] <= self.sample_rate <= RATES[1]:
+            if len(self.audio) % 2 or not SAMPLE_RATES[0] <= self.sample_rate <= SAMPLE_RATES[1]:
                 raise AudioError(self.id, "not 16-bit samples at a sensible rate")
             samples, rate = to_float(np.frombuffer(self.audio, "<i2")), self.sample_rate
         else:

@@ -16,10 +16,14 @@ import math
 import keras_tune
 from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
-from keras_tune.files import write_json
+from keras_tune.files import is_utf8, name_fault, text_fault, write_json
 
 SCHEMA_VERSION = 1
 FILE_NAME = "dataset.json"
+ENCODINGS = ("pcm16", "flac", "source")
+# Sample rates outside of these, in Hz, are slips of a header or of a hand, and resampling from 1 Hz
+# would take memory without end.
+SAMPLE_RATES = (1_000, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,15 +166,79 @@ class DatasetInfo:
             content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
             content["failed"] = tuple(content["failed"])
             info = cls(**content)
-        except (KeyError, TypeError) as error:
+            info._check_types()
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path / FILE_NAME}: not a description of records ({error}). Run prepare again."
             ) from error
+        check_names([shard.split for shard in info.shards], info.labels, path / FILE_NAME)
+        for shard in info.shards:
+            wrong = name_fault(shard.file)
+            if wrong:
+                raise UserError(
+                    f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Get the set anew."
+                )
         for shard in info.shards if check_shards else ():
             wrong = None if shard.file in leave_out else shard_fault(path, shard)
             if wrong:
                 raise UserError(f"{path / shard.file}: {wrong}. Run prepare again to write it.")
         return info
+
+    def _check_types(self):
+        """Raise the `TypeError` that says which value of a description is not of its type."""
+        counts = [(shard.records, shard.bytes, shard.shortest) for shard in self.shards]
+        texts = [self.name, self.keras_tune_version]
+        texts += [text for shard in self.shards for text in (shard.file, shard.split)]
+        texts += [text for label in self.labels for text in (label.name, *label.values)]
+        texts += [text for item in self.fingerprints.items() for text in item]
+        texts += [entry[key] for entry in self.failed for key in ("id", "path", "reason")]
+        for value in texts:
+            if not isinstance(value, str):
+                raise TypeError(f"{value!r} is no text")
+        for value in (number for numbers in counts for number in numbers):
+            if type(value) is not int or not 0 <= value < 2**63:
+                raise TypeError(f"{value!r} is no number of records, bytes or samples")
+        low, high = SAMPLE_RATES
+        if type(self.sample_rate) is not int or not low <= self.sample_rate <= high:
+            raise TypeError(f"a sample rate of {self.sample_rate!r} Hz")
+        if self.encoding not in ENCODINGS:
+            raise TypeError(f"the encoding {self.encoding!r} is unknown")
+        for label in self.labels:
+            if label.kind not in ("category", "number"):
+                raise TypeError(f"the label {label.name!r} is of the kind {label.kind!r}")
+
+
+def check_names(splits, labels, where):
+    """Refuse splits that cannot be a part of a file's name, and labels without a proper name.
+
+    Args:
+        splits: Names of splits.
+        labels: `LabelColumn` list.
+        where: The table or file that they are from, for the error.
+
+    Raises:
+        UserError: If one of them does not do.
+
+    Example:
+
+    ```python
+    check_names(["train", "test"], info.labels, "tracks.csv")
+    ```
+    """
+    for split in dict.fromkeys(splits):
+        wrong = name_fault(split)
+        if wrong:
+            raise UserError(f"{where}: the split {str(split)!r} {wrong}. Rename it.")
+    for label in labels:
+        wrong = text_fault(label.name)
+        if wrong:
+            raise UserError(f"{where}: the label {str(label.name)!r} {wrong}. Rename it.")
+        # Published tables have tabs and line ends in the names of artists.
+        if not all(map(is_utf8, label.values)):
+            raise UserError(f"{where}: the label {label.name!r} has a value that is not in UTF-8.")
+    names = [label.name for label in labels]
+    if len(set(names)) < len(names):
+        raise UserError(f"{where}: two labels have one name. Rename one.")
 
 
 def fingerprint(ids):
@@ -193,7 +261,7 @@ def _read_description(path):
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not valid JSON ({error}). Run prepare again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: not a description of records. Run prepare again.")

@@ -19,7 +19,7 @@ from keras_tune.data.audio import (
 )
 from keras_tune.data.paths import file_stamp, to_path
 from keras_tune.data.record import Record
-from keras_tune.data.schema import Shard
+from keras_tune.data.schema import ENCODINGS, Shard
 from keras_tune.data.tensorflow import import_tensorflow
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, remove_leftovers, write_json
@@ -165,15 +165,18 @@ def finished_report(split, shard, of, settings):
     file, report_file = _files(split, shard, of, settings)
     if not (file.is_file() and report_file.is_file()):
         return None
-    content = json.loads(report_file.read_text(encoding="utf-8"))
-    if file.stat().st_size != content["shard"]["bytes"]:
+    try:
+        content = json.loads(report_file.read_text(encoding="utf-8"))
+        ids, failed = tuple(content["ids"]), tuple(content["failed"])
+        report = ShardReport(Shard(**content["shard"]), ids, failed, content.get("stamps"))
+        whole = (file.name, split, len(ids), file.stat().st_size)
+        shard = report.shard
+        if (shard.file, shard.split, shard.records, shard.bytes) != whole:
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # Damaged.
         return None
-    return ShardReport(
-        Shard(**content["shard"]),
-        tuple(content["ids"]),
-        tuple(content["failed"]),
-        content.get("stamps"),
-    )
+    return report
 
 
 def _is_current(report, report_file, rows, settings):
@@ -271,5 +274,5 @@ def _source_encoding(content, path):
 
 def check_encoding(encoding):
     """Raise a `UserError` unless `encoding` is one that shards can be written in."""
-    if encoding not in ("pcm16", "flac", "source"):
+    if encoding not in ENCODINGS:
         raise UserError(f"encoding {encoding!r} is unknown. Give pcm16, flac or source.")

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import pathlib
+import sys
 
 import numpy as np
 
 from keras_tune.data.paths import to_path
+from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
 from keras_tune.evaluation.fingerprints import encoder_fingerprint
 from keras_tune.files import atomic_path
@@ -60,10 +62,14 @@ class EmbeddingCache:
         """
         file = self.folder / f"{self._key(encoder)}-{split}.npz"
         if file.is_file():
-            found = ClipEmbeddings.load(file)
-            if progress is not None:
-                progress(self.info.counts[split])
-            return found
+            try:
+                found = ClipEmbeddings.load(file)
+            except UserError as error:
+                print(f"{file}: damaged; it is written anew ({error})", file=sys.stderr)
+            else:
+                if progress is not None:
+                    progress(self.info.counts[split])
+                return found
         stages = tuple(getattr(encoder, "stage_names", ()))
         found = self.embed_anew(encoder, split, progress, stages)
         found.save(file)

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_tune.checks import check_encoder, check_finite
 from keras_tune.errors import UserError
-from keras_tune.files import atomic_path
+from keras_tune.files import atomic_path, read_npz
 
 DEFAULT_WINDOW = 59049
 
@@ -136,19 +136,47 @@ class ClipEmbeddings:
         """Read what `save` has written.
 
         Raises:
-            UserError: A number is not finite.
+            UserError: The file is damaged or something else, or a number is not finite.
         """
-        with np.load(path) as file:
-            arrays = {key: file[key] for key in file.files}
-        description = json.loads(str(arrays.pop("description")))
-        stages = {
-            key.removeprefix("stage/"): arrays.pop(key)
-            for key in list(arrays)
-            if key.startswith("stage/")
-        }
-        found = cls(**description, **arrays, stages=stages)
+        arrays = read_npz(path)
+        try:
+            description = json.loads(str(arrays.pop("description")))
+            stages = {
+                key.removeprefix("stage/"): arrays.pop(key)
+                for key in list(arrays)
+                if key.startswith("stage/")
+            }
+            found = cls(**description, **arrays, stages=stages)
+            fits = found._fits()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            fits = False
+        if not fits:
+            raise UserError(f"{path}: damaged, or no embeddings. Delete it and run again.")
         found.check_finite(path, "; delete the file")
         return found
+
+    def _fits(self):
+        """Whether the parts, as a file has them, go together."""
+        count = len(self.ids)
+        lists = (self.ids, self.labels, self.skipped)
+        if not count or not all(isinstance(part, list) for part in lists):
+            return False
+        rows = [self.vectors, *self.stages.values()]
+        rows += [] if self.crops is None else [self.crops]
+        tables = rows + ([] if self.windows is None else [self.windows])
+        owners = np.zeros(0, int) if self.owners is None else self.owners
+        return (
+            all(isinstance(text, str) for text in (*self.ids, *self.skipped))
+            and all(isinstance(labels, dict) for labels in self.labels)
+            and len(self.labels) == count
+            and all(values.ndim == 2 and values.dtype.kind == "f" for values in tables)
+            and all(len(values) == count for values in rows)
+            and (self.windows is None) == (self.owners is None)
+            and owners.ndim == 1
+            and owners.dtype.kind == "i"
+            and len(owners) == (0 if self.windows is None else len(self.windows))
+            and bool(((owners >= 0) & (owners < count)).all())
+        )
 
 
 def cut_windows(audio, window_samples, hop_samples=None):

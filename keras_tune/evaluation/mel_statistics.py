@@ -4,7 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.errors import UserError
 from keras_tune.layers.level_normalization import LevelNormalization
+
+# Samples of a frame of the spectrogram.
+FRAME = 2048
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -22,6 +26,9 @@ class MelStatistics(keras.Model):
             `keras_tune.layers.LevelNormalization`), or None to leave levels as they are. Defaults
             to None.
         name: String. Defaults to "mel_statistics".
+
+    Raises:
+        UserError: The windows are shorter than half a frame of the spectrogram, 1,024 samples.
 
     Input shape: (batch, input_samples, 1).
     Output shape: (batch, 2 · num_mels).
@@ -44,10 +51,15 @@ class MelStatistics(keras.Model):
         level=None,
         name="mel_statistics",
     ):
+        if input_samples is not None and input_samples <= FRAME // 2:
+            raise UserError(
+                f"mel statistics need windows of more than {FRAME // 2} samples, half a frame; "
+                f"these have {input_samples}. Give longer windows."
+            )
         waveform = keras.Input((input_samples, 1), name="waveform")
         x = waveform if level is None else LevelNormalization(level, name="level")(waveform)
         power = keras.layers.MelSpectrogram(
-            fft_length=2048,
+            fft_length=FRAME,
             sequence_stride=512,
             sampling_rate=sample_rate,
             num_mel_bins=num_mels,

@@ -3,8 +3,10 @@
 import atexit
 import contextlib
 import dataclasses
+import errno
 import importlib.util
 import os
+import re
 import signal
 import sys
 import typing
@@ -13,6 +15,15 @@ from keras_tune.data.paths import leave
 from keras_tune.errors import UserError
 
 BACKENDS = ("tensorflow", "jax", "torch")
+
+# What the system answers, and the fix.
+FIXES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 def run(main, config_class, argv=None, demo=None):
@@ -34,7 +45,7 @@ def run(main, config_class, argv=None, demo=None):
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
-            raise _Usage(" ".join(str(message).split()))
+            raise _Usage(_described(" ".join(str(message).split())))
 
     module = sys.modules[config_class.__module__]
     name = module.__spec__.name if module.__spec__ else module.__name__
@@ -68,6 +79,62 @@ def run(main, config_class, argv=None, demo=None):
             _stop(name, error, 1)
         except KeyboardInterrupt:
             _stop(name, "interrupted", 130)
+        except Exception as error:
+            line = _answer_of_system(error, config)
+            if line is None:
+                raise
+            _stop(name, line, 1)
+
+
+def _answer_of_system(error, config):
+    """What the system refused, as one line that names the file and the fix; None for other errors.
+
+    Libraries that write for themselves (HDF5, TensorFlow, libsndfile) have errors of their own, at
+    best with the system's words in them.
+    """
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error or 'none left'}); give a smaller batch or shorter clips"
+    number, reason, file = None, None, None
+    if isinstance(error, OSError):
+        number, reason, file = error.errno, error.strerror or str(error), error.filename
+    else:
+        for code in (*FIXES, errno.EACCES, errno.EROFS):
+            if os.strerror(code) in str(error):
+                number, reason = code, os.strerror(code)
+        if number is None:
+            return None
+    output = getattr(config, "output", None)
+    file = file if file is not None else output
+    fix = FIXES.get(number)
+    if fix is None:
+        fix = f"give another --output than {output}" if _within(file, output) else "check the file"
+    again = "go on with --resume true" if hasattr(config, "resume") else "run again"
+    return f"{file}: {reason}; {fix} and {again}"
+
+
+def _within(file, output):
+    """Whether a file is the output, in it, or what it lies in."""
+    if output is None or isinstance(file, int):
+        return False
+    file, output = os.path.abspath(os.fsdecode(file)), os.path.abspath(output)
+    return os.path.commonpath([file, output]) in (file, output)
+
+
+def _described(message):
+    """The parser's message; of a value of the wrong type `--option value: takes ...`."""
+    key = re.match(r'Parser key "([^"]+)": (.*)', message)
+    if key is None:
+        return message
+    option, rest = key.groups()
+    one = re.match(r"Not of type (.+?): got (.*)$", rest)
+    several = re.search(r"Subtypes: [\[(](.*?)[\])] Errors: .* Given value: (.*)$", rest)
+    if one is None and several is None:
+        return message
+    kinds, value = (one or several).groups()
+    # <class 'keras_tune.recipes._types.integer from 1 to 9'>, <class 'NoneType'>
+    kinds = re.sub(r"<class '([^']+)'>", r"\1", kinds).replace("keras_tune.recipes._types.", "")
+    kinds = kinds.replace("NoneType", "null")
+    return f"--{option} {value}: takes {kinds.replace(', null', ' or null')}"
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -9,7 +10,7 @@ import subprocess
 
 from keras_tune.data.paths import is_url
 from keras_tune.errors import UserError
-from keras_tune.files import write_json, write_text
+from keras_tune.files import LockedError, file_lock, write_json, write_text
 
 REPORTED_PACKAGES = (
     "keras",
@@ -21,7 +22,6 @@ REPORTED_PACKAGES = (
     "soundfile",
     "soxr",
 )
-
 
 LOCK = "run.lock"
 
@@ -46,17 +46,18 @@ def local_path(output):
 
 
 @contextlib.contextmanager
-def locked(folder):
-    """Keep other processes from running in a folder, which is made if it is missing.
+def locked(output, kind="folder"):
+    """Keep other processes from writing an output; its folder is made if it is missing.
 
-    The system gives the lock back when the process ends, however that happens; the empty file that
-    it hangs on stays.
+    The system gives the lock back when the process ends, however that happens. The empty file that
+    it hangs on goes with it, unless the process is killed; so does the folder if it is still empty.
 
     Args:
-        folder: The folder.
+        output: A folder, or a file.
+        kind: "folder" or "file". Defaults to "folder".
 
     Raises:
-        UserError: Another process has locked it.
+        UserError: Another process has locked it, or it is not of this kind.
 
     Example:
 
@@ -65,19 +66,60 @@ def locked(folder):
         ...
     ```
     """
-    import fcntl
-
-    folder = pathlib.Path(folder)
+    output = pathlib.Path(output)
+    if kind == "file":
+        if output.is_dir():
+            raise UserError(f"--output {output}: is a folder; give a file")
+        folder, file = output.parent, output.with_name(f".{output.name}.lock")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output {output}: {folder} is a file; give another --output")
+    else:
+        folder, file = output, output / LOCK
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output {output}: is a file; give a folder")
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--output {folder}: another process is running in it; wait for its end, or give "
-                "another folder"
-            ) from None
-        yield
+    try:
+        with file_lock(file):
+            yield
+    except LockedError:
+        raise UserError(
+            f"--output {output}: another process is writing it; wait for its end, or give another "
+            f"{kind}"
+        ) from None
+    finally:
+        if made:
+            # Not if there is something in it.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def writes(kind):
+    """Let a command hold the lock on its `--output` while it runs.
+
+    A store has no locks: there, two commands on one output do the work twice.
+
+    Args:
+        kind: What the output is, "folder" or "file".
+
+    Example:
+
+    ```python
+    @writes("folder")
+    def main(config):
+        ...
+    ```
+    """
+
+    def decorate(main):
+        @functools.wraps(main)
+        def locking(config):
+            with contextlib.nullcontext() if is_url(config.output) else locked(config.output, kind):
+                main(config)
+
+        return locking
+
+    return decorate
 
 
 def write_config(folder, config):
@@ -92,7 +134,14 @@ def read_config(folder):
     """Read `config.yaml` as a nested dict."""
     import yaml
 
-    return yaml.safe_load((pathlib.Path(folder) / "config.yaml").read_text(encoding="utf-8"))
+    path = pathlib.Path(folder) / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); give another folder") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a configuration; give another folder")
+    return content
 
 
 def write_report(folder, config, **content):

@@ -107,8 +107,6 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
     Raises:
         UserError: Clips are too short or too few.
     """
-    if config.model.input_samples < 1:
-        raise UserError(f"--model.input_samples {config.model.input_samples}: must be positive")
     from keras_tune.training.distribution import Devices
 
     if config.resident and source.resident is None:

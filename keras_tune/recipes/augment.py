@@ -6,9 +6,25 @@ there is also one view for each augmentation alone, applied for certain.
 """
 
 import dataclasses
+import io
 from typing import Literal
 
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._folder import writes
+from keras_tune.recipes._types import (
+    Cents,
+    Decibels,
+    Frequency,
+    Milliseconds,
+    NotNegative,
+    Percent,
+    Probability,
+    Repetitions,
+    SampleRate,
+    Samples,
+    Seed,
+    StepMilliseconds,
+)
 
 
 @dataclasses.dataclass
@@ -45,33 +61,33 @@ class AugmentConfig:
         max_room_size: Largest room scale in percent.
     """
 
-    polarity_probability: float = 0.8
-    noise_probability: float = 0.01
-    min_noise_ratio: float = 1e-4
-    max_noise_ratio: float = 1e-2
-    gain_probability: float = 0.3
-    min_gain_db: float = -20.0
-    max_gain_db: float = -1.0
-    filter_probability: float = 0.8
-    min_high_pass: float = 200.0
-    max_high_pass: float = 1200.0
-    min_low_pass: float = 2200.0
-    max_low_pass: float = 4000.0
-    delay_probability: float = 0.3
-    min_delay_ms: float = 200.0
-    max_delay_ms: float = 450.0
-    delay_step_ms: float = 50.0
-    delay_volume: float = 0.5
-    pitch_shift_probability: float = 0.6
-    min_cents: float = -700.0
-    max_cents: float = 700.0
-    reverb_probability: float = 0.6
-    min_reverberance: float = 0.0
-    max_reverberance: float = 100.0
-    min_damping: float = 0.0
-    max_damping: float = 100.0
-    min_room_size: float = 0.0
-    max_room_size: float = 100.0
+    polarity_probability: Probability = 0.8
+    noise_probability: Probability = 0.01
+    min_noise_ratio: NotNegative = 1e-4
+    max_noise_ratio: NotNegative = 1e-2
+    gain_probability: Probability = 0.3
+    min_gain_db: Decibels = -20.0
+    max_gain_db: Decibels = -1.0
+    filter_probability: Probability = 0.8
+    min_high_pass: Frequency = 200.0
+    max_high_pass: Frequency = 1200.0
+    min_low_pass: Frequency = 2200.0
+    max_low_pass: Frequency = 4000.0
+    delay_probability: Probability = 0.3
+    min_delay_ms: Milliseconds = 200.0
+    max_delay_ms: Milliseconds = 450.0
+    delay_step_ms: StepMilliseconds = 50.0
+    delay_volume: NotNegative = 0.5
+    pitch_shift_probability: Probability = 0.6
+    min_cents: Cents = -700.0
+    max_cents: Cents = 700.0
+    reverb_probability: Probability = 0.6
+    min_reverberance: Percent = 0.0
+    max_reverberance: Percent = 100.0
+    min_damping: Percent = 0.0
+    max_damping: Percent = 100.0
+    min_room_size: Percent = 0.0
+    max_room_size: Percent = 100.0
 
 
 @dataclasses.dataclass
@@ -92,15 +108,16 @@ class Config:
 
     source: str
     output: str
-    views: int = 4
-    samples: int = 59049
-    sample_rate: int = 22050
-    seed: int = 42
+    views: Repetitions = 4
+    samples: Samples = 59049
+    sample_rate: SampleRate = 22050
+    seed: Seed = 42
     each: bool = False
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     backend: Literal["tensorflow", "jax", "torch"] | None = None
 
 
+@writes("folder")
 def main(config):
     """Write the views.
 
@@ -190,8 +207,11 @@ def _write(output, name, crop, view, sample_rate):
     from keras_tune.files import atomic_path
 
     for suffix, samples in (("before", crop), ("after", view)):
+        # libsndfile does not say what the system refuses.
+        content = io.BytesIO()
+        soundfile.write(content, samples, sample_rate, format="WAV")
         with atomic_path(output / f"{name}-{suffix}.wav") as path:
-            soundfile.write(path, samples, sample_rate)
+            path.write_bytes(content.getvalue())
     with atomic_path(output / f"{name}.png") as path:
         draw_comparison(path, name, crop, view, sample_rate)
 

@@ -9,6 +9,8 @@ import dataclasses
 from typing import Literal
 
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._folder import writes
+from keras_tune.recipes._types import Samples
 
 
 @dataclasses.dataclass
@@ -32,10 +34,11 @@ class Config:
     head: str | None = None
     labels: str | None = None
     projector: bool = False
-    input_samples: int | None = 59049
+    input_samples: Samples | None = 59049
     backend: Literal["tensorflow", "jax", "torch"] | None = None
 
 
+@writes("file")
 def main(config):
     """Convert a file and print what it holds.
 

@@ -16,6 +16,8 @@ from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._folder import writes
+from keras_tune.recipes._types import BatchSize, Hop, Workers
 
 # Clips of one part: what is lost at most when a run is killed.
 PART = 64
@@ -42,15 +44,16 @@ class EmbedConfig:
     encoder: str
     source: str
     output: str
-    hop: float | None = None
+    hop: Hop | None = None
     pool: Literal["mean", "mean_max", "none"] = "mean"
     layers: str | None = None
-    batch_size: int = 32
-    workers: int | None = None
+    batch_size: BatchSize = 32
+    workers: Workers | None = None
     strict: bool = False
     backend: str | None = None
 
 
+@writes("file")
 def main(config):
     """Run the command line; see `EmbedConfig`."""
     import hashlib
@@ -70,8 +73,6 @@ def main(config):
     output = local_path(config.output)
     if output.suffix not in (".npz", ".parquet"):
         raise UserError(f"--output {output}: give a file that ends in .npz or .parquet")
-    if config.batch_size < 1 or (config.workers is not None and config.workers < 1):
-        raise UserError("--batch_size, --workers: must be positive")
     if output.suffix == ".parquet":
         _check_parquet()
     source = _Source(to_path(config.source), config.workers)
@@ -166,6 +167,7 @@ class _Source:
         import os
 
         from keras_tune.data import load_info
+        from keras_tune.files import text_fault
 
         self.path = path
         self.workers = workers or os.cpu_count()
@@ -176,17 +178,17 @@ class _Source:
             self.info = load_info(path)
             self.sample_rate = self.info.sample_rate
         elif path.is_dir():
-            from keras_tune.data.datasets.folder import SUFFIXES
-            from keras_tune.data.paths import files_below
+            from keras_tune.data.datasets.folder import SUFFIXES, audio_files
 
-            self.names = sorted(
-                str(file) for file in files_below(path) if file.suffix.lower() in SUFFIXES
-            )
+            self.names = sorted(str(file) for file in audio_files(path))
             if not self.names:
                 raise UserError(
                     f"--source {path}: holds no audio files ({', '.join(sorted(SUFFIXES))})"
                 )
         elif path.is_file():
+            wrong = text_fault(path.name)
+            if wrong:
+                raise UserError(f"--source {str(path)!a}: the file's name {wrong}; rename it")
             self.names, self.path = [path.name], path.parent
         else:
             raise UserError(f"--source {path}: no such file or folder")

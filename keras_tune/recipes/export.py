@@ -11,6 +11,8 @@ from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import choose_backend, run
+from keras_tune.recipes._folder import writes
+from keras_tune.recipes._types import SampleRate, Samples
 
 
 @dataclasses.dataclass
@@ -32,17 +34,16 @@ class ExportConfig:
     format: Literal["tf_saved_model", "onnx", "web"]
     output: str
     name: str | None = None
-    window_samples: int | None = None
-    sample_rate: int | None = None
+    window_samples: Samples | None = None
+    sample_rate: SampleRate | None = None
     index: str | None = None
 
 
+@writes("folder")
 def main(config):
     """Run the command line; see `ExportConfig`."""
     import sys
 
-    if config.sample_rate is not None and config.sample_rate < 1:
-        raise UserError(f"--sample_rate {config.sample_rate}: must be at least 1")
     if config.index is not None and config.format != "web":
         raise UserError(f"--index {config.index}: only --format web has one")
     if "keras" not in sys.modules:
@@ -51,15 +52,14 @@ def main(config):
     from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import load_encoder
     from keras_tune.serving import export_onnx, export_tf_serving, export_web
+    from keras_tune.serving.versions import check_name
 
     source = pathlib.Path(config.model)
     # A run that ended in a tagger holds the encoder too.
     source = source / "tagger.keras" if (source / "tagger.keras").is_file() else source
     model = load_encoder(source, config.sample_rate)
     output = local_path(config.output)
-    name = config.name or model.name
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file; give a folder")
+    name = check_name(config.name or model.name)
     options = {"window_samples": config.window_samples, "sample_rate": config.sample_rate}
     try:
         if config.format == "onnx":
@@ -76,8 +76,6 @@ def main(config):
         raise
     except ValueError as error:
         raise UserError(f"--model {config.model}: {error}") from None
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
     print(path)
 
 

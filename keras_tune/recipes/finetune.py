@@ -14,6 +14,16 @@ from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._folder import writes
+from keras_tune.recipes._types import (
+    BatchSize,
+    Count,
+    CountFromZero,
+    Finite,
+    Positive,
+    Seed,
+    Width,
+)
 
 
 @dataclasses.dataclass
@@ -45,20 +55,21 @@ class FinetuneConfig:
     target: list[str] | str
     output: str
     task: Literal["classification", "tagging", "key", "regression"] | None = None
-    threshold: float | None = None
+    threshold: Finite | None = None
     frozen: bool = False
-    frozen_epochs: int = 0
-    hidden_units: int | None = None
-    epochs: int = 100
-    patience: int = 10
-    batch_size: int = 48
-    learning_rate: float = 3e-4
-    seed: int = 42
-    resamples: int = 1000
+    frozen_epochs: CountFromZero = 0
+    hidden_units: Width | None = None
+    epochs: Count = 100
+    patience: Count = 10
+    batch_size: BatchSize = 48
+    learning_rate: Positive = 3e-4
+    seed: Seed = 42
+    resamples: Count = 1000
     jit_compile: bool | None = None
     backend: str | None = None
 
 
+@writes("folder")
 def main(config):
     """Run the command line; see `FinetuneConfig`."""
     import keras
@@ -69,9 +80,6 @@ def main(config):
     from keras_tune.recipes._folder import local_path, write_config, write_report
     from keras_tune.recipes._load import named_encoder
 
-    for key in ("epochs", "patience", "batch_size", "learning_rate", "resamples"):
-        if not 0 < getattr(config, key) < float("inf"):
-            raise UserError(f"--{key} {getattr(config, key)}: must be positive and finite")
     if config.encoder == "mel":
         raise UserError("--encoder mel: has no weights to train")
     info = load_info(config.data)

@@ -5,11 +5,12 @@ becomes a folder of shards. A run that was interrupted goes on where it stopped 
 again with the same options; shards of files that have changed since are written anew.
 """
 
-import contextlib
 import dataclasses
 from typing import Literal
 
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._folder import writes
+from keras_tune.recipes._types import Count, Probability, SampleRate, Seconds, Workers
 
 
 @dataclasses.dataclass
@@ -61,15 +62,15 @@ class Config:
     split_column: str | None = None
     group_column: str | None = None
     label: str | None = None
-    fractions: list[float] | None = None
+    fractions: list[Probability] | None = None
     split: Literal["full", "clean"] | None = None
     subset: Literal["small", "medium", "large"] | None = None
     encoding: Literal["pcm16", "flac", "source"] = "pcm16"
-    sample_rate: int = 22050
+    sample_rate: SampleRate = 22050
     # The encoders' usual window of 59,049 samples at 22,050 Hz.
-    min_seconds: float = 2.68
-    shards: int | None = None
-    workers: int | None = None
+    min_seconds: Seconds = 2.68
+    shards: Count | None = None
+    workers: Workers | None = None
     runner: Literal["processes", "beam"] = "processes"
     beam_options: list[str] | None = None
     strict: bool = False
@@ -88,6 +89,7 @@ ADAPTER_OPTIONS = (
 )
 
 
+@writes("folder")
 def main(config):
     """Prepare a set and print what came of it.
 
@@ -98,31 +100,26 @@ def main(config):
         UserError: If the source or an option is wrong, or with `strict` a file has to be left out.
     """
     from keras_tune.data.datasets import manifest_for, split_report
-    from keras_tune.data.paths import is_url
     from keras_tune.data.preparation import LeftOutError, prepare
-    from keras_tune.recipes._folder import locked
 
     options = {name: getattr(config, name) for name in ADAPTER_OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
     manifest = manifest_for(config.dataset, config.source, **options)
     print(split_report(manifest))
-    # A store has no locks; there two preparations of the same set only do the work twice.
-    lock = contextlib.nullcontext() if is_url(config.output) else locked(config.output)
     try:
-        with lock:
-            info = prepare(
-                manifest,
-                config.output,
-                name=config.name,
-                sample_rate=config.sample_rate,
-                encoding=config.encoding,
-                shards=config.shards,
-                workers=config.workers,
-                runner=config.runner,
-                beam_options=config.beam_options or (),
-                strict=config.strict,
-                min_samples=round(config.min_seconds * config.sample_rate),
-            )
+        info = prepare(
+            manifest,
+            config.output,
+            name=config.name,
+            sample_rate=config.sample_rate,
+            encoding=config.encoding,
+            shards=config.shards,
+            workers=config.workers,
+            runner=config.runner,
+            beam_options=config.beam_options or (),
+            strict=config.strict,
+            min_samples=round(config.min_seconds * config.sample_rate),
+        )
     except LeftOutError as error:
         print_left_out(error.failed)
         raise

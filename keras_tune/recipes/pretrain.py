@@ -14,6 +14,20 @@ from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._types import (
+    BatchSize,
+    ContrastBatchSize,
+    Count,
+    CountFromZero,
+    Decay,
+    Depth,
+    NotNegative,
+    Positive,
+    Samples,
+    Seed,
+    Share,
+    Width,
+)
 from keras_tune.recipes.augment import AugmentConfig
 
 DEMO = pathlib.Path(__file__).with_name("demo.yaml")
@@ -37,13 +51,13 @@ class ModelConfig:
     """
 
     preset: str = "tune_plus"
-    decoder_depth: int | None = None
-    contraction_depth: int | None = None
-    base_filters: int | None = None
-    tail_filters: list[int] | None = None
+    decoder_depth: Depth | None = None
+    contraction_depth: Depth | None = None
+    base_filters: Width | None = None
+    tail_filters: list[Width] | None = None
     extra_links: bool | None = None
-    input_samples: int = 59049
-    level: float | None = None
+    input_samples: Samples = 59049
+    level: Share | None = None
 
 
 @dataclasses.dataclass
@@ -58,9 +72,9 @@ class OnlineProbeConfig:
     """
 
     label: str | None = None
-    every: int = 5
+    every: Count = 5
     probe: Literal["knn", "logistic"] = "knn"
-    clips: int = 256
+    clips: Count = 256
 
 
 @dataclasses.dataclass
@@ -122,30 +136,30 @@ class PretrainConfig:
     output: str = "runs/pretrain"
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
-    epochs: int = 100
-    steps_per_epoch: int | None = None
-    batch_size: int = 48
-    micro_batch: int | None = None
+    epochs: Count = 100
+    steps_per_epoch: Count | None = None
+    batch_size: ContrastBatchSize = 48
+    micro_batch: BatchSize | None = None
     optimizer: Literal["adam", "adamw", "lars"] = "adam"
-    learning_rate: float = 3e-4
-    base_learning_rate: float | None = None
-    weight_decay: float = 1e-6
-    ema: float | None = None
-    warmup_epochs: float = 0.0
+    learning_rate: Positive = 3e-4
+    base_learning_rate: Positive | None = None
+    weight_decay: NotNegative = 1e-6
+    ema: Decay | None = None
+    warmup_epochs: NotNegative = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
-    temperature: float = 0.5
-    projection_dim: int = 64
-    projection_layers: int = 1
+    temperature: Positive = 0.5
+    projection_dim: Width = 64
+    projection_layers: Depth = 1
     projection_batch_norm: bool = False
-    variance_weight: float = 0.0
-    covariance_weight: float = 0.0
-    acoustic_weight: float = 0.0
-    batch_norm_clips: int = 0
+    variance_weight: NotNegative = 0.0
+    covariance_weight: NotNegative = 0.0
+    acoustic_weight: NotNegative = 0.0
+    batch_norm_clips: CountFromZero = 0
     separate_views: bool = False
-    seed: int = 42
-    precision: str = "float32"
+    seed: Seed = 42
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit_compile: bool | None = None
-    steps_per_execution: int = 1
+    steps_per_execution: Count = 1
     resident: bool = False
     distribute: Literal["auto", "none", "mirrored", "multi_worker", "data_parallel"] = "none"
     sync_batch_norm: bool = True
@@ -182,20 +196,13 @@ def main(config):
     _check(config)
     if config.deterministic:
         prepare_determinism()
-    try:
-        devices = _devices(config)
-        output = local_path(config.output)
-        # All processes must save, since reading what several devices hold takes all of them; but
-        # only the files of the first one count.
-        own = output if devices.process == 0 else output / f"process_{devices.process}"
-        with locked(own):
-            _pretrain(config, output, own, devices)
-    except OSError as error:
-        where = error.filename or config.output
-        raise UserError(
-            f"{where}: {error.strerror or error}; the last checkpoint is whole: mend the cause and "
-            "go on with --resume true"
-        ) from error
+    devices = _devices(config)
+    output = local_path(config.output)
+    # All processes must save, since reading what several devices hold takes all of them; but only
+    # the files of the first one count.
+    own = output if devices.process == 0 else output / f"process_{devices.process}"
+    with locked(own):
+        _pretrain(config, output, own, devices)
 
 
 def _devices(config):
@@ -305,33 +312,10 @@ def _pretrain(config, output, own, devices):
 
 
 def _check(config):
-    positive = ("epochs", "steps_per_epoch", "batch_size", "micro_batch", "learning_rate")
-    positive += ("base_learning_rate", "temperature", "projection_dim", "steps_per_execution")
-    for key in positive:
-        value = getattr(config, key)
-        # Written so that NaN does not pass, either.
-        if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"--{key} {value}: must be positive")
-    if config.ema is not None and not 0 < config.ema < 1:
-        raise UserError(f"--ema {config.ema}: must lie between 0 and 1")
-    not_negative = ("weight_decay", "warmup_epochs", "projection_layers", "batch_norm_clips")
-    not_negative += ("variance_weight", "covariance_weight", "acoustic_weight")
-    for key in not_negative:
-        if not 0 <= getattr(config, key) < float("inf"):
-            raise UserError(f"--{key} {getattr(config, key)}: must not be negative")
-    for key in ("every", "clips"):
-        value = getattr(config.online_probe, key)
-        if value < 1:
-            raise UserError(f"--online_probe.{key} {value}: must be positive")
-    if config.batch_size < 2:
-        raise UserError("--batch_size 1: contrast needs at least 2 clips")
     if config.micro_batch is not None and config.batch_size % config.micro_batch:
         raise UserError(
             f"--micro_batch {config.micro_batch}: must divide --batch_size {config.batch_size}"
         )
-    precisions = ("float32", "mixed_bfloat16", "mixed_float16")
-    if config.precision not in precisions:
-        raise UserError(f"--precision {config.precision}: take one of {', '.join(precisions)}")
 
 
 def _check_execution(steps, steps_per_epoch):

@@ -17,8 +17,10 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._bar import progress_bar
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import named_encoder
 from keras_tune.recipes._probe_both import probe_both, summary
+from keras_tune.recipes._types import BatchSize, Count, Finite, Folds, Hop, Repetitions, Seed, Share
 
 __all__ = ["ProbeConfig", "main", "probe_both", "summary"]
 
@@ -65,23 +67,24 @@ class ProbeConfig:
     output: str
     protocol: list[str] | str = "linear"
     task: Literal["classification", "tagging", "key", "regression"] | None = None
-    threshold: float | None = None
-    folds: int | None = None
+    threshold: Finite | None = None
+    folds: Folds | None = None
     fold_splits: list[str] | None = None
     group: str | None = None
-    seeds: int = 3
-    label_fraction: list[float] | None = None
+    seeds: Repetitions = 3
+    label_fraction: list[Share] | None = None
     baselines: list[str] | str | None = None
     pooling: list[str] | str | None = None
     deformations: bool = False
-    hop: float | None = None
-    resamples: int = 1000
+    hop: Hop | None = None
+    resamples: Count = 1000
     cache: str | None = None
-    batch_size: int = 32
-    seed: int = 0
+    batch_size: BatchSize = 32
+    seed: Seed = 0
     backend: str | None = None
 
 
+@writes("folder")
 def main(config):
     """Run the command line; see `ProbeConfig`."""
     from keras_tune.data import load_info
@@ -138,10 +141,6 @@ def _protocols(config):
     for protocol in asked:
         if protocol not in known:
             raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(known)}, all")
-    for key, low in (("seeds", 1), ("resamples", 1), ("batch_size", 1), ("folds", 2)):
-        value = getattr(config, key)
-        if value is not None and value < low:
-            raise UserError(f"--{key} {value}: must be at least {low}")
     if config.folds and not config.group:
         raise UserError(
             "--folds: give --group too, the label whose clips must stay together (an artist, a "
@@ -149,8 +148,6 @@ def _protocols(config):
         )
     if config.fold_splits and not config.folds:
         raise UserError("--fold_splits: goes with --folds")
-    if any(not 0 < fraction <= 1 for fraction in config.label_fraction or ()):
-        raise UserError(f"--label_fraction {config.label_fraction}: must be within 0 and 1")
     if config.label_fraction and config.folds:
         raise UserError("--label_fraction: needs the set's own split, not --folds")
     if config.deformations and config.folds:

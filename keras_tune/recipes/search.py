@@ -7,14 +7,26 @@ which `pretrain --config` takes. Without --data, the demo corpus. A search that 
 when it is started again. Over several processes or machines: see docs/search.md.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._types import (
+    ContrastBatchSize,
+    Count,
+    Positive,
+    Probability,
+    Repetitions,
+    Samples,
+    Seed,
+    Width,
+)
 from keras_tune.recipes.augment import AugmentConfig
 from keras_tune.search.space import Space
 
@@ -59,23 +71,23 @@ class SearchConfig:
     objective: Literal["val_contrastive_accuracy", "val_loss", "val_probe"] = (
         "val_contrastive_accuracy"
     )
-    max_trials: int = 20
+    max_trials: Count = 20
     space: Space = dataclasses.field(default_factory=Space)
-    parameter_budget: float | None = 2.4e6
-    budget_slack: float = 0.35
-    seeds: int = 1
+    parameter_budget: Positive | None = 2.4e6
+    budget_slack: Probability = 0.35
+    seeds: Repetitions = 1
     probe: str | None = None
-    input_samples: int = 59049
+    input_samples: Samples = 59049
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
-    epochs: int = 10
-    steps_per_epoch: int | None = None
-    batch_size: int = 48
-    projection_dim: int = 64
+    epochs: Count = 10
+    steps_per_epoch: Count | None = None
+    batch_size: ContrastBatchSize = 48
+    projection_dim: Width = 64
     separate_views: bool = False
-    seed: int = 42
+    seed: Seed = 42
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     distribution: Literal["data_parallel"] | None = None
-    chief_timeout: float = 600.0
+    chief_timeout: Positive = 600.0
     isolate: bool | None = None
     jit_compile: bool | None = None
     backend: str | None = None
@@ -95,6 +107,15 @@ FREE_ON_RESUME = (
 
 def main(config):
     """Run the command line; see `SearchConfig`."""
+    from keras_tune.recipes._folder import local_path, locked
+
+    # KerasTuner's workers share the folder of their chief, which holds the lock.
+    worker = "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
+    with contextlib.nullcontext() if worker else locked(local_path(config.output)):
+        _search(config)
+
+
+def _search(config):
     from keras_tune.data import load_info
     from keras_tune.data.damage import naming_damaged_shards
     from keras_tune.recipes._folder import local_path, write_config, write_report
@@ -130,18 +151,6 @@ def main(config):
 
 
 def _check(config):
-    for key in (
-        "max_trials",
-        "epochs",
-        "seeds",
-        "input_samples",
-        "projection_dim",
-        "chief_timeout",
-    ):
-        if not getattr(config, key) > 0:
-            raise UserError(f"--{key} {getattr(config, key)}: must be positive")
-    if config.batch_size < 2:
-        raise UserError("--batch_size 1: contrast needs at least 2 clips")
     if config.objective == "val_probe" and not config.probe:
         raise UserError("--objective val_probe: give the label to probe, --probe")
     if config.objective == "val_loss" and config.space.is_free("temperature"):
@@ -202,8 +211,6 @@ def _tuner(config, sample_rate):
 
 def _has_gpu():
     """Whether there is a GPU to use, without loading a framework that would take its memory."""
-    import os
-
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
 

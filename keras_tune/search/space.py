@@ -127,5 +127,7 @@ def _check(key, choice):
     for value in values:
         if value is not None and value < _LEAST.get(key, -math.inf):
             raise UserError(f"space.{key} {value}: must be at least {_LEAST[key]}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"space.{key} {value}: must be finite")
         if key in _POSITIVE and value <= 0:
             raise UserError(f"space.{key} {value}: must be positive")

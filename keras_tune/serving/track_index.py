@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_tune.checks import check_finite
 from keras_tune.errors import UserError
+from keras_tune.files import read_npz
 
 
 def track_index(source, encoder, windows):
@@ -55,36 +56,37 @@ def index_content(names, vectors):
 
 def _read(source):
     try:
-        with np.load(source) as file:
-            ids, vectors, pooled = file["ids"], file["vectors"], "owners" not in file
-    except (OSError, ValueError, KeyError) as error:
+        content = read_npz(source)
+        ids, vectors = content["ids"].astype(str), content["vectors"].astype("float64")
+    except (ValueError, KeyError) as error:
         raise UserError(
             f"--index {source}: neither a folder of audio nor what recipes.embed writes as .npz "
-            f"({type(error).__name__})"
+            f"({error})"
         ) from None
-    if not pooled:
+    if "owners" in content:
         raise UserError(f"--index {source}: has a vector a window; embed with --pool mean")
-    return [str(name) for name in ids], np.asarray(vectors, "float64")
+    if ids.ndim != 1:
+        raise UserError(f"--index {source}: has ids of the shape {ids.shape}; embed it anew")
+    return ids.tolist(), vectors
 
 
 def _embed(folder, encoder, windows):
     from keras_tune.data.audio import AudioError, load_audio
-    from keras_tune.data.datasets.folder import SUFFIXES
+    from keras_tune.data.datasets.folder import audio_files
     from keras_tune.evaluation.embeddings import TooShortError, embed_clips
 
     left_out = []
 
     def records():
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in SUFFIXES and path.is_file():
-                name = str(path.relative_to(folder))
-                try:
-                    audio = load_audio(path, windows.sample_rate, windows.samples)
-                except AudioError as error:
-                    left_out.append((name, error.reason))
-                else:
-                    yield {"id": name, "audio": audio, "labels": {}}
+        for file in names:
+            try:
+                audio = load_audio(folder / file, windows.sample_rate, windows.samples)
+            except AudioError as error:
+                left_out.append((str(file), error.reason))
+            else:
+                yield {"id": str(file), "audio": audio, "labels": {}}
 
+    names = audio_files(folder)
     try:
         clips = embed_clips(encoder, records(), window_samples=windows.samples)
     except TooShortError:

@@ -7,13 +7,18 @@ import shutil
 import tempfile
 
 from keras_tune.errors import UserError
-from keras_tune.files import sync
+from keras_tune.files import file_lock, name_fault, sync
+
+UNFINISHED = ".unfinished-"
 
 
 def check_name(name):
     """Return the name of an exported model, or raise the `UserError` that says what is wrong."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(f"name {name!r}: take letters, digits, _, - and . only")
+    wrong = name_fault(name)
+    if wrong:
+        raise UserError(f"name {name!r}: {wrong}; take another")
     return name
 
 
@@ -21,7 +26,8 @@ def write_version(home, write):
     """Let `write` fill a folder and publish it as `home/1`, or what is the next number.
 
     The folder has another name until it is complete and on the disk, so whoever watches `home`
-    never sees a part of a version. Earlier versions are never touched.
+    never sees a part of a version. Earlier versions are never touched. What a killed export has
+    left unfinished is removed.
 
     Args:
         home: Folder of the versions; made if it is missing.
@@ -38,13 +44,17 @@ def write_version(home, write):
     """
     home = pathlib.Path(home)
     home.mkdir(parents=True, exist_ok=True)
-    # TensorFlow Serving looks at folders whose names are integers only.
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".unfinished-", dir=home))
-    try:
-        outcome = write(temporary)
-        return publish(temporary, home), outcome
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    # Exports into one folder wait for each other, so what is unfinished here is of a killed one.
+    with file_lock(home / ".export.lock", wait=True):
+        for left in home.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(left)
+        # TensorFlow Serving looks at folders whose names are integers only.
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
+        try:
+            outcome = write(temporary)
+            return publish(temporary, home), outcome
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def version_numbers(home):

@@ -275,3 +275,41 @@ def test_resampled_records(clips, tmp_path):
     for record in read_records(tmp_path, "test"):
         number = int(record["labels"]["half"] * 2)
         assert len(record["audio"]) == (1000 + 10 * number) // 2
+
+
+@pytest.mark.parametrize(
+    "column, value, message",
+    [
+        ("id", "two\nlines", "control characters"),
+        ("id", " ", "is empty"),
+        ("id", "\udcff", "UTF-8"),
+        ("split", "q/../../escaped", "holds '/'"),
+        ("split", "nul", "Windows"),
+        ("split", None, "empty cells"),
+        ("half", float("inf"), "infinity"),
+        ("start", "abc", "seconds"),
+        ("duration", -1.0, "seconds"),
+    ],
+)
+def test_cells_that_do_not_do(clips, tmp_path, column, value, message):
+    manifest = clips.assign(start=0.0, duration=0.01)
+    manifest[column] = manifest[column].astype(object)
+    manifest.loc[3, column] = value
+    if isinstance(value, float):
+        manifest[column] = manifest[column].astype(float)
+    with pytest.raises(UserError, match=message):
+        run(manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_report_of_a_shard_is_written_anew(clips, tmp_path):
+    run(clips, tmp_path, shards=2)
+    expected = content(tmp_path)
+    damages = (b"", b"[]", b"{}", b"\xff")
+    for file, damage in zip((tmp_path / ".prepare").glob("x-*.json"), damages, strict=True):
+        file.write_bytes(damage)
+    run(clips, tmp_path, shards=2)
+    assert content(tmp_path) == expected
+    (tmp_path / ".prepare" / "settings.json").write_text("[")
+    with pytest.raises(UserError, match="settings.json: damaged"):
+        run(clips, tmp_path, shards=2)

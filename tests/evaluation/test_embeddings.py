@@ -106,3 +106,23 @@ def test_taking_merging_and_saving(tmp_path):
 def test_a_stage_that_is_not_there():
     with pytest.raises(UserError, match="no stage 'tail_9'; its stages: contract_1"):
         embed_clips(encoder(), records(100), stages=("tail_9",))
+
+
+def test_a_damaged_file_of_the_cache_is_written_anew(tmp_path, capsys):
+    from keras_tune.data import load_info
+    from keras_tune.evaluation.embedding_cache import EmbeddingCache
+
+    audio = np.random.default_rng(0).normal(0, 0.1, (3, 200)).astype("float32")
+    np.savez(tmp_path / "clips.npz", audio=audio)
+    cache = EmbeddingCache(tmp_path, tmp_path / "clips.npz", load_info(tmp_path / "clips.npz"))
+    expected = cache.embed(encoder(), "train").vectors
+    (file,) = tmp_path.glob("*-train.npz")
+    whole = file.read_bytes()
+    for content in (whole[:-100], whole[:200] + b"\xff" + whole[201:], b"", b"text"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=str(file)):
+            ClipEmbeddings.load(file)
+        np.testing.assert_array_equal(cache.embed(encoder(), "train").vectors, expected)
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith(f"{file}: damaged; it is written anew")
+        ClipEmbeddings.load(file)

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tune.errors import UserError
 from keras_tune.evaluation import MelStatistics, embed_clips
 from keras_tune.evaluation.fingerprints import encoder_fingerprint
 
@@ -71,3 +72,11 @@ def test_fingerprints_tell_encoders_apart_and_nothing_else():
     before = encoder_fingerprint(dense)
     dense.layers[0].kernel.assign(dense.layers[0].kernel + 1e-6)
     assert encoder_fingerprint(dense) != before
+
+
+def test_windows_of_less_than_half_a_frame():
+    """The spectrogram mirrors half a frame at both ends, which takes one more sample than that."""
+    audio = np.random.default_rng(0).normal(0, 0.1, (1, 1025, 1)).astype("float32")
+    assert np.isfinite(MelStatistics(input_samples=1025).predict_on_batch(audio)).all()
+    with pytest.raises(UserError, match="these have 1024. Give longer windows"):
+        MelStatistics(input_samples=1024)

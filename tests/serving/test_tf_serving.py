@@ -85,6 +85,16 @@ def test_a_version_appears_complete_or_not_at_all(tagger, tmp_path, monkeypatch,
     assert not list((tmp_path / "moods").iterdir())
 
 
+def test_what_a_killed_export_has_left_goes_with_the_next(tmp_path):
+    from keras_tune.serving.versions import write_version
+
+    left = tmp_path / "moods" / ".unfinished-abc"
+    left.mkdir(parents=True)
+    (left / "saved_model.pb").write_bytes(b"half")
+    version, _ = write_version(tmp_path / "moods", lambda folder: (folder / "a").write_text("a"))
+    assert list((tmp_path / "moods").iterdir()) == [version]
+
+
 def test_a_number_that_is_taken_meanwhile_is_not_overwritten(tagger, tmp_path, monkeypatch):
     from keras_tune.serving import versions
 

@@ -11,11 +11,44 @@ A label of three files or more is in all splits.
 from keras_tune.data.datasets.splits import stratified_split
 from keras_tune.data.paths import files_below, to_path
 from keras_tune.errors import UserError
+from keras_tune.files import text_fault
 
 # The last four are not among what libsndfile decodes: such files get reported, not overlooked.
 SUFFIXES = frozenset(
     ".aif .aiff .au .caf .flac .mp3 .oga .ogg .opus .w64 .wav .aac .m4a .mp4 .wma".split()
 )
+
+
+def audio_files(folder):
+    """List the audio files in a folder and its sub-folders, without hidden ones.
+
+    Args:
+        folder: `pathlib.Path` or `ObjectPath`.
+
+    Returns:
+        Sorted list of paths relative to the folder, `pathlib.PurePath` each.
+
+    Raises:
+        UserError: If a file's name is not in UTF-8, so that no table could hold it.
+
+    Example:
+
+    ```python
+    audio_files(pathlib.Path("music"))  # [PosixPath('jazz/01.mp3'), ...]
+    ```
+    """
+    found = [
+        path
+        for path in files_below(folder)
+        # Archives made on a Mac bring along a hidden "._01.mp3" for each file.
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    ]
+    for path in found:
+        wrong = text_fault(path)
+        if wrong:
+            shown = ascii(str(folder / path))
+            raise UserError(f"{shown}: the file's name {wrong}. Rename the file.")
+    return found
 
 
 def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
@@ -44,12 +77,7 @@ def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
     source = to_path(source)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder. Give --source a folder of audio files.")
-    within = [
-        path
-        for path in files_below(source)
-        # Archives made on a Mac bring along a hidden "._01.mp3" for each file.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    ]
+    within = audio_files(source)
     if not within:
         raise UserError(f"{source}: the folder holds no audio file.")
     ids = [path.as_posix() for path in within]
