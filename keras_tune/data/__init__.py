@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "datasets": ["manifest_for"],
         "demo": ["demo_clips", "save_demo", "write_demo"],
         "preparation": ["prepare"],
-        "read": ["read_clips"],
+        "read": ["count_clips", "read_clips"],
         "records": ["load_info", "read_records"],
         "resident": ["ResidentClips"],
         "schema": ["DatasetInfo", "LabelColumn"],

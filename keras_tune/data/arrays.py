@@ -55,6 +55,21 @@ class Arrays:
         rows = self.split == split
         return self.audio[rows], self.labels[rows]
 
+    def groups_of_split(self, split, group_by="id"):
+        """Return which clips of a split belong together, an int32 array (clips,).
+
+        Args:
+            split: The split.
+            group_by: "id", each clip in a group of its own, or the name of a label, by whose value
+                clips are grouped. Clips without one have groups of their own.
+
+        Raises:
+            UserError: There is no such split or label.
+        """
+        self.info.split_shards(split)
+        rows = np.flatnonzero(self.split == split)
+        return group_numbers(self.info, group_by, rows, self.labels[rows])
+
     def records(self, split):
         """Iterate over the clips of a split as `keras_tune.data.read_records` does."""
         self.info.split_shards(split)
@@ -67,6 +82,32 @@ class Arrays:
                     for column, value in zip(self.info.labels, self.labels[row], strict=True)
                 },
             }
+
+
+def group_numbers(info, group_by, own, labels):
+    """Number the groups of clips, the same for the same label wherever the clips are read.
+
+    Args:
+        info: `DatasetInfo`.
+        group_by: "id" or the name of a label.
+        own: Integer array (clips,) from 0 on, a number for each clip alone.
+        labels: float32 array (clips, label columns).
+
+    Returns:
+        int32 array (clips,).
+
+    Raises:
+        UserError: There is no such label.
+    """
+    own = np.asarray(own, "int32")
+    if group_by == "id":
+        return own
+    column, place = info.label_column(group_by)
+    # There are two zeros, of different bits.
+    values = np.ascontiguousarray(labels[:, place], "float32") + np.float32(0)
+    missing = values < 0 if column.kind == "category" else np.isnan(values)
+    # The bits of a number tell equal from different; negative ones are for clips by themselves.
+    return np.where(missing, -1 - own, values.view("int32"))
 
 
 def load_arrays(path):
@@ -156,6 +197,9 @@ def array_clips(
     initial_epoch=0,
     initial_step=0,
     part=(0, 1),
+    drop_remainder=True,
+    fill_remainder=False,
+    groups=None,
 ):
     """Read clips from an array, as `keras_tune.data.read_clips` does from shards.
 
@@ -174,18 +218,25 @@ def array_clips(
         repeat: Whether the stream goes on for ever. Defaults to False.
         seed: Integer from which all randomness follows. Defaults to None: another stream each time.
         labels: Array of shape (clips, ...) to yield beside the clips. Defaults to None.
-        steps_per_epoch: Batches of an epoch. Defaults to None: one pass, without a last batch that
-            would not be full.
+        steps_per_epoch: Batches of an epoch. Defaults to None: one pass.
         epochs: Epoch before which the stream ends. Defaults to one epoch, `initial_epoch + 1`.
         initial_epoch: Epoch at which the stream begins. Defaults to 0.
         initial_step: Batches of that epoch that are left out. Defaults to 0.
         part: Pair (k, n): of each batch only every n-th clip, from the k-th on, for the k-th of n
             processes that share the work. Defaults to (0, 1), all of them.
+        drop_remainder: Whether the last batch of a pass is dropped if it is not full, rather than
+            smaller. Defaults to True.
+        fill_remainder: Whether the last batch of a pass is filled up from the beginning of another
+            pass instead, and weights tell which clips count. Defaults to False.
+        groups: Integer array of shape (clips,), at most 32 bits, to yield with the clips, or None.
+            See `keras_tune.training.ContrastiveModel`. Defaults to None.
 
     Returns:
         `keras.utils.PyDataset` of batches of shape (batch_size, clip_samples), or (batch_size,
-        crops, clip_samples) if `crops` is more than 1, of the type of `audio`. With `labels`, pairs
-        of these and the labels.
+        crops, clip_samples) if `crops` is more than 1, of the type of `audio`. With `groups` or
+        `fill_remainder`, dicts of these as `audio`, int32 `group` and float32 `weight`, both of
+        shape (batch_size,): a weight is 0 for a clip that fills up, and their mean over an epoch is
+        1. With `labels`, pairs of these and the labels.
 
     Raises:
         ValueError: If the clips are shorter than `clip_samples`, or fewer than a batch.
@@ -207,6 +258,7 @@ def array_clips(
     return ArrayDataset(
         audio,
         labels,
+        groups,
         clip_samples=clip_samples,
         crops=crops,
         batch_size=batch_size,
@@ -218,6 +270,8 @@ def array_clips(
         initial_epoch=initial_epoch,
         initial_step=initial_step,
         part=part,
+        drop_remainder=drop_remainder,
+        fill_remainder=fill_remainder,
     )
 
 

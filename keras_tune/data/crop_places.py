@@ -1,6 +1,7 @@
 """Which clips the batches of a stream are made of, and where the crops begin."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -19,12 +20,15 @@ class CropPlaces(keras.utils.PyDataset):
         shuffle: Whether order and crops are drawn at random. Defaults to True.
         repeat: Whether the stream goes on for ever. Defaults to False.
         seed: Integer, or None for another stream each time. Defaults to None.
-        steps_per_epoch: Batches of an epoch. Defaults to None: one pass, without a last batch that
-            would not be full.
+        steps_per_epoch: Batches of an epoch. Defaults to None: one pass.
         epochs: Epoch before which the stream ends. Defaults to one epoch, `initial_epoch + 1`.
         initial_epoch: Epoch of batch 0. Defaults to 0.
         initial_step: Step of batch 0 within its epoch. Defaults to 0.
         part: Pair (k, n): of each batch only every n-th row, from the k-th on. Defaults to all.
+        drop_remainder: Whether the last batch of a pass is dropped if it is not full, rather than
+            smaller. Defaults to True.
+        fill_remainder: Whether it is filled up from the beginning of another pass instead (see
+            `weights`). Defaults to False.
 
     Raises:
         ValueError: If a clip is shorter than `clip_samples`, or there are fewer than a batch.
@@ -51,6 +55,8 @@ class CropPlaces(keras.utils.PyDataset):
         initial_epoch=0,
         initial_step=0,
         part=(0, 1),
+        drop_remainder=True,
+        fill_remainder=False,
     ):
         super().__init__()
         samples = int(min(lengths))
@@ -59,7 +65,9 @@ class CropPlaces(keras.utils.PyDataset):
                 f"`clip_samples` must lie between 1 and the clips' {samples} samples. "
                 f"Received: clip_samples={clip_samples}"
             )
-        if steps_per_epoch is None and len(lengths) < batch_size:
+        if fill_remainder:
+            drop_remainder = False
+        if steps_per_epoch is None and len(lengths) < batch_size and drop_remainder:
             raise ValueError(
                 f"`batch_size` must not exceed the {len(lengths)} clips, unless steps_per_epoch is "
                 f"given. Received: batch_size={batch_size}"
@@ -70,7 +78,11 @@ class CropPlaces(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = np.random.SeedSequence(seed).entropy
-        self.steps_per_epoch = steps_per_epoch or len(lengths) // batch_size
+        # Of whole batches in all other cases.
+        self.smaller_last = steps_per_epoch is None and not (drop_remainder or fill_remainder)
+        self.fill_remainder = fill_remainder
+        whole = math.floor if drop_remainder else math.ceil
+        self.steps_per_epoch = steps_per_epoch or whole(len(lengths) / batch_size)
         last = epochs if epochs is not None else initial_epoch + 1
         steps = max(0, self.steps_per_epoch * (last - initial_epoch) - initial_step)
         self.steps = None if repeat else steps
@@ -106,11 +118,30 @@ class CropPlaces(keras.utils.PyDataset):
         part = slice(self.part[0], None, self.part[1])
         return rows[part], self._starts(index, self.lengths[rows] - self.clip_samples)[part]
 
+    def weights(self, index):
+        """Return how much each clip of batch `index` counts where batches are filled up.
+
+        Returns:
+            Float32 array (batch_size,): 0 for clips that an epoch has had before, and for the
+            others the same number, so that the mean over all batches of an epoch is 1.
+        """
+        turns, _ = self._turns_and_places(index)
+        slots = self.steps_per_epoch * self.batch_size
+        first = (turns == 0) * (slots / min(slots, len(self.lengths)))
+        return first.astype("float32")[self.part[0] :: self.part[1]]
+
+    def _turns_and_places(self, index):
+        """For the clips of a batch the number of the pass, and the place in it."""
+        _, step = self._epoch_and_step(index)
+        end = (step + 1) * self.batch_size
+        if self.smaller_last:
+            end = min(end, len(self.lengths))
+        return np.divmod(np.arange(step * self.batch_size, end), len(self.lengths))
+
     def _rows(self, index):
         """The clips of a batch, those of other processes included."""
-        epoch, step = self._epoch_and_step(index)
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        turns, places = np.divmod(places, len(self.lengths))
+        epoch, _ = self._epoch_and_step(index)
+        turns, places = self._turns_and_places(index)
         return np.array(
             [self._order(epoch, turn)[place] for turn, place in zip(turns, places, strict=True)]
         )

@@ -46,6 +46,8 @@ def read_clips(
     leave_out=(),
     ids=False,
     part=(0, 1),
+    fill_remainder=False,
+    group_by=None,
 ):
     """Read the clips of a split as a `tf.data.Dataset`.
 
@@ -88,15 +90,23 @@ def read_clips(
         part: Pair (k, n): only every n-th shard is read, from the k-th on, by the k-th of n
             processes that share the work. An epoch is one pass over this part, unless
             `steps_per_epoch` is given. Defaults to (0, 1), all of them.
+        fill_remainder: Whether the last batch of a pass is filled up from the beginning of another
+            pass instead of being dropped, and weights tell which clips count. All processes then
+            read as many batches as the one with the most clips. Defaults to False.
+        group_by: What tells which clips belong together: "id", only copies of the same clip, or
+            the name of a label, by whose value clips are grouped. Clips without one have groups of
+            their own. Defaults to None: no groups.
 
     Returns:
         `tf.data.Dataset` of int16 clips of shape (clip_samples,), (crops, clip_samples) if `crops`
-        is more than 1, with the batch in front if there is one. With `labels` or `ids`, tuples of
-        clips, float32 label vectors and strings.
+        is more than 1, with the batch in front if there is one. With `group_by` or
+        `fill_remainder`, dicts of these as `audio`, an int32 `group` and a float32 `weight`, which
+        is 0 for a clip that fills up; over an epoch (of all processes) its mean is 1. With `labels`
+        or `ids`, tuples of these, float32 label vectors and strings.
 
     Raises:
         UserError: If TensorFlow is not installed, the folder is not a whole prepared set, the split
-            is not in it, or no clip is long enough.
+            or the label is not in it, or no clip is long enough.
         ValueError: If an argument is out of its range.
 
     Example:
@@ -116,10 +126,31 @@ def read_clips(
     shards = [shard for shard in info.split_shards(split) if shard.file not in leave_out]
     if on_corrupt == "skip":
         shards = _undamaged(path, split, shards)
+    everything = shards
     shards = _part(path, shards, part)
     short = _short_records(tf, path, shards, clip_samples, info.sample_rate)
     count = sum(shard.records for shard in shards) - len(short)
-    _check_count(path, split, count, short, clip_samples, batch_size, steps_per_epoch, repeat)
+    one_batch = (
+        batch_size if drop_remainder and not fill_remainder and steps_per_epoch is None else None
+    )
+    _check_count(path, split, count, short, clip_samples, one_batch)
+    if steps_per_epoch is None:
+        steps = count if batch_size is None else count / batch_size
+        steps = math.floor(steps) if drop_remainder else math.ceil(steps)
+    else:
+        steps = steps_per_epoch
+    weight = None
+    if fill_remainder:
+        counts = _counts_of_parts(tf, path, everything, part[1], clip_samples, info.sample_rate)
+        if steps_per_epoch is None:
+            steps = math.ceil(max(counts) / (batch_size or 1))
+        slots = steps * (batch_size or 1)
+        weight = slots * len(counts) / sum(min(slots, count) for count in counts)
+    # A last batch that is smaller takes no second pass.
+    only_one = steps_per_epoch is None and not fill_remainder
+    passes = 1 if only_one else math.ceil(steps * (batch_size or 1) / count)
+    if group_by not in (None, "id"):
+        info.label_column(group_by)
     plan = _Plan(
         files=tuple(str(path / shard.file) for shard in shards if shard.records),
         info=info,
@@ -132,14 +163,9 @@ def read_clips(
         shuffle=shuffle,
         deterministic=seed is not None or not shuffle,
         seed=_seed(seed),
+        group_by=group_by,
+        weight=weight,
     )
-    if steps_per_epoch is None:
-        passes = 1
-        steps = count if batch_size is None else count / batch_size
-        steps = math.floor(steps) if drop_remainder else math.ceil(steps)
-    else:
-        passes = math.ceil(steps_per_epoch * (batch_size or 1) / count)
-        steps = steps_per_epoch
     last = np.iinfo("int64").max if repeat else (epochs or initial_epoch + 1)
 
     def one_epoch(epoch):
@@ -148,7 +174,7 @@ def read_clips(
         tf.random.set_seed(plan.seed[0])
         clips = tf.data.Dataset.range(passes).flat_map(lambda turn: plan.clips(tf, epoch, turn))
         if batch_size is not None:
-            clips = clips.batch(batch_size, drop_remainder=drop_remainder)
+            clips = clips.batch(batch_size, drop_remainder=drop_remainder or fill_remainder)
         return clips.take(steps)
 
     dataset = tf.data.Dataset.range(initial_epoch, last).flat_map(one_epoch).skip(initial_step)
@@ -175,6 +201,8 @@ class _Plan:
     shuffle: bool
     deterministic: bool
     seed: tuple
+    group_by: str | None = None
+    weight: float | None = None
 
     def clips(self, tf, epoch, turn):
         """Return the dataset of all clips, once, in pass `turn` of `epoch`."""
@@ -198,10 +226,12 @@ class _Plan:
             clips = clips.filter(lambda clip, labels: clip["samples"] >= self.clip_samples)
         fold_in = tf.random.experimental.stateless_fold_in
         clips = clips.enumerate().map(
-            lambda index, clip: self.cut(tf, *clip, fold_in(seed, index)), tf.data.AUTOTUNE
+            lambda index, clip: self.cut(tf, *clip, fold_in(seed, index), turn), tf.data.AUTOTUNE
         )
         if self.shuffle:
-            clips = clips.shuffle(self.buffer_size, seed=seed[0], reshuffle_each_iteration=False)
+            # The number that was folded in last, that of the pass, is in the second word alone.
+            mixed = tf.cast(fold_in(seed, 0)[0], "int64")
+            clips = clips.shuffle(self.buffer_size, seed=mixed, reshuffle_each_iteration=False)
         return clips
 
     @property
@@ -231,8 +261,8 @@ class _Plan:
         )
         return {**clip, "audio": audio, "samples": tf.size(audio, "int64")}, labels
 
-    def cut(self, tf, clip, labels, seed):
-        """Cut the crops out of a parsed clip."""
+    def cut(self, tf, clip, labels, seed, turn):
+        """Cut the crops out of a parsed clip in pass `turn`."""
         audio = clip["audio"]
         if self.clip_samples is None:
             crops = tf.stack([self.samples(tf, audio)] * self.crops)
@@ -245,8 +275,24 @@ class _Plan:
                 starts = tf.cast(places * tf.cast(room, "float64"), "int64")
             crops = tf.stack([self.samples(tf, audio, start) for start in tf.unstack(starts)])
         crops = crops[0] if self.crops == 1 else crops
+        more = {}
+        if self.group_by is not None:
+            more["group"] = self.group(tf, clip, labels)
+        if self.weight is not None:
+            more["weight"] = tf.where(turn == 0, tf.constant(self.weight, "float32"), 0.0)
+        crops = {"audio": crops, **more} if more else crops
         wanted = [crops] + [labels] * self.labels + [clip["id"]] * self.ids
         return tuple(wanted) if len(wanted) > 1 else crops
+
+    def group(self, tf, clip, labels):
+        """The number of a clip's group; see `keras_tune.data.arrays.group_numbers`."""
+        own = tf.cast(tf.strings.to_hash_bucket_fast(clip["id"], 2**31 - 1), "int32")
+        if self.group_by == "id":
+            return own
+        column, place = self.info.label_column(self.group_by)
+        value = labels[place] + 0.0
+        missing = value < 0 if column.kind == "category" else tf.math.is_nan(value)
+        return tf.where(missing, -1 - own, tf.bitcast(value, "int32"))
 
     def samples(self, tf, audio, start=None):
         """Return `clip_samples` samples from `start`, or all of them."""
@@ -285,7 +331,46 @@ def _check_arguments(
         )
 
 
-def _check_count(path, split, count, short, clip_samples, batch_size, steps_per_epoch, repeat):
+def count_clips(path, split="train", clip_samples=None, leave_out=()):
+    """Count the clips of a split that are long enough.
+
+    Args:
+        path: Folder that `prepare` has written, or its URL in a store.
+        split: Defaults to "train".
+        clip_samples: Samples that a clip must have. Defaults to None: any number.
+        leave_out: Names of shards that are not read. Defaults to none.
+
+    Returns:
+        Integer.
+
+    Raises:
+        UserError: As `read_clips`.
+
+    Example:
+
+    ```python
+    count_clips("tfrecords/mine", "valid", clip_samples=59049)
+    ```
+    """
+    tf = import_tensorflow_for_reading()
+    path = to_path(path)
+    info = DatasetInfo.load(path, leave_out=leave_out)
+    shards = [shard for shard in info.split_shards(split) if shard.file not in leave_out]
+    (count,) = _counts_of_parts(tf, path, shards, 1, clip_samples, info.sample_rate)
+    return count
+
+
+def _counts_of_parts(tf, path, shards, parts, clip_samples, sample_rate):
+    """How many clips each of the processes reads that share the shards."""
+    counts = []
+    for number in range(parts):
+        own = _part(path, shards, (number, parts))
+        short = _short_records(tf, path, own, clip_samples, sample_rate)
+        counts.append(sum(shard.records for shard in own) - len(short))
+    return counts
+
+
+def _check_count(path, split, count, short, clip_samples, batch_size):
     if short:
         named = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
         message = f"{path}: {len(short)} clips of {split} are shorter than {clip_samples} samples"
@@ -294,7 +379,7 @@ def _check_count(path, split, count, short, clip_samples, batch_size, steps_per_
         warnings.warn(f"{message} and are left out: {named}", stacklevel=3)
     if not count:
         raise UserError(f"{path}: all shards of {split} are damaged. Run prepare again.")
-    if batch_size is not None and steps_per_epoch is None and count < batch_size:
+    if batch_size is not None and count < batch_size:
         raise UserError(
             f"{path}: batch_size {batch_size} is more than the {count} clips of {split}. "
             "Choose a smaller batch_size, or give steps_per_epoch."

@@ -28,6 +28,8 @@ class ResidentClips:
         clip_samples: Samples of a crop.
         ids: Names of the clips. Defaults to their numbers.
         name: What errors call the clips. Defaults to "the clips".
+        groups: Integers of up to 32 bits, the group of each clip; see
+            `keras_tune.training.ContrastiveModel`. Defaults to a group for each clip.
 
     Attributes:
         ids: List of texts.
@@ -47,11 +49,13 @@ class ResidentClips:
     ```
     """
 
-    def __init__(self, clips, clip_samples, ids=None, name="the clips"):
+    def __init__(self, clips, clip_samples, ids=None, name="the clips", groups=None):
         clips = list(clips)
         self.lengths = np.array([len(clip) for clip in clips])
         self.clip_samples = clip_samples
         self.ids = list(range(len(clips)) if ids is None else ids)
+        groups = range(len(clips)) if groups is None else groups
+        self.groups = np.asarray(groups, "int32")
         self._first = np.cumsum(self.lengths) - self.lengths
         # A crop takes whole blocks, the last of which may begin behind the last sample.
         blocks = np.zeros((self.lengths.sum() // BLOCK + 2, BLOCK), clips[0].dtype)
@@ -63,7 +67,7 @@ class ResidentClips:
         self.samples = _on_device(blocks, name)
 
     @classmethod
-    def load(cls, path, split="train", clip_samples=None, leave_out=()):
+    def load(cls, path, split="train", clip_samples=None, leave_out=(), group_by="id"):
         """Load the clips of a split.
 
         Args:
@@ -72,13 +76,15 @@ class ResidentClips:
             clip_samples: Samples of a crop. Clips of a prepared set that are shorter are left out,
                 with a warning that names them. Defaults to None: as many as the shortest clip has.
             leave_out: Names of shards that are not read. Defaults to none.
+            group_by: "id", each clip in a group of its own, or the name of a label, by whose value
+                clips are grouped. Defaults to "id".
 
         Returns:
             `ResidentClips`.
 
         Raises:
-            UserError: There is no such set or split, it is damaged, no clip is long enough, or the
-                clips take more memory than the device has.
+            UserError: There is no such set, split or label, it is damaged, no clip is long enough,
+                or the clips take more memory than the device has.
 
         Example:
 
@@ -94,18 +100,19 @@ class ResidentClips:
             arrays.info.split_shards(split)
             rows = np.flatnonzero(arrays.split == split)
             clips, ids = (arrays.audio[row] for row in rows), arrays.ids[rows].tolist()
+            groups = arrays.groups_of_split(split, group_by)
         else:
-            clips, ids = _read_shards(path, split, clip_samples, leave_out)
+            clips, ids, groups = _read_shards(path, split, clip_samples, leave_out, group_by)
         clips = list(clips)
         clip_samples = clip_samples or min(map(len, clips))
-        return cls(_handing_over(clips), clip_samples, ids, name)
+        return cls(_handing_over(clips), clip_samples, ids, name, groups)
 
     def stream(self, **options):
         """Return the batches of a training as what `crops` takes.
 
         Args:
             **options: Arguments of `keras_tune.data.array_clips`, all but the audio, the samples of
-                a crop and the labels.
+                a crop, the labels, the groups and `fill_remainder`.
 
         Returns:
             `keras.utils.PyDataset` of dicts.
@@ -130,7 +137,7 @@ class ResidentClips:
 
         Returns:
             Dict of what a training step is given: `block` and `offset`, int32 of shape (batch,
-            crops), and on JAX `samples`.
+            crops), `group`, int32 of shape (batch,), and on JAX `samples`.
 
         Example:
 
@@ -140,6 +147,7 @@ class ResidentClips:
         """
         block, offset = np.divmod(self._first[rows][:, None] + starts, BLOCK)
         batch = {"block": block.astype("int32"), "offset": offset.astype("int32")}
+        batch["group"] = self.groups[rows]
         if keras.backend.backend() == "jax":
             # What a compiled function does not get as an argument becomes a part of the program.
             batch["samples"] = self.samples
@@ -188,22 +196,25 @@ class _ResidentStream(CropPlaces):
         return self.clips.batch(*self.places(index))
 
 
-def _read_shards(path, split, clip_samples, leave_out):
-    """The clips of a split that are long enough, as int16, and their ids."""
+def _read_shards(path, split, clip_samples, leave_out, group_by):
+    """The clips of a split that are long enough, as int16, with their ids and groups."""
     from keras_tune.data.damage import naming_damaged_shards
     from keras_tune.data.read import read_clips
 
     if clip_samples is not None:
         # Looks for clips that are too short, and warns of them.
         read_clips(path, split, clip_samples, leave_out=leave_out)
-    clips, ids = [], []
+    clips, ids, groups = [], [], []
     with naming_damaged_shards(path, split):
-        dataset = read_clips(path, split, shuffle=False, leave_out=leave_out, ids=True)
-        for clip, name in dataset.as_numpy_iterator():
+        options = {"shuffle": False, "leave_out": leave_out, "group_by": group_by}
+        dataset = read_clips(path, split, ids=True, **options)
+        for record, name in dataset.as_numpy_iterator():
+            clip = record["audio"]
             if clip_samples is None or len(clip) >= clip_samples:
                 clips.append(clip)
                 ids.append(name.decode())
-    return clips, ids
+                groups.append(record["group"])
+    return clips, ids, groups
 
 
 def _handing_over(clips):

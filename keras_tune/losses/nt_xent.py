@@ -3,23 +3,33 @@
 Two views of each of B clips give 2B projections. Each is an anchor in turn: the other view of its
 clip is the positive, the 2(B − 1) views of the other clips are the negatives, and the loss is the
 cross-entropy of picking the positive by cosine similarity.
+
+Clips may belong to groups: copies of one clip, for instance, or clips of one track or artist. Views
+of another clip of the same group are then neither positives nor negatives of an anchor; they are
+left out of its denominator.
 """
 
 import keras
 from keras import ops
 
+# Small enough that its exponential is zero.
+MASKED = -1e9
 
-def nt_xent_logits(z_i, z_j, temperature=0.5):
+
+def nt_xent_logits(z_i, z_j, temperature=0.5, groups=None):
     """The similarities of every anchor to its 2B − 1 candidates, and where the positive is.
 
     Args:
         z_i: Tensor (B, d), projections of the first views.
         z_j: Tensor (B, d), projections of the second views, in the same order.
         temperature: Float, the divisor of the cosine similarities. Defaults to 0.5.
+        groups: Integer tensor (B,), the group of each clip, or None. Defaults to None, each clip in
+            a group of its own.
 
     Returns:
         A pair: logits, float32 (2B, 2B), the anchor's similarity to itself at −1e9, so that it
-        counts for nothing; and labels, int32 (2B,), the column of each anchor's positive.
+        counts for nothing, and likewise those to other clips of its group; and labels, int32 (2B,),
+        the column of each anchor's positive.
 
     Example:
 
@@ -33,18 +43,45 @@ def nt_xent_logits(z_i, z_j, temperature=0.5):
     z = ops.normalize(z, axis=-1, order=2, epsilon=1e-8)
     count = ops.shape(z)[0]
     logits = ops.matmul(z, ops.transpose(z)) / temperature
-    logits = ops.where(ops.eye(count, dtype="bool"), ops.cast(-1e9, "float32"), logits)
+    logits = ops.where(ops.eye(count, dtype="bool"), ops.cast(MASKED, "float32"), logits)
     labels = (ops.arange(count, dtype="int32") + count // 2) % count
-    return logits, labels
+    return mask_groups(logits, groups), labels
 
 
-def nt_xent(z_i, z_j, temperature=0.5):
+def mask_groups(logits, groups=None):
+    """Leave the other clips of an anchor's group out of its candidates.
+
+    Args:
+        logits: Tensor (2B, 2B), as `nt_xent_logits` gives them.
+        groups: Integer tensor (B,), the group of each clip, or None for no groups.
+
+    Returns:
+        Tensor (2B, 2B), −1e9 for pairs of different clips of the same group.
+
+    Example:
+
+    ```python
+    mask_groups(np.zeros((4, 4)), np.array([7, 7]))  # only clips' own views are left
+    ```
+    """
+    if groups is None:
+        return logits
+    count = ops.shape(groups)[0]
+    equal = ops.equal(groups[:, None], groups[None, :])
+    masked = ops.logical_and(equal, ops.logical_not(ops.eye(count, dtype="bool")))
+    return ops.where(ops.tile(masked, (2, 2)), ops.cast(MASKED, logits.dtype), logits)
+
+
+def nt_xent(z_i, z_j, temperature=0.5, groups=None):
     """NT-Xent of two batches of projections.
 
     Args:
         z_i: Tensor (B, d), projections of the first views.
         z_j: Tensor (B, d), projections of the second views, in the same order.
         temperature: Float, the divisor of the cosine similarities. Defaults to 0.5.
+        groups: Integer tensor (B,), the group of each clip, or None. Other clips of an anchor's
+            group are not among its negatives; an anchor without any negative has a loss of 0.
+            Defaults to None, each clip in a group of its own.
 
     Returns:
         Float32 tensor (2B,), the loss of each anchor; its mean is the loss of the batch.
@@ -58,13 +95,16 @@ def nt_xent(z_i, z_j, temperature=0.5):
     loss = ops.mean(keras_tune.losses.nt_xent(z_i, z_j, temperature=0.5))
     ```
     """
-    logits, labels = nt_xent_logits(z_i, z_j, temperature)
+    logits, labels = nt_xent_logits(z_i, z_j, temperature, groups)
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class NTXent(keras.losses.Loss):
     """NT-Xent as a Keras loss: `loss(z_i, z_j)`, symmetric in its two arguments.
+
+    With groups (see `nt_xent`) it is `loss(z_i, z_j, groups=groups)`. Sample weights are of shape
+    (2B,), one for each anchor.
 
     Args:
         temperature: Float, the divisor of the cosine similarities. Defaults to 0.5.
@@ -91,8 +131,17 @@ class NTXent(keras.losses.Loss):
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
         self.temperature = temperature
 
+    def __call__(self, y_true, y_pred, sample_weight=None, groups=None):
+        if groups is not None:
+            # Keras casts what a loss takes to float32, which holds places in a batch exactly, but
+            # not every integer.
+            equal = ops.equal(groups[:, None], groups[None, :])
+            y_true = (y_true, ops.argmax(ops.cast(equal, "int32"), axis=1))
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true, y_pred):
-        return nt_xent(y_true, y_pred, self.temperature)
+        z_i, groups = y_true if isinstance(y_true, (tuple, list)) else (y_true, None)
+        return nt_xent(z_i, y_pred, self.temperature, groups)
 
     def get_config(self):
         return {

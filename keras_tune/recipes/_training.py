@@ -76,19 +76,23 @@ class Streams:
         valid: Pairs of crops in the order of the files, or None.
         steps_per_epoch: Batches of an epoch of `train`.
         train_clips: Clips in the split train.
-        valid_batch_size: Clips in a batch of `valid`, or None.
+        valid_steps: Batches of `valid`, or None.
+        valid_clips: Clips that `valid` has, all of the split that are long enough; 0 without it.
+        find_chance: Function without arguments for `chance`.
     """
 
     train: object
     valid: object
     steps_per_epoch: int
     train_clips: int
-    valid_batch_size: int | None
+    valid_steps: int | None
+    valid_clips: int
+    find_chance: object
 
     @property
     def chance(self):
-        """Contrastive accuracy on valid of a guess among all candidates."""
-        return None if self.valid is None else 1 / (2 * self.valid_batch_size - 1)
+        """Contrastive accuracy on valid of a guess among all candidates, or None without it."""
+        return None if self.valid is None else self.find_chance()
 
 
 def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
@@ -107,13 +111,22 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
     Raises:
         UserError: Clips are too short or too few.
     """
+    if config.mask_group is not None:
+        try:
+            source.info.label_column(config.mask_group)
+        except UserError as error:
+            raise UserError(f"--mask_group {config.mask_group}: {error}") from error
     from keras_tune.training.distribution import Devices
 
     if config.resident and source.resident is None:
         from keras_tune.data import ResidentClips
 
         source.resident = ResidentClips.load(
-            source.path, "train", config.model.input_samples, source.leave_out
+            source.path,
+            "train",
+            config.model.input_samples,
+            source.leave_out,
+            group_by=_group_by(config),
         )
     devices = devices or Devices()
     counts = source.info.counts
@@ -127,28 +140,85 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
         initial_step=initial_step,
         epochs=epochs,
     )
-    batches = train.num_batches if hasattr(train, "num_batches") else int(train.cardinality())
-    valid = None
-    valid_batch_size = min(config.batch_size, counts.get("valid", 0))
+    batches = _length(train)
+    valid_clips = _count_valid(source, config)
+    batch_size = min(config.batch_size, valid_clips)
     # Every device must get as many.
-    valid_batch_size -= valid_batch_size % devices.replicas
-    if valid_batch_size > 1:
-        valid = _clips(
-            source,
-            "valid",
-            devices,
-            clip_samples=config.model.input_samples,
-            crops=2,
-            batch_size=valid_batch_size,
-            shuffle=False,
-        )
+    batch_size -= batch_size % devices.replicas
+    # All batches are of one size, so that each anchor has as many candidates, and nothing is
+    # compiled for another shape. The last one is filled up with clips that weigh nothing.
+    options = {
+        "clip_samples": config.model.input_samples,
+        "crops": 2,
+        "batch_size": batch_size,
+        "shuffle": False,
+        "fill_remainder": True,
+        "group_by": _group_by(config),
+    }
+    valid = None
+    if batch_size > 1:
+        valid = _clips(source, "valid", devices, **options)
+
+    def find_chance():
+        if config.mask_group is None and devices.processes == 1:
+            return 1 / (2 * batch_size - 1)
+        return _chance(source, devices, {**options, "crops": 1})
+
     return Streams(
         train=devices.feed(train),
         valid=devices.feed(valid),
         steps_per_epoch=(batches + initial_step) // (epochs - initial_epoch),
         train_clips=counts["train"],
-        valid_batch_size=valid_batch_size if valid is not None else None,
+        valid_steps=_length(valid) if valid is not None else None,
+        valid_clips=valid_clips if valid is not None else 0,
+        find_chance=find_chance,
     )
+
+
+def _count_valid(source, config):
+    """How many clips of valid are long enough."""
+    count = source.info.counts.get("valid", 0)
+    if not count or pathlib.Path(source.path).suffix == ".npz":
+        return count
+    from keras_tune.data import count_clips
+
+    samples = config.model.input_samples
+    long_enough = count_clips(source.path, "valid", samples, source.leave_out)
+    if not long_enough:
+        raise UserError(
+            f"--model.input_samples {samples}: all {count} clips of valid in {source.path} are "
+            "shorter; choose shorter views"
+        )
+    return long_enough
+
+
+def _chance(source, devices, options):
+    """The mean over anchors of a guess among the candidates that groups and batches leave."""
+    import numpy as np
+
+    parts = [
+        _clips(source, "valid", dataclasses.replace(devices, process=process), **options)
+        for process in range(devices.processes)
+    ]
+    chance, weight = 0.0, 0.0
+    for batches in zip(*map(_as_numpy, parts), strict=True):
+        groups, weights = (np.concatenate([b[key] for b in batches]) for key in ("group", "weight"))
+        others = (groups[:, None] != groups).sum(axis=1)
+        chance += (weights / (1 + 2 * others)).sum()
+        weight += weights.sum()
+    return float(chance / weight)
+
+
+def _length(stream):
+    """The batches of a stream that ends, of whichever kind."""
+    return stream.num_batches if hasattr(stream, "num_batches") else int(stream.cardinality())
+
+
+def _as_numpy(stream):
+    """Iterate over the batches of a stream that ends, of whichever kind."""
+    if hasattr(stream, "num_batches"):
+        return (stream[number] for number in range(stream.num_batches))
+    return stream.as_numpy_iterator()
 
 
 def batch_ids(source, config, epoch, step, devices=None):
@@ -186,7 +256,13 @@ def _train_options(config):
         "batch_size": config.batch_size,
         "seed": config.seed,
         "steps_per_epoch": config.steps_per_epoch,
+        "group_by": _group_by(config),
     }
+
+
+def _group_by(config):
+    """What tells which clips are no negatives of one another: copies of a clip at the least."""
+    return config.mask_group or "id"
 
 
 def _clips(source, split, devices, **options):
@@ -194,15 +270,16 @@ def _clips(source, split, devices, **options):
     several = devices is not None and devices.processes > 1
     if split == "train" and source.resident is not None:
         # It cuts what it was loaded for.
-        del options["clip_samples"]
+        del options["clip_samples"], options["group_by"]
         return _opened(source, split, source.resident.stream, **options)
     if pathlib.Path(source.path).suffix != ".npz":
         from keras_tune.data import read_clips
 
         if several:
-            # An epoch must have as many steps for everybody, whatever lies in whose shards.
-            steps = source.info.counts[split] // options["batch_size"]
-            options["steps_per_epoch"] = options.get("steps_per_epoch") or max(1, steps)
+            if split == "train":
+                # An epoch must have as many steps for everybody, whatever lies in whose shards.
+                steps = source.info.counts[split] // options["batch_size"]
+                options["steps_per_epoch"] = options.get("steps_per_epoch") or max(1, steps)
             options["batch_size"] = devices.local_batch(options["batch_size"])
             options["part"] = devices.part
         return read_clips(source.path, split, leave_out=source.leave_out, **options)
@@ -210,7 +287,9 @@ def _clips(source, split, devices, **options):
 
     if several:
         options["part"] = devices.part
-    audio, _ = load_arrays(source.path).of_split(split)
+    arrays = load_arrays(source.path)
+    audio, _ = arrays.of_split(split)
+    options["groups"] = arrays.groups_of_split(split, options.pop("group_by"))
     return _opened(source, split, array_clips, audio, **options)
 
 
@@ -303,12 +382,22 @@ def _optimizer(config, steps):
     return keras.optimizers.Adam(rate, **average)
 
 
-def load_checkpoint(path):
-    """Load the model of a checkpoint, with its optimizer."""
+def load_checkpoint(path, jit_compile=None, compiled=True):
+    """Load the model of a checkpoint, with its optimizer.
+
+    Args:
+        path: The `.keras` file.
+        jit_compile: Whether to compile with XLA; None for what is fast on the backend of today.
+            Defaults to None.
+        compiled: Whether the model comes compiled and with its optimizer. Defaults to True.
+    """
     from keras_tune.models.saved import load_saved_model
+    from keras_tune.training import load_to_continue
 
     try:
-        return load_saved_model(path, compile=True)
+        if not compiled:
+            return load_saved_model(path)
+        return load_to_continue(path, "auto" if jit_compile is None else jit_compile)
     except UserError as error:
         raise UserError(f"{error}; delete it to begin anew") from error
 
@@ -377,16 +466,19 @@ def _iterate(stream):
 
 def monitors(streams, clips=256):
     """The callbacks that watch the representation on the first clips of valid."""
-    import itertools
+    import numpy as np
 
     from keras_tune.training import RepresentationMonitor
-    from keras_tune.training.contrastive_model import audio_of
 
     if streams.valid is None:
         return []
-    count = max(1, clips // streams.valid_batch_size)
-    some = itertools.islice(_iterate(streams.valid), count)
-    batches = [_to_float(audio_of(batch)) for batch in some]
+    batches, found = [], 0
+    for batch in _iterate(streams.valid):
+        if found >= clips:
+            break
+        # What fills up the last batch is not looked at.
+        batches.append(_to_float(batch["audio"])[np.asarray(batch["weight"]) > 0])
+        found += len(batches[-1])
     return [RepresentationMonitor(batches)]
 
 
@@ -465,21 +557,110 @@ def make_deterministic():
         torch.backends.cudnn.benchmark = False
 
 
+class _Stop:
+    """Whether a signal has asked the process to stop; `status` is what it should end with."""
+
+    def __init__(self):
+        self.status = None
+
+    def __call__(self):
+        return self.status is not None
+
+
 @contextlib.contextmanager
-def noting_sigterm():
-    """Yield a function that says whether SIGTERM has come, which ends nothing within the block.
+def noting_stop():
+    """Yield a function that says whether SIGTERM or SIGINT (Ctrl-C) has come.
 
-    A second one ends the process as ever.
+    They end nothing within the block; a second one ends the process as ever. The function's
+    `status` is what a process that was stopped by the signal ends with.
     """
-    came = []
+    stop = _Stop()
 
-    def note(*_):
-        if came:
-            sys.exit(143)
-        came.append(True)
+    def note(number, _):
+        if stop():
+            sys.exit(128 + number)
+        stop.status = 128 + number
 
-    before = signal.signal(signal.SIGTERM, note)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, note) for number in numbers]
     try:
-        yield lambda: bool(came)
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def claim(output, config, free):
+    """Find out where a run begins, after a look at what its output folder holds.
+
+    Args:
+        output: The folder, a path.
+        config: The configuration, a dataclass with `resume`.
+        free: Names of what may differ between a run and its continuation.
+
+    Returns:
+        `keras_tune.training.Progress`.
+
+    Raises:
+        UserError: There is a run in the folder that is not to be resumed, or another one.
+    """
+    from keras_tune.recipes._folder import read_config
+    from keras_tune.training import Progress
+
+    checkpoint = output / "model.keras"
+    if not config.resume:
+        if checkpoint.exists() or (output / "history.csv").exists():
+            raise UserError(
+                f"--output {output}: holds a run already; go on with it by --resume true, or give "
+                "another folder"
+            )
+        return Progress(0)
+    if not checkpoint.exists():
+        # Killed before the end of its first epoch: nothing to go on from.
+        (output / "history.csv").unlink(missing_ok=True)
+        return Progress(0)
+    now = dataclasses.asdict(config)
+    before = _with_defaults(read_config(output), _defaults(config))
+    for key, value in now.items():
+        if key not in free and before[key] != value:
+            raise UserError(
+                f"--resume true: {key} was {before[key]} in {output}, and is {value} now; "
+                f"give --config {output / 'config.yaml'}"
+            )
+    progress = Progress.read(checkpoint)
+    _drop_later_rows(output / "history.csv", progress.finished_epochs)
+    return progress
+
+
+def _defaults(config):
+    """The defaults of a configuration's keys, as a nested dict; None for those without."""
+    defaults = {}
+    for field in dataclasses.fields(config):
+        value = None if field.default is dataclasses.MISSING else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        defaults[field.name] = (
+            dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        )
+    return defaults
+
+
+def _with_defaults(content, defaults):
+    """Fill what a configuration does not say, since it is older than the key."""
+    filled = {**defaults, **content}
+    for key, value in defaults.items():
+        if isinstance(value, dict):
+            filled[key] = _with_defaults(filled[key], value)
+    return filled
+
+
+def _drop_later_rows(path, epochs):
+    """Drop the rows of the history that are later than the checkpoint."""
+    import pandas as pd
+
+    from keras_tune.files import write_text
+
+    # Empty before the end of the first epoch.
+    if path.exists() and path.stat().st_size:
+        history = pd.read_csv(path)
+        write_text(path, history[history["epoch"] < epochs].to_csv(index=False))

@@ -3,7 +3,8 @@
 A linear head, or one with a hidden layer, is put on a pretrained or an untrained encoder, and
 trained on random crops, the encoder with it or held fast. Training stops when the loss on valid no
 longer falls. On test, predictions are averaged over consecutive windows. The output folder gets
-tagger.keras, history.csv, report.json and config.yaml.
+tagger.keras, history.csv, report.json and config.yaml. A run that was stopped (SIGTERM, Ctrl-C) or
+killed leaves the best epoch so far in tagger.keras, and goes on with --resume.
 """
 
 import dataclasses
@@ -46,6 +47,7 @@ class FinetuneConfig:
         learning_rate: Of Adam.
         seed: Seed of head, order and crops.
         resamples: Resamples of the bootstrap.
+        resume: Whether to go on with the run in the output folder.
         jit_compile: Whether to compile with XLA; by default what is fast on the backend.
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
     """
@@ -65,8 +67,13 @@ class FinetuneConfig:
     learning_rate: Positive = 3e-4
     seed: Seed = 42
     resamples: Count = 1000
+    resume: bool = False
     jit_compile: bool | None = None
     backend: str | None = None
+
+
+# What may differ between a run and its continuation.
+FREE_ON_RESUME = ("epochs", "output", "resume", "backend", "jit_compile", "resamples")
 
 
 @writes("folder")
@@ -76,9 +83,9 @@ def main(config):
 
     from keras_tune.data import load_info
     from keras_tune.models import Tagger
-    from keras_tune.models.saved import save_model
     from keras_tune.recipes._folder import local_path, write_config, write_report
     from keras_tune.recipes._load import named_encoder
+    from keras_tune.recipes._training import claim, load_checkpoint, noting_stop
 
     if config.encoder == "mel":
         raise UserError("--encoder mel: has no weights to train")
@@ -87,25 +94,28 @@ def main(config):
         if not info.counts.get(split):
             raise UserError(f"{config.data}: needs the splits train, valid and test; no {split}")
     keras.utils.set_random_seed(config.seed)
-    encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
     labels = _Labels(config, info)
-    tagger = Tagger(
-        encoder,
-        labels=labels.task.outputs,
-        hidden_units=config.hidden_units,
-        activation="softmax" if labels.task.loss == "softmax" else "sigmoid",
-        pooling="scores",
-    )
     output = local_path(config.output)
-    if (output / "history.csv").exists():
-        raise UserError(f"--output {output}: holds a run already; give another folder")
+    start = claim(output, config, FREE_ON_RESUME)
+    if start.finished_epochs or start.finished_steps:
+        tagger = load_checkpoint(output / "model.keras", compiled=False)
+    else:
+        tagger = Tagger(
+            named_encoder(config.encoder, info.sample_rate, config.seed),
+            labels=labels.task.outputs,
+            hidden_units=config.hidden_units,
+            activation="softmax" if labels.task.loss == "softmax" else "sigmoid",
+            pooling="scores",
+        )
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     started = time.monotonic()
-    epochs = _train(tagger, labels, config, output)
-    save_model(tagger, output / "tagger.keras", "; take a smaller --learning_rate")
+    with noting_stop() as should_stop:
+        epochs, valid_clips = _train(tagger, labels, config, output, start, should_stop)
+    _save(tagger, output)
     report = _score(tagger, labels, config)
     report["epochs"] = epochs
+    report["valid_clips"] = valid_clips
     report["seconds"] = round(time.monotonic() - started, 1)
     write_report(output, config, splits=info.fingerprints, **report)
     low, high = report["interval_95"]
@@ -168,36 +178,62 @@ def _label_vectors(data, split):
     return np.concatenate([vectors for _, vectors in batches])
 
 
-def _batches(config, split, samples, labels, seed=None):
-    """Batches (waveforms, targets, weights): endless and random with a seed, else one pass."""
+def _save(tagger, output):
+    """Write the tagger, all of it trainable for whoever goes on with it."""
+    from keras_tune.models.saved import save_model
+
+    tagger.encoder.trainable = True
+    save_model(tagger, output / "tagger.keras", "; take a smaller --learning_rate")
+
+
+def _batches(config, split, samples, labels, **options):
+    """Batches (waveforms, targets, weights) of a split.
+
+    Args:
+        config: `FinetuneConfig`.
+        split: The split.
+        samples: Samples of a crop.
+        labels: `_Labels`.
+        **options: Arguments that `read_clips` and `array_clips` have in common.
+    """
     import numpy as np
 
-    shuffle = seed is not None
-    options = {"clip_samples": samples, "batch_size": config.batch_size, "shuffle": shuffle}
+    options = {"clip_samples": samples, "batch_size": config.batch_size, **options}
     if pathlib.Path(config.data).suffix == ".npz":
         from keras_tune.data import array_clips, load_arrays
 
         audio, vectors = load_arrays(config.data).of_split(split)
-        options["batch_size"] = min(config.batch_size, len(audio))
-        stream = array_clips(audio, labels=vectors, repeat=shuffle, seed=seed, **options)
-        numbers = range(sys.maxsize if shuffle else stream.num_batches)
+        stream = array_clips(audio, labels=vectors, **options)
+        numbers = range(sys.maxsize if stream.num_batches is None else stream.num_batches)
         pairs = (stream[number] for number in numbers)
     else:
-        from keras_tune.data import load_info, read_clips
+        from keras_tune.data import read_clips
 
-        options["batch_size"] = min(config.batch_size, load_info(config.data).counts[split])
-        dataset = read_clips(config.data, split, labels=True, repeat=shuffle, seed=seed, **options)
-        pairs = dataset.as_numpy_iterator()
+        pairs = read_clips(config.data, split, labels=True, **options).as_numpy_iterator()
     for clips, vectors in pairs:
         if clips.dtype == np.int16:
             clips = clips.astype("float32") / np.float32(32768)
         yield (clips[..., None], *labels.of(vectors))
 
 
-def _train(tagger, labels, config, output):
-    """Train in one phase, or with the encoder held fast at first; returns the epochs it took."""
+def _train(tagger, labels, config, output, start, should_stop):
+    """Train in one phase, or with the encoder held fast at first.
+
+    Args:
+        tagger: `Tagger`, that of the checkpoint for a run that goes on.
+        labels: `_Labels`.
+        config: `FinetuneConfig`.
+        output: Folder of the run.
+        start: `Progress` to begin with.
+        should_stop: As `noting_stop` gives it.
+
+    Returns:
+        The epochs that it took, and the clips of valid that the losses are means over.
+    """
     import keras
     import numpy as np
+
+    from keras_tune.training import Checkpoint, EpochSeed, KeepBest, NotFiniteError, StoppedError
 
     losses = {
         "softmax": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -205,46 +241,84 @@ def _train(tagger, labels, config, output):
         "squares": keras.losses.MeanSquaredError(),
     }
     samples = tagger.encoder.input_shape[1] or 59049
-    counts = len(_label_vectors(config.data, "train"))
-    steps = max(1, counts // config.batch_size)
-    stream = _batches(config, "train", samples, labels, config.seed)
-    valid = list(_batches(config, "valid", samples, labels))
+    count = len(_label_vectors(config.data, "train"))
+    steps = max(1, count // config.batch_size)
+    in_order = {"shuffle": False, "drop_remainder": False}
+    valid = list(_batches(config, "valid", samples, labels, **in_order))
     valid = tuple(np.concatenate(part) for part in zip(*valid, strict=True))
-    callbacks = [
-        keras.callbacks.CSVLogger(str(output / "history.csv"), append=True),
-        keras.callbacks.EarlyStopping(patience=config.patience, restore_best_weights=True),
-        keras.callbacks.TerminateOnNaN(),
-    ]
     held = config.epochs if config.frozen else min(config.frozen_epochs, config.epochs)
-    epochs = 0
-    for frozen, last in ((True, held), (False, config.epochs)):
-        if last <= epochs:
+    # Head alone and whole model are two trainings: the second has patience of its own.
+    phases = [(True, held)] if config.frozen else [(True, held), (False, config.epochs)]
+    epoch, step = start.finished_epochs, start.finished_steps
+    notes = dict(start.notes)
+    first_phase = notes.pop("phase", 0)
+    for phase, (frozen, last) in enumerate(phases):
+        if phase < first_phase or last <= epoch and not notes:
             continue
+        best = KeepBest(output / "tagger.keras", config.patience, **notes)
         tagger.encoder.trainable = not frozen
         tagger.compile(
             keras.optimizers.Adam(config.learning_rate),
             losses[labels.task.loss],
             jit_compile="auto" if config.jit_compile is None else config.jit_compile,
         )
-        history = tagger.fit(
-            stream,
-            validation_data=valid,
-            validation_batch_size=config.batch_size,
-            epochs=last,
-            initial_epoch=epochs,
-            steps_per_epoch=steps,
-            shuffle=False,
-            callbacks=callbacks,
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-        epochs = history.epoch[-1] + 1
-        if frozen and config.frozen:
-            break
-        if frozen:
-            # Head alone and whole model are two trainings: the second has patience of its own.
-            epochs = held
+        if notes:
+            # The optimizer's state, now that it is known what it trains.
+            tagger.optimizer.build(tagger.trainable_variables)
+            tagger.load_weights(output / "model.keras")
+        notes = {}
+        while epoch < last and not best.stopped:
+            stream = _batches(
+                config,
+                "train",
+                samples,
+                labels,
+                batch_size=min(config.batch_size, count),
+                repeat=True,
+                seed=config.seed,
+                steps_per_epoch=steps,
+                initial_epoch=epoch,
+                initial_step=step,
+            )
+            try:
+                history = tagger.fit(
+                    stream,
+                    validation_data=valid,
+                    validation_batch_size=config.batch_size,
+                    # The rest of an epoch first, which `fit` cannot begin in the middle of.
+                    epochs=epoch + 1 if step else last,
+                    initial_epoch=epoch,
+                    steps_per_epoch=steps - step,
+                    shuffle=False,
+                    callbacks=[
+                        EpochSeed(None, start if step else None),
+                        keras.callbacks.CSVLogger(str(output / "history.csv"), append=True),
+                        best,
+                        Checkpoint(
+                            output / "model.keras",
+                            should_stop,
+                            step,
+                            lambda phase=phase, best=best: {"phase": phase, **best.notes()},
+                        ),
+                    ],
+                    verbose=1 if sys.stdout.isatty() else 2,
+                )
+            except NotFiniteError as error:
+                raise UserError(
+                    f"{error}: take a smaller --learning_rate, or look at the clips' labels"
+                ) from error
+            except StoppedError as error:
+                if best.best is not None:
+                    best.restore(tagger)
+                    _save(tagger, output)
+                print(f"stopped: {error}; go on with --resume true")
+                sys.exit(should_stop.status)
+            epoch, step = history.epoch[-1] + 1, 0
+        best.restore(tagger)
+        if phase + 1 < len(phases):
+            epoch = last
     tagger.encoder.trainable = True
-    return epochs
+    return epoch, len(valid[0])
 
 
 def _score(tagger, labels, config):

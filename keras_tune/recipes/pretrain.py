@@ -3,8 +3,8 @@
 Without --data and --config, the demo recipe: a small encoder on a corpus that is synthesized on the
 spot, and a probe of it. The output folder ends up with encoder.keras (the encoder alone),
 model.keras (everything, to go on from), config.yaml, history.csv, report.json and TensorBoard
-events. A run that was stopped (SIGTERM) or killed goes on with --resume. Large batches, several
-devices and failures: see docs/large_scale.md.
+events. A run that was stopped (SIGTERM, Ctrl-C) or killed goes on with --resume. Large batches,
+several devices and failures: see docs/large_scale.md.
 """
 
 import dataclasses
@@ -101,6 +101,8 @@ class PretrainConfig:
         warmup_epochs: Epochs over which the learning rate rises in a straight line from zero.
         schedule: What the learning rate does after that; cosine ends at zero with the last epoch.
         temperature: Of NT-Xent.
+        mask_group: Label (artist, say) whose clips of the same value are no negatives of one
+            another; by default only copies of the same clip are not.
         projection_dim: Size of the projections.
         projection_layers: Hidden layers of the projection head.
         projection_batch_norm: Whether the projection head has batch normalization.
@@ -148,6 +150,7 @@ class PretrainConfig:
     warmup_epochs: NotNegative = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     temperature: Positive = 0.5
+    mask_group: str | None = None
     projection_dim: Width = 64
     projection_layers: Depth = 1
     projection_batch_norm: bool = False
@@ -252,7 +255,7 @@ def _pretrain(config, output, own, devices):
     keras.config.set_dtype_policy(config.precision)
     with devices.scope():
         if _steps(start, steps_per_epoch):
-            model = _training.load_checkpoint(output / "model.keras")
+            model = _training.load_checkpoint(output / "model.keras", config.jit_compile)
         else:
             model = _training.build_model(config, source.info.sample_rate, steps_per_epoch)
         if devices.strategy and config.sync_batch_norm:
@@ -268,11 +271,12 @@ def _pretrain(config, output, own, devices):
     write_config(own, config)
     print(
         f"{config.model.preset}: {model.encoder.count_params():,} parameters; "
-        f"{streams.train_clips} clips, {steps_per_epoch} steps an epoch, "
+        f"{streams.train_clips} clips, {streams.valid_clips} for validation, "
+        f"{steps_per_epoch} steps an epoch, "
         f"epochs {start.finished_epochs + 1} to {config.epochs}"
     )
     started = time.monotonic()
-    with naming_damaged_shards(data), _training.noting_sigterm() as should_stop:
+    with naming_damaged_shards(data), _training.noting_stop() as should_stop:
         _fit(model, config, own, devices, source, streams, start, probes, should_stop)
     seconds = time.monotonic() - started
     steps = config.epochs * steps_per_epoch
@@ -291,6 +295,7 @@ def _pretrain(config, output, own, devices):
         "devices": devices.replicas,
         "final": _last_row(output / "history.csv"),
         "chance_contrastive_accuracy": streams.chance,
+        "valid_clips": streams.valid_clips,
         "splits": source.info.fingerprints,
         "left_out": list(source.leave_out),
         "data": str(data),
@@ -333,55 +338,11 @@ def _check_execution(steps, steps_per_epoch):
 
 def _claim(output, config):
     """The `Progress` to begin with, after a look at what the output folder holds."""
-    from keras_tune.recipes._folder import read_config
-    from keras_tune.training import Progress
+    from keras_tune.recipes._training import claim
 
-    checkpoint = output / "model.keras"
-    if not config.resume:
-        if checkpoint.exists() or (output / "history.csv").exists():
-            raise UserError(
-                f"--output {output}: holds a run already; go on with it by --resume true, or give "
-                "another folder"
-            )
-        return Progress(0)
-    if not checkpoint.exists():
-        # Killed before the end of its first epoch: nothing to go on from.
-        (output / "history.csv").unlink(missing_ok=True)
-        return Progress(0)
-    now = dataclasses.asdict(config)
-    before = _with_defaults(read_config(output), dataclasses.asdict(PretrainConfig()))
     # The learning rate of a cosine comes to its end with the last epoch.
     free = set(FREE_ON_RESUME) - ({"epochs"} if config.schedule == "cosine" else set())
-    for key, value in now.items():
-        if key not in free and before[key] != value:
-            raise UserError(
-                f"--resume true: {key} was {before[key]} in {output}, and is {value} now; "
-                f"give --config {output / 'config.yaml'}"
-            )
-    progress = Progress.read(checkpoint)
-    _drop_later_rows(output / "history.csv", progress.finished_epochs)
-    return progress
-
-
-def _with_defaults(content, defaults):
-    """Fill what a configuration does not say, since it is older than the key."""
-    filled = {**defaults, **content}
-    for key, value in defaults.items():
-        if isinstance(value, dict):
-            filled[key] = _with_defaults(filled[key], value)
-    return filled
-
-
-def _drop_later_rows(path, epochs):
-    """Drop the rows of the history that are later than the checkpoint."""
-    import pandas as pd
-
-    from keras_tune.files import write_text
-
-    # Empty before the end of the first epoch.
-    if path.exists() and path.stat().st_size:
-        history = pd.read_csv(path)
-        write_text(path, history[history["epoch"] < epochs].to_csv(index=False))
+    return claim(output, config, free)
 
 
 def _steps(progress, steps_per_epoch):
@@ -405,6 +366,7 @@ def _fit(model, config, output, devices, source, streams, start, probes, should_
             model.fit(
                 streams.train,
                 validation_data=streams.valid,
+                validation_steps=streams.valid_steps,
                 epochs=last,
                 initial_epoch=first,
                 steps_per_epoch=streams.steps_per_epoch - step,
@@ -425,7 +387,7 @@ def _fit(model, config, output, devices, source, streams, start, probes, should_
         raise _explained(error, config, output, devices, source, streams) from error
     except StoppedError as error:
         print(f"stopped: {error}; go on with --resume true")
-        sys.exit(143)
+        sys.exit(should_stop.status)
 
 
 def _explained(error, config, output, devices, source, streams):

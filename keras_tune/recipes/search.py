@@ -42,18 +42,21 @@ class SearchConfig:
         data: Folder written by `prepare`, or an .npz file of clips; by default the demo corpus.
         output: Folder of the search.
         tuner: What chooses the trials.
-        objective: What the search is for: the best epoch's value.
+        objective: What the search is for: the last epoch's value.
         max_trials: Trials at most.
         space: What is searched: one value fixes a setting, a list or min, max, log free it.
         parameter_budget: Trainable parameters that no encoder may exceed; null for no limit.
         budget_slack: Share of the budget that may stay unused.
-        seeds: Seeds with which the best configuration of each depth is trained.
+        seeds: Runs of the best configuration of each depth; with 1 that is the trial itself, with
+            more all are new, with seeds of their own.
         probe: Label for the objective val_probe.
         input_samples: Length of a view in samples.
         augment: The augmentations where the space says nothing else.
         epochs: Epochs of a trial; with hyperband those of the best ones.
         steps_per_epoch: Batches an epoch; by default one pass over the train split.
         batch_size: Clips a batch; each gives two views.
+        mask_group: Label (artist, say) whose clips of the same value are no negatives of one
+            another; by default only copies of the same clip are not.
         projection_dim: Size of the projections.
         separate_views: Whether batch normalization sees first and second views apart.
         seed: Seed of trials, weights, order, crops and augmentations.
@@ -82,6 +85,7 @@ class SearchConfig:
     epochs: Count = 10
     steps_per_epoch: Count | None = None
     batch_size: ContrastBatchSize = 48
+    mask_group: str | None = None
     projection_dim: Width = 64
     separate_views: bool = False
     seed: Seed = 42
@@ -138,15 +142,20 @@ def _search(config):
             return
         trials = _report_trials(tuner, config, output)
         runs = _repeat(tuner, trials, recipe, callbacks, config, output)
-    best = _report_depths(runs, trials, config, output)
-    _write_best(output / "best.yaml", _recipe(config, config.data), best)
+    best, score = _report_depths(runs, trials, config, output)
+    _write_best(output / "best.yaml", _recipe(config, config.data), best, score["what"])
+    opened = streams(0, 1)
     write_report(
         output,
         config,
         best={key: value for key, value in best.items() if value == value},
+        score=score,
+        valid_clips=opened.valid_clips,
+        chance_contrastive_accuracy=opened.chance,
         trials=trials["status"].value_counts().to_dict(),
         data=str(data),
     )
+    print(f"score ({config.objective}, last epoch): {score['what']}")
     print(f"best: decoder depth {best['decoder_depth']:.0f}; recipe: {output / 'best.yaml'}")
 
 
@@ -274,9 +283,10 @@ def _report_trials(tuner, config, output):
 
 
 def _repeat(tuner, trials, recipe, callbacks, config, output):
-    """Train the best configuration of each depth with all seeds; what is done is not done again.
+    """Train the best configuration of each depth with other seeds; what is done is not done again.
 
-    Returns a table with a row a run. A trial that ran for all epochs is the first seed's run.
+    Returns a table with a row a run. The trial itself is none of them: it was chosen because it
+    came out well, which its score shows.
     """
     import pandas as pd
     from keras_tuner.errors import FailedTrialError
@@ -285,17 +295,14 @@ def _repeat(tuner, trials, recipe, callbacks, config, output):
     from keras_tune.search.job import Job, run_isolated
     from keras_tune.search.job import run as train
     from keras_tune.search.results import best_of_each_depth, outcome_row
-    from keras_tune.search.tuner import best_of
+    from keras_tune.search.tuner import summary_of
 
     best = best_of_each_depth(trials, DIRECTIONS[config.objective])
     if config.seeds == 1:
         return best
     runs = []
     for _, row in best.iterrows():
-        whole = row["epochs"] == config.epochs
-        if whole:
-            runs.append(dict(row))
-        for seed in range(config.seed + whole, config.seed + config.seeds):
+        for seed in range(config.seed + 1, config.seed + 1 + config.seeds):
             path = output / "repeats" / f"trial_{row['trial']}_seed_{seed}.json"
             if not path.exists():
                 hypermodel = _with_seed(tuner.hypermodel, seed)
@@ -306,7 +313,7 @@ def _repeat(tuner, trials, recipe, callbacks, config, output):
                     outcome = (run_isolated if tuner.isolated else train)(job)
                 except FailedTrialError as error:
                     raise UserError(f"trial {row['trial']} with seed {seed}: {error}") from error
-                outcome |= best_of(
+                outcome |= summary_of(
                     outcome.pop("history"), config.objective, DIRECTIONS[config.objective]
                 )
                 outcome |= {
@@ -333,7 +340,7 @@ def _with_seed(hypermodel, seed):
 
 
 def _report_depths(runs, trials, config, output):
-    """Write scores by depth; return the settings of the best depth."""
+    """Write scores by depth; return the settings of the best depth, and what its score is."""
     from keras_tune.files import write_text
     from keras_tune.search.pictures import draw_depths
     from keras_tune.search.results import scores_by_depth
@@ -344,11 +351,27 @@ def _report_depths(runs, trials, config, output):
     draw_depths(output / "depths.png", runs, config.objective)
     mean = depths["mean"]
     depth = mean.idxmax() if DIRECTIONS[config.objective] == "max" else mean.idxmin()
-    row = runs[runs["decoder_depth"] == depth].iloc[0]
-    return {key: getattr(value, "item", lambda value=value: value)() for key, value in row.items()}
+    own = runs[runs["decoder_depth"] == depth]
+    row = {key: getattr(v, "item", lambda v=v: v)() for key, v in own.iloc[0].items()}
+    trial = trials[trials["trial"] == row["trial"]].iloc[0]
+    if config.seeds == 1:
+        what = f"{row['score']:.4f}, one run: the trial that was chosen by it, so likely too good"
+    else:
+        what = f"mean {mean[depth]:.4f} of {len(own)} new runs that had no part in the choice of "
+        what += "the trial"
+    score = {
+        "objective": config.objective,
+        "epoch": "last",
+        "what": what,
+        "mean": float(mean[depth]),
+        "seeds": own["seed"].tolist(),
+        "runs": own["score"].tolist(),
+        "chosen_trial": float(trial["score"]),
+    }
+    return row, score
 
 
-def _write_best(path, recipe, best):
+def _write_best(path, recipe, best, score):
     """Write the best configuration as a recipe of `pretrain`."""
     import yaml
 
@@ -375,7 +398,7 @@ def _write_best(path, recipe, best):
             content["augment"][key.removeprefix("augment/")] = float(value)
     header = (
         f"# Found by a search: trial {best['trial']}, {best['parameters']:,.0f} parameters, "
-        f"score {best['score']:.4f} after {best['epochs']:.0f} epochs.\n"
+        f"{best['epochs']:.0f} epochs.\n# Score: {score}.\n"
     )
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(path, header + text)

@@ -62,6 +62,7 @@ def run(job):
     """
     from keras_tune.files import atomic_path
     from keras_tune.search.memory import peak_megabytes, reset_peak
+    from keras_tune.training import load_to_continue
 
     keras.utils.clear_session()
     gc.collect()
@@ -69,7 +70,7 @@ def run(job):
     try:
         if job.warm_start:
             job.hypermodel.prepare()
-            model = keras.models.load_model(job.warm_start)
+            model = load_to_continue(job.warm_start, job.hypermodel.jit_compile)
         else:
             model = job.hypermodel.build(job.hyperparameters)
         started = time.monotonic()

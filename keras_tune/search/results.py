@@ -12,8 +12,9 @@ def trial_table(tuner):
         tuner: `TUNeTuner`, not that of a worker.
 
     Returns:
-        DataFrame with a row a trial: its identifier, status, score, epochs, best epoch, parameters,
-        seconds of training, peak memory in MB (10⁶ bytes), every setting, and why it failed.
+        DataFrame with a row a trial: its identifier, status, score (of the last epoch), epochs,
+        best epoch and its score, parameters, seconds of training, peak memory in MB (10⁶ bytes),
+        every setting, and why it failed.
 
     Example:
 
@@ -40,8 +41,9 @@ def trial_table(tuner):
 
 def outcome_row(outcome):
     """The row of a training in the table: what was measured, and the configuration."""
-    measured = ("score", "best_epoch", "epochs", "parameters", "seconds", "peak_memory_mb")
-    row = {key: outcome[key] for key in measured}
+    measured = ("score", "best_epoch", "best_epoch_score", "epochs", "parameters", "seconds")
+    measured += ("peak_memory_mb",)
+    row = {key: outcome.get(key) for key in measured}
     configuration = dict(outcome["configuration"])
     augment = configuration.pop("augment")
     configuration["tail_filters"] = " ".join(map(str, configuration["tail_filters"]))

@@ -138,7 +138,7 @@ class TUNeTuner(BaseTuner):
         except UserError as error:
             raise _Shared(error) from error
         objective = self.oracle.objective
-        outcome |= best_of(outcome.pop("history"), objective.name, objective.direction)
+        outcome |= summary_of(outcome.pop("history"), objective.name, objective.direction)
         outcome["best_epoch"] += job.initial_epoch
         outcome["epochs"] = job.epochs
         outcome["configuration"] = dataclasses.asdict(
@@ -196,8 +196,8 @@ class _Shared(keras_tuner.errors.FatalError):
     """Carries an error that no other configuration would mend through KerasTuner's own catch."""
 
 
-def best_of(history, metric, direction):
-    """The best value of a metric over the epochs of a training.
+def summary_of(history, metric, direction):
+    """The score of a training: its last epoch's value, which no look at the others has chosen.
 
     Args:
         history: Dict from metric to a list of values.
@@ -205,7 +205,8 @@ def best_of(history, metric, direction):
         direction: "max" or "min".
 
     Returns:
-        A dict with `score`, `best_epoch` (from 1) and `last`, the last epoch's metrics.
+        A dict with `score`, `best_epoch` (from 1), `best_epoch_score`, which is better than the
+        score by luck, too, and `last`, the last epoch's metrics. All scores are NaN if one is.
 
     Raises:
         UserError: There is no such metric.
@@ -218,8 +219,9 @@ def best_of(history, metric, direction):
     best = max(values) if direction == "max" else min(values)
     finite = all(math.isfinite(value) for value in values)
     return {
-        "score": best if finite else math.nan,
+        "score": values[-1] if finite else math.nan,
         "best_epoch": values.index(best) + 1 if finite else len(values),
+        "best_epoch_score": best if finite else math.nan,
         "last": {name: series[-1] for name, series in history.items()},
     }
 

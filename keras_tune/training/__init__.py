@@ -6,6 +6,7 @@ from keras_tune.training.adamw import AdamW
 from keras_tune.training.callbacks import (
     Checkpoint,
     EpochSeed,
+    KeepBest,
     NotFiniteError,
     StoppedError,
     finished_epochs,
@@ -13,7 +14,7 @@ from keras_tune.training.callbacks import (
 from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.lars import LARS
 from keras_tune.training.online_probe import OnlineProbe
-from keras_tune.training.progress import Progress
+from keras_tune.training.progress import Progress, load_to_continue
 from keras_tune.training.representation_monitor import (
     RepresentationMonitor,
     effective_rank,
@@ -26,6 +27,7 @@ __all__ = [
     "Checkpoint",
     "ContrastiveModel",
     "EpochSeed",
+    "KeepBest",
     "NotFiniteError",
     "OnlineProbe",
     "Progress",
@@ -33,5 +35,6 @@ __all__ = [
     "StoppedError",
     "effective_rank",
     "finished_epochs",
+    "load_to_continue",
     "pretext_accuracy",
 ]

@@ -58,6 +58,7 @@ class Checkpoint(keras.callbacks.Callback):
         should_stop: Function without arguments that says whether to stop. Then the model is saved
             after the current step, in the middle of the epoch. Defaults to never.
         first_step: Integer, steps of the first epoch that were made before. Defaults to 0.
+        notes: Function without arguments that gives `Progress.notes`. Defaults to no notes.
 
     Raises:
         NotFiniteError: From within `fit`: the loss or a weight is not finite.
@@ -70,11 +71,12 @@ class Checkpoint(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, path, should_stop=None, first_step=0):
+    def __init__(self, path, should_stop=None, first_step=0, notes=None):
         super().__init__()
         self.path = pathlib.Path(path)
         self.should_stop = should_stop or (lambda: False)
         self.first_step = first_step
+        self.notes = notes or dict
         self.epoch = self.step = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -90,13 +92,13 @@ class Checkpoint(keras.callbacks.Callback):
             raise self._not_finite(f"the loss is {loss}")
         # After the last step the end of the epoch is near, and leaves less to be kept.
         if self.should_stop() and batch + 1 < self.params["steps"]:
-            self._save(Progress.of(self.model, self.epoch, self.step))
+            self._save(Progress.of(self.model, self.epoch, self.step, self.notes()))
 
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("val_loss", 0.0)
         if not math.isfinite(loss):
             raise self._not_finite(f"the validation loss is {loss}")
-        self._save(Progress.of(self.model, epoch + 1))
+        self._save(Progress.of(self.model, epoch + 1, notes=self.notes()))
 
     def _not_finite(self, what):
         # Several steps at a time are looked at after the last of them.
@@ -111,6 +113,62 @@ class Checkpoint(keras.callbacks.Callback):
             progress.write(temporary)
         if self.should_stop():
             raise StoppedError(progress)
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keep the model of the epoch with the lowest loss on valid in a file, and stop early.
+
+    As Keras' `EarlyStopping`, but what is best so far outlives the process, and a run that goes on
+    has the patience that is left. Put it before `Checkpoint`, which keeps its `notes`.
+
+    Args:
+        path: The `.keras` file, written whenever the loss is lower than ever.
+        patience: Integer, epochs without a lower loss after which training stops.
+        best: Float, the lowest loss so far, or None. Defaults to None.
+        wait: Integer, epochs since then. Defaults to 0.
+        stopped: Whether patience has come to its end. Defaults to False.
+
+    Example:
+
+    ```python
+    best = KeepBest("runs/mine/tagger.keras", patience=10)
+    model.fit(dataset, validation_data=valid, epochs=100, callbacks=[best])
+    best.restore(model)
+    ```
+    """
+
+    def __init__(self, path, patience, best=None, wait=0, stopped=False):
+        super().__init__()
+        self.path = pathlib.Path(path)
+        self.patience = patience
+        self.best, self.wait, self.stopped = best, wait, stopped
+        self._weights = None
+
+    def notes(self):
+        """What a continuation gives to its own, a dict of `best`, `wait` and `stopped`."""
+        return {"best": self.best, "wait": self.wait, "stopped": self.stopped}
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = float(logs["val_loss"])
+        if not math.isfinite(loss):
+            return
+        if self.best is None or loss < self.best:
+            self.best, self.wait = loss, 0
+            self._weights = self.model.get_weights()
+            with atomic_path(self.path) as temporary:
+                self.model.save(temporary)
+            return
+        self.wait += 1
+        if self.wait >= self.patience and epoch > 0:
+            self.stopped = self.model.stop_training = True
+
+    def restore(self, model):
+        """Give `model` the best weights so far, if there are any."""
+        if self.best is None:
+            return
+        if self._weights is None:
+            self._weights = keras.models.load_model(self.path).get_weights()
+        model.set_weights(self._weights)
 
 
 def finished_epochs(path):
@@ -141,7 +199,7 @@ class EpochSeed(keras.callbacks.Callback):
     A resumed run then draws the crops and augmentations that the uninterrupted one would have.
 
     Args:
-        seed: Integer.
+        seed: Integer, or None for a model that draws nothing.
         progress: `Progress` in the middle of an epoch, whose state of draws and metrics the first
             epoch goes on from. Defaults to None.
 
@@ -158,7 +216,8 @@ class EpochSeed(keras.callbacks.Callback):
         self.progress = progress
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.reseed(self.seed, epoch)
+        if self.seed is not None:
+            self.model.reseed(self.seed, epoch)
         if self.progress is not None and self.progress.finished_steps:
             self.progress.restore(self.model)
             self.progress = None

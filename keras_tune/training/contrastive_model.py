@@ -12,7 +12,7 @@ from keras import ops
 from keras_tune.augment.random_crop import RandomCrop
 from keras_tune.augment.seeds import derive_seed
 from keras_tune.layers.acoustic_features import AcousticFeatures
-from keras_tune.losses.nt_xent import NTXent, nt_xent_logits
+from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
 from keras_tune.losses.vicreg import covariance_loss, variance_loss
 from keras_tune.training import gradient_cache, replicas
 
@@ -53,15 +53,20 @@ class ContrastiveModel(keras.Model):
     Input: a batch of clips (batch, samples) or (batch, samples, 1), of which two independent crops
     are cut on the device; or (batch, 2, samples), two crops of each clip cut already; float or
     int16 PCM. A tuple `(clips, labels)` or a dict with the key
-    "audio" is taken too; labels are ignored. After `read_from`, training takes the places of crops
+    "audio" is taken too; labels are ignored. Two more keys of a dict say more about the clips:
+    "group", integer (batch,), of which equal ones are no negatives of one another (copies of a
+    clip, or clips of one track or artist; up to 32 bits), and "weight", float (batch,), which
+    multiplies what a clip adds to the loss, to the accuracy and to the alignment, as sample weights
+    do in Keras. After `read_from`, training takes the places of crops
     in clips that lie on the device. In evaluation, views are crops at places that are the
     same every time, without augmentation.
     Output: the projections, float32 (batch, 2, projection_dim).
 
     Metrics beside `loss`, all on the normalized projections: `contrastive_accuracy`, the share of
-    anchors whose positive ranks first among the 2B − 1 candidates; `alignment`, the mean squared
-    distance of positives, and `uniformity`, the logarithm of the mean Gaussian potential (Wang &
-    Isola, ICML 2020; lower is better for both); `spread`, the deviation of the components times
+    anchors whose positive ranks first among the 2B − 1 candidates, or those that their group leaves
+    of them; `alignment`, the mean squared distance of positives, and `uniformity`, the logarithm of
+    the mean Gaussian potential of all pairs (Wang & Isola, ICML 2020; lower is better for both);
+    `spread`, the deviation of the components times
     the square root of their number: near 1 when projections fill the sphere, 0 when they collapse.
 
     Raises:
@@ -155,6 +160,14 @@ class ContrastiveModel(keras.Model):
         # Encoder and projector were built with their own shapes; no weight depends on the clips'.
         self.built = True
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras calls this on TensorFlow alone. Under a strategy it averages a first batch over the
+        # machines, only to learn its shape, and cannot where the batch is a dict. Here everything
+        # is built but the optimizer.
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
     def reseed(self, seed, *path):
         """Set the state of every random draw of crops and augmentations from integers.
 
@@ -198,6 +211,16 @@ class ContrastiveModel(keras.Model):
         if self.resident is not None and isinstance(data, dict) and "block" in data:
             return self.resident.crops(data)
         return audio_of(data)
+
+    def _inputs(self, data):
+        """The clips in what a pipeline yields, with what it says about them where it does."""
+        clips = self.clips_of(data)
+        while isinstance(data, (tuple, list)):
+            data = data[0]
+        if not isinstance(data, dict):
+            return clips
+        more = {key: data[key] for key in ("group", "weight") if key in data}
+        return {"audio": clips, **more} if more else clips
 
     def make_views(self, clips, training=False):
         """Cut two crops of every clip and augment each.
@@ -293,7 +316,10 @@ class ContrastiveModel(keras.Model):
         # The negatives come from all devices, and each computes the loss of the whole batch. Their
         # sum is what is minimized, so Keras' losses are divided by the devices; others are not.
         projections = replicas.gather(y_pred)
-        loss = self.nt_xent(projections[:, 0], projections[:, 1])
+        groups, weights = _groups_and_weights(x)
+        # Both views of a clip are anchors.
+        weights = None if weights is None else ops.tile(weights, 2)
+        loss = self.nt_xent(projections[:, 0], projections[:, 1], weights, groups)
         for weight, term in (
             (self.variance_weight, variance_loss),
             (self.covariance_weight, covariance_loss),
@@ -305,17 +331,21 @@ class ContrastiveModel(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y_pred = replicas.gather(y_pred)
-        logits, labels = nt_xent_logits(y_pred[:, 0], y_pred[:, 1], self.temperature)
+        groups, weights = _groups_and_weights(x)
+        all_logits, labels = nt_xent_logits(y_pred[:, 0], y_pred[:, 1], self.temperature)
+        logits = mask_groups(all_logits, groups)
         # Comparing with >= and not by argmax: a collapse makes all candidates equal, and then the
         # positive ranks first for nobody.
         positive = ops.take_along_axis(logits, labels[:, None], axis=-1)
         others = ops.sum(ops.cast(logits >= positive, "float32"), axis=-1) - 1.0
-        accuracy = ops.mean(ops.cast(others == 0, "float32"))
+        first = ops.mean(ops.reshape(ops.cast(others == 0, "float32"), (2, -1)), axis=0)
+        accuracy = _weighted_mean(first, weights)
 
         unit = ops.normalize(y_pred, axis=-1, order=2, epsilon=1e-8)
-        alignment = ops.mean(ops.sum(ops.square(unit[:, 0] - unit[:, 1]), axis=-1))
+        distances = ops.sum(ops.square(unit[:, 0] - unit[:, 1]), axis=-1)
+        alignment = _weighted_mean(distances, weights)
         # On the unit sphere |a − b|² = 2 − 2 a·b, and the logits hold a·b over the temperature.
-        potential = ops.exp(4.0 * (logits * self.temperature - 1.0))
+        potential = ops.exp(4.0 * (all_logits * self.temperature - 1.0))
         count = ops.cast(ops.shape(logits)[0], "float32")
         uniformity = ops.log(ops.sum(potential) / (count * (count - 1.0)))
         flat = ops.reshape(unit, (-1, self.projection_dim))
@@ -329,19 +359,19 @@ class ContrastiveModel(keras.Model):
     def track_loss(self, loss, clips):
         """Add what `compute_loss` gave for a batch to the mean that is reported."""
         loss = loss * replicas.count()
-        self._loss_tracker.update_state(loss, sample_weight=ops.shape(clips)[0])
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(audio_of(clips))[0])
 
     def train_step(self, *args):
         # JAX's step also takes and returns the state, as its first argument.
         *state, data = args
-        clips = self.clips_of(data)
+        clips = self._inputs(data)
         if self.micro_batch is not None:
             return replicas.as_reported(gradient_cache.train_step(self, *state, clips))
         return replicas.as_reported(super().train_step(*state, (clips,)))
 
     def test_step(self, *args):
         *state, data = args
-        return replicas.as_reported(super().test_step(*state, (audio_of(data),)))
+        return replicas.as_reported(super().test_step(*state, (self._inputs(data),)))
 
     def predict_step(self, *args):
         *state, data = args
@@ -388,6 +418,26 @@ def _projector(width, projection_dim, layers, batch_norm):
             hidden.append(keras.layers.ReLU(name=f"{name}_relu"))
     output = keras.layers.Dense(projection_dim, use_bias=False, name="output")
     return keras.Sequential([*hidden, output], name="projector")
+
+
+def _groups_and_weights(clips):
+    """The groups and the weights of all devices' clips, each None where it is not given.
+
+    Args:
+        clips: What `ContrastiveModel` computes with: a tensor of clips, or a dict.
+    """
+    if not isinstance(clips, dict):
+        return None, None
+    groups, weights = clips.get("group"), clips.get("weight")
+    if groups is not None:
+        groups = replicas.gather(groups)
+    if weights is not None:
+        weights = replicas.gather(ops.cast(weights, "float32"))
+    return groups, weights
+
+
+def _weighted_mean(values, weights):
+    return ops.mean(values if weights is None else values * weights)
 
 
 def draw_states(model):

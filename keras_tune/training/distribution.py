@@ -53,26 +53,31 @@ class Devices:
         """Hand this process' part of the batches to its devices.
 
         Args:
-            stream: Batches of `local_batch` clips: `tf.data.Dataset`, `keras.utils.PyDataset`, or
-                None.
+            stream: Batches of `local_batch` clips, or dicts of them: `tf.data.Dataset`,
+                `keras.utils.PyDataset`, or None.
 
         Returns:
-            What `fit` takes.
+            What `fit` takes. With several machines it never ends, since Keras cannot tell how long
+            it is: give `steps_per_epoch` and `validation_steps`.
         """
         if self.strategy is None or stream is None:
             return stream
         import tensorflow as tf
 
         dataset = stream if isinstance(stream, tf.data.Dataset) else _as_dataset(tf, stream)
-        if dataset.element_spec.dtype == tf.int16:
-            # Keras averages a first batch over the devices, which have no such sum of int16.
-            dataset = dataset.map(lambda clips: tf.cast(clips, "float32") / 32768, tf.data.AUTOTUNE)
+        # Keras averages a first batch over the devices, which have no such sum of int16.
+        dataset = dataset.map(
+            lambda batch: tf.nest.map_structure(lambda part: _as_float(tf, part), batch),
+            tf.data.AUTOTUNE,
+        )
         if self.kind == "mirrored":
             # Keras splits the batches of one process itself.
             return dataset
         if self.replicas > self.processes:
-            size = dataset.element_spec.shape[0] * self.processes // self.replicas
+            size = tf.nest.flatten(dataset.element_spec)[0].shape[0]
+            size = size * self.processes // self.replicas
             dataset = dataset.unbatch().batch(size, drop_remainder=True)
+        dataset = dataset.repeat()
         # The files were dealt to the processes by whoever opened them, and nobody does it again.
         return self.strategy.distribute_datasets_from_function(lambda context: dataset)
 
@@ -177,16 +182,23 @@ def _data_parallel():
     )
 
 
+def _as_float(tf, part):
+    """Clips of int16 as float32 of full scale 1; all else as it is."""
+    return tf.cast(part, "float32") / 32768 if part.dtype == tf.int16 else part
+
+
 def _as_dataset(tf, stream):
-    """A `PyDataset` of arrays as a `tf.data.Dataset`."""
+    """A `PyDataset` of arrays, or of dicts of arrays, as a `tf.data.Dataset`."""
     first = stream[0]
 
     def batches():
         for index in range(stream.num_batches):
             yield stream[index]
 
-    spec = tf.TensorSpec(first.shape, first.dtype)
+    spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), first)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2)
+    # Else Keras finds the end by a step too many, which counts in some of the metrics.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(stream.num_batches))
     return dataset.with_options(pipeline_options(tf))
 
 

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import zipfile
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_tune.errors import UserError
+from keras_tune.models.saved import load_saved_model
 from keras_tune.training import replicas
 from keras_tune.training.contrastive_model import draw_states
 
@@ -26,6 +28,7 @@ class Progress:
         finished_steps: Integer, those of the epoch that has begun.
         metrics: List of arrays as nested lists, the state of the model's metrics.
         draws: List of arrays as nested lists, the state of its random generators.
+        notes: Dict of what else a run must know to go on, in the types of JSON.
 
     Example:
 
@@ -39,17 +42,19 @@ class Progress:
     finished_steps: int = 0
     metrics: list = dataclasses.field(default_factory=list)
     draws: list = dataclasses.field(default_factory=list)
+    notes: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, model, finished_epochs, finished_steps=0):
+    def of(cls, model, finished_epochs, finished_steps=0, notes=None):
         """Note where `model` stands."""
+        notes = notes or {}
         if not finished_steps:
-            return cls(finished_epochs)
+            return cls(finished_epochs, notes=notes)
         values = [
             [ops.convert_to_numpy(variable).tolist() for variable in variables]
             for variables in (_metric_variables(model), draw_states(model))
         ]
-        return cls(finished_epochs, finished_steps, *values)
+        return cls(finished_epochs, finished_steps, *values, notes)
 
     def restore(self, model):
         """Give `model` the state of metrics and draws that was noted."""
@@ -81,6 +86,35 @@ class Progress:
                 f"{path}: not a checkpoint that can be gone on from ({error}); delete it to begin "
                 "anew"
             ) from error
+
+
+def load_to_continue(path, jit_compile="auto"):
+    """Load a model with its optimizer, compiled for the backend of today.
+
+    A saved model holds whether XLA compiled it on the backend that it was trained with, which may
+    be slow, or impossible, on another.
+
+    Args:
+        path: The `.keras` file.
+        jit_compile: As in `keras.Model.compile`. Defaults to "auto".
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: The file is damaged, or its weights are not finite.
+
+    Example:
+
+    ```python
+    model = load_to_continue("runs/mine/model.keras")
+    ```
+    """
+    model = load_saved_model(path, compile=True)
+    compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
+    # The optimizer is the one that has the state.
+    model.compile(**{**compiled, "optimizer": model.optimizer, "jit_compile": jit_compile})
+    return model
 
 
 def _metric_variables(model):

@@ -122,6 +122,39 @@ def test_evaluation_order_and_crops_are_fixed():
     np.testing.assert_array_equal(labels, np.arange(10))
 
 
+def test_what_becomes_of_the_last_batch():
+    options = {"clip_samples": 400, "batch_size": 4, "shuffle": False}
+    smaller = batches(array_clips(CLIPS, drop_remainder=False, **options))
+    assert [len(batch) for batch in smaller] == [4, 4, 2]
+    filled = batches(array_clips(CLIPS, fill_remainder=True, groups=np.arange(10), **options))
+    groups = np.concatenate([batch["group"] for batch in filled])
+    np.testing.assert_array_equal(groups, [*range(10), 0, 1])
+    np.testing.assert_array_equal(
+        sources(np.concatenate([batch["audio"] for batch in filled]))[0], groups
+    )
+    weights = np.concatenate([batch["weight"] for batch in filled])
+    np.testing.assert_allclose(weights, [1.2] * 10 + [0, 0], rtol=1e-6)
+    # A set that is smaller than a batch, too; and each of two processes has its rows.
+    assert len(array_clips(CLIPS, 400, batch_size=16, drop_remainder=False)[0]) == 10
+    part = batches(array_clips(CLIPS, fill_remainder=True, part=(1, 2), **options))
+    np.testing.assert_array_equal(np.concatenate([b["weight"] for b in part]), weights[1::2])
+    # Nothing to fill up: every clip weighs exactly 1.
+    whole = array_clips(CLIPS, 400, batch_size=5, shuffle=False, fill_remainder=True)
+    assert {float(w) for batch in batches(whole) for w in batch["weight"]} == {1.0}
+
+
+def test_groups_of_clips(npz):
+    arrays = load_arrays(npz)
+    assert len(set(arrays.groups_of_split("train").tolist())) == 2
+    values = [arrays.groups_of_split(split, "genre") for split in ("train", "test")]
+    (rock, none), (jazz, rock_again) = values
+    assert rock == rock_again and len({int(rock), int(none), int(jazz)}) == 3
+    (slow, fast), (unknown, faster) = (arrays.groups_of_split(s, "bpm") for s in ("train", "test"))
+    assert len({int(slow), int(fast), int(unknown), int(faster)}) == 4
+    with pytest.raises(UserError, match="no label 'artist'"):
+        arrays.groups_of_split("train", "artist")
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="Received: clip_samples=1001"):
         array_clips(CLIPS, 1001)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tune.data import prepare, read_clips
+from keras_tune.data import ResidentClips, count_clips, prepare, read_clips
 from keras_tune.errors import UserError
 
 pytest.importorskip("tensorflow")
@@ -63,11 +63,64 @@ def test_each_clip_once_a_pass_and_the_last_batch(prepared):
     assert [len(batch) for batch in batches(prepared, batch_size=4)] == [4, 4]
 
 
+def test_a_batch_may_be_larger_than_the_split_where_its_remainder_is_not_dropped(prepared):
+    (whole,) = batches(prepared, batch_size=256, drop_remainder=False)
+    assert sorted(sources(whole)[0]) == list(range(10))
+    with pytest.raises(UserError, match="batch_size 256 is more than the 10 clips"):
+        batches(prepared, batch_size=256)
+
+
+def test_a_last_batch_is_filled_up_from_the_beginning(prepared):
+    options = {"batch_size": 4, "shuffle": False, "fill_remainder": True, "ids": True}
+    read = batches(prepared, **options)
+    assert [batch["audio"].shape for batch, _ in read] == [(4, CROP)] * 3
+    ids = np.concatenate([names for _, names in read]).tolist()
+    weights = np.concatenate([batch["weight"] for batch, _ in read])
+    assert len(set(ids[:10])) == 10 and ids[10:] == ids[:2]
+    np.testing.assert_allclose(weights, [1.2] * 10 + [0, 0], rtol=1e-6)
+    assert len(read_clips(prepared, clip_samples=CROP, **options)) == 3
+    # The processes read as many batches each, and together every clip once.
+    parts = [batches(prepared, part=(k, 2), **options) for k in (0, 1)]
+    assert len(parts[0]) == len(parts[1])
+    names, weights = [], []
+    for batch, ids in parts[0] + parts[1]:
+        names += [name for name, weight in zip(ids, batch["weight"], strict=True) if weight]
+        weights.append(batch["weight"])
+    assert len(names) == len(set(names)) == 10
+    assert np.mean(weights) == pytest.approx(1, rel=1e-6)
+
+
+def test_groups_tell_which_clips_belong_together(prepared):
+    options = {"batch_size": 10, "steps_per_epoch": 2, "seed": 1, "ids": True}
+    read = batches(prepared, group_by="id", **options)
+    groups = np.concatenate([batch["group"] for batch, _ in read])
+    ids = np.concatenate([names for _, names in read])
+    np.testing.assert_array_equal(groups[:, None] == groups, ids[:, None] == ids)
+    # Of the label it is the value that counts: every other clip has the letter a.
+    read = batches(prepared, group_by="letter", **options)
+    groups = np.concatenate([batch["group"] for batch, _ in read])
+    letter = np.array([int(name.split()[1]) % 2 for name in ids])
+    np.testing.assert_array_equal(groups[:, None] == groups, letter[:, None] == letter)
+    # Clips on the device have the same.
+    held = ResidentClips.load(prepared, clip_samples=CROP, group_by="letter")
+    known = dict(zip(ids, groups, strict=True))
+    assert dict(zip((i.encode() for i in held.ids), held.groups, strict=True)) == known
+    with pytest.raises(UserError, match="no label 'artist'"):
+        batches(prepared, group_by="artist")
+
+
 def test_longer_epochs_are_several_passes(prepared):
     read = batches(prepared, batch_size=4, steps_per_epoch=5, seed=1)
     numbers, _ = sources(np.concatenate(read))
     assert sorted(numbers[:10]) == sorted(numbers[10:]) == list(range(10))
     assert list(numbers[:10]) != list(numbers[10:])
+
+
+def test_passes_over_a_single_shard_have_orders_of_their_own(clips, tmp_path):
+    prepare(clips, tmp_path, workers=1, progress=False, shards=1)
+    read = batches(tmp_path, batch_size=10, steps_per_epoch=4, seed=1)
+    orders = [tuple(sources(batch)[0]) for batch in read]
+    assert len(set(orders)) == 4 and all(sorted(order) == list(range(10)) for order in orders)
 
 
 def test_epochs_differ_and_repeat_from_the_seed(prepared):
@@ -157,6 +210,11 @@ def test_short_records_are_left_out_and_named(request, encoding):
     assert sorted(sources(list(dataset.as_numpy_iterator()))[0]) == list(range(2, 10))
     with pytest.raises(UserError, match="which is all of them"):
         read_clips(path, clip_samples=5000)
+
+
+def test_clips_that_are_long_enough_are_counted(prepared):
+    assert count_clips(prepared) == count_clips(prepared, clip_samples=1000) == 10
+    assert count_clips(prepared, "train", 1075) == 2
 
 
 def test_wrong_arguments(prepared):

@@ -6,15 +6,18 @@ from keras import ops
 from keras_tune.losses import NTXent, nt_xent, nt_xent_logits
 
 
-def slow_nt_xent(z_i, z_j, temperature):
-    """The formula of SimCLR, anchor by anchor, in float64."""
+def slow_nt_xent(z_i, z_j, temperature, groups=None):
+    """The formula of SimCLR, anchor by anchor, in float64; without pairs of a group's clips."""
     z = np.concatenate([z_i, z_j]).astype("float64")
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     count = len(z)
     losses = []
     for anchor in range(count):
         positive = (anchor + count // 2) % count
-        similarities = {k: z[anchor] @ z[k] / temperature for k in range(count) if k != anchor}
+        groups = range(count // 2) if groups is None else groups
+        group = [groups[k % (count // 2)] for k in range(count)]
+        candidates = [k for k in range(count) if group[k] != group[anchor] or k == positive]
+        similarities = {k: z[anchor] @ z[k] / temperature for k in candidates}
         denominator = sum(np.exp(s) for s in similarities.values())
         losses.append(-np.log(np.exp(similarities[positive]) / denominator))
     return np.array(losses)
@@ -61,6 +64,44 @@ def test_reference_loss_and_gradient(golden, case):
     assert float(criterion(z_i, z_j)) == pytest.approx(float(loss), abs=1e-5)
     found = gradient(lambda z: criterion(z, ops.convert_to_tensor(z_j)), z_i)
     np.testing.assert_allclose(found, grad, atol=1e-5)
+
+
+# Numbers beyond 2²⁴ are not exact in float32.
+@pytest.mark.parametrize(
+    "groups", [[0, 1, 0, 2, 0], [3] * 5, [2**30, 2**30 + 1, -5, 2**30, -6], [4, 3, 2, 1, 0]]
+)
+def test_clips_of_a_group_are_no_negatives(groups):
+    z_i, z_j = np.random.default_rng(1).normal(size=(2, 5, 8)).astype("float32")
+    groups = np.array(groups, "int32")
+    expected = slow_nt_xent(z_i, z_j, 0.3, groups)
+    losses = ops.convert_to_numpy(nt_xent(z_i, z_j, 0.3, ops.convert_to_tensor(groups)))
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+    loss = NTXent(0.3)
+    assert float(loss(z_i, z_j, groups=groups)) == pytest.approx(expected.mean(), rel=1e-5)
+    weights = np.arange(10, dtype="float32")
+    weighted = float(loss(z_i, z_j, weights, groups))
+    assert weighted == pytest.approx((weights * expected).mean(), rel=1e-5)
+
+
+def test_groups_of_one_change_no_bit():
+    z_i, z_j = np.random.default_rng(2).normal(size=(2, 6, 8)).astype("float32")
+    plain, grouped = (
+        ops.convert_to_numpy(nt_xent(z_i, z_j, 0.5, groups)) for groups in (None, np.arange(6))
+    )
+    np.testing.assert_array_equal(plain, grouped)
+    assert float(NTXent()(z_i, z_j)) == float(NTXent()(z_i, z_j, groups=np.arange(6)))
+
+
+def test_masked_pairs_have_no_gradient():
+    z_i, z_j = np.random.default_rng(3).normal(size=(2, 3, 4)).astype("float32")
+
+    def of_the_first(z):
+        # The anchor 0 and its group's clip 1, whose views it must not push away.
+        return nt_xent(z, ops.convert_to_tensor(z_j), 0.5, np.array([7, 7, 8]))[0]
+
+    found = gradient(of_the_first, z_i)
+    np.testing.assert_array_equal(found[1], 0)
+    assert np.abs(found[[0, 2]]).min() > 0
 
 
 def test_it_is_symmetric_and_blind_to_scale():

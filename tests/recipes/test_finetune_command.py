@@ -1,14 +1,19 @@
 """Training end to end on tones whose pitch is their label."""
 
 import json
+import os
+import signal
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.finetune import FinetuneConfig, main
+from keras_tune.training import Checkpoint, Progress
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,8 @@ def test_a_class_is_learned(folder):
     output, report = finetune(folder, "class", "--target", "label", "--epochs", "12")
     assert report["metric"] == "accuracy"
     assert report["score"] > 0.9
+    # More than a batch of eight, and no multiple of it.
+    assert report["valid_clips"] == 12
     assert (output / "history.csv").read_text().startswith("epoch,")
     tagger = keras.models.load_model(output / "tagger.keras")
     assert (tagger.activation, tagger.pooling) == ("softmax", "scores")
@@ -99,14 +106,92 @@ def test_an_encoder_thaws(folder):
     assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("rate", ["1e400", "1e30"])
-def test_a_learning_rate_that_leads_nowhere(folder, rate, capsys):
+@pytest.mark.parametrize(("rate", "status"), [("1e400", 2), ("1e30", 1)])
+def test_a_learning_rate_that_leads_nowhere(folder, rate, status, capsys):
     with pytest.raises(SystemExit) as stop:
         finetune(folder, rate, "--target", "label", "--epochs", "2", "--learning_rate", rate)
-    assert stop.value.code == 1
+    assert stop.value.code == status
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "--learning_rate" in line
     assert not (folder / rate / "tagger.keras").exists()
+
+
+def test_a_prepared_set_of_fewer_clips_than_a_batch(folder, tmp_path):
+    pytest.importorskip("tensorflow")
+    from keras_tune.data import prepare
+
+    rows = []
+    with np.load(folder / "tones.npz") as tones:
+        for number, clip in enumerate(tones["audio"]):
+            soundfile.write(tmp_path / f"{number}.wav", clip, 22050)
+            labels = (tones["split"][number], tones["label"][number])
+            rows.append((str(number), str(tmp_path / f"{number}.wav"), *labels))
+    manifest = pd.DataFrame(rows, columns=["id", "path", "split", "label"])
+    prepare(manifest, tmp_path / "set", workers=1, progress=False)
+    options = ["--target", "label", "--epochs", "1", "--data", str(tmp_path / "set")]
+    _, report = finetune(folder, "shards", *options, "--batch_size", "32")
+    assert (report["valid_clips"], report["test_clips"]) == (12, 12)
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 8)])
+def test_stopped_and_resumed(folder, monkeypatch, number, step):
+    """In the first epoch, of the head alone, and in the third, of the whole model."""
+    options = ["--target", "pitch", "--frozen_epochs", "2", "--epochs", "4"]
+    if not (folder / "whole").exists():
+        finetune(folder, "whole", *options)
+    whole, stopped = folder / "whole", folder / f"stopped_{step}"
+    original = Checkpoint.on_train_batch_end
+    made = []
+
+    def signalled(self, batch, logs=None):
+        made.append(batch)
+        if len(made) == step:
+            os.kill(os.getpid(), number)
+        original(self, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "on_train_batch_end", signalled)
+        with pytest.raises(SystemExit) as stop:
+            finetune(folder, stopped.name, *options)
+    assert stop.value.code == 128 + number and len(made) == step
+    progress = Progress.read(stopped / "model.keras")
+    assert 3 * progress.finished_epochs + progress.finished_steps == step
+    assert not (stopped / "report.json").exists()
+    # The best epoch so far is there to be used; in the first there is none yet.
+    assert (stopped / "tagger.keras").exists() == (step > 3)
+    finetune(folder, stopped.name, *options, "--resume")
+    found, expected = (pd.read_csv(path / "history.csv") for path in (stopped, whole))
+    assert found["epoch"].tolist() == expected["epoch"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-4)
+    found, expected = (
+        keras.models.load_model(path / "tagger.keras").get_weights() for path in (stopped, whole)
+    )
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    # Once more: nothing is left to train.
+    finetune(folder, stopped.name, *options, "--resume")
+    assert len(pd.read_csv(stopped / "history.csv")) == 4
+
+
+def test_the_best_epoch_is_kept_and_restored(folder):
+    """With a rate at which the loss on valid does not only fall."""
+    output, report = finetune(
+        folder,
+        "best",
+        "--target",
+        "label",
+        "--epochs",
+        "8",
+        "--patience",
+        "2",
+        "--learning_rate",
+        "0.3",
+    )
+    history = pd.read_csv(output / "history.csv")
+    assert len(history) == report["epochs"]
+    notes = Progress.read(output / "model.keras").notes
+    assert notes["best"] == pytest.approx(history["val_loss"].min(), rel=1e-5)
+    assert notes["wait"] == len(history) - 1 - history["val_loss"].argmin()
 
 
 def test_a_run_is_not_overwritten(folder, capsys):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -35,7 +36,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     path = tmp_path_factory.mktemp("clips") / "demo.npz"
-    save_demo(path, num_clips={"train": 8, "valid": 8}, seconds=0.1)
+    save_demo(path, num_clips={"train": 8, "valid": 6}, seconds=0.1)
     return path
 
 
@@ -72,14 +73,28 @@ def test_a_search_leaves_everything_behind(clips, tmp_path, capsys):
     assert (trials["status"] == "COMPLETED").all()
     assert (trials[["seconds", "peak_memory_mb", "parameters"]] > 0).all(axis=None)
     runs = pd.read_csv(output / "runs.csv")
-    assert runs.groupby("decoder_depth")["seed"].apply(list).to_dict() == {1: [42, 43], 2: [42, 43]}
+    # The trials had the seed 42, and are not among the runs that are compared.
+    assert runs.groupby("decoder_depth")["seed"].apply(list).to_dict() == {1: [43, 44], 2: [43, 44]}
+    repeats = [json.loads(path.read_text()) for path in (output / "repeats").glob("*.json")]
+    assert sorted(runs["score"]) == sorted(
+        repeat["last"]["val_contrastive_accuracy"] for repeat in repeats
+    )
     depths = pd.read_csv(output / "depths.csv", index_col=0)
     assert depths["count"].tolist() == [2, 2]
     for picture in ("depths.png", "pareto.png"):
         assert (output / picture).read_bytes().startswith(b"\x89PNG")
     assert set(pd.read_csv(output / "pareto.csv")["against"]) == {"parameters", "seconds"}
     best = yaml.safe_load((output / "best.yaml").read_text())
-    assert best["model"]["decoder_depth"] == depths["mean"].idxmax()
+    depth = depths["mean"].idxmax()
+    assert best["model"]["decoder_depth"] == depth
+    report = json.loads((output / "report.json").read_text())
+    assert report["valid_clips"] == 6
+    assert report["chance_contrastive_accuracy"] == pytest.approx(1 / 7)
+    own = runs[runs["decoder_depth"] == depth]
+    assert report["score"]["mean"] == pytest.approx(own["score"].mean())
+    assert report["score"]["seeds"] == [43, 44] and report["score"]["epoch"] == "last"
+    trial = trials[trials["decoder_depth"] == depth].iloc[0]
+    assert report["score"]["chosen_trial"] == pytest.approx(trial["score"])
 
     # Once more, nothing is left to do; another search is refused.
     before = (output / "search.csv").read_text()
@@ -105,7 +120,7 @@ def best_recipe(tmp_path, tail):
         "augment/gain_probability": 0.25,
     }
     path = tmp_path / "best.yaml"
-    search._write_best(path, search._recipe(config, config.data), best)
+    search._write_best(path, search._recipe(config, config.data), best, "0.5, one run")
     return path
 
 

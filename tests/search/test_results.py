@@ -4,6 +4,7 @@ import pytest
 
 from keras_tune.search import pareto_front, scores_by_depth
 from keras_tune.search.results import best_of_each_depth
+from keras_tune.search.tuner import summary_of
 
 
 @pytest.mark.parametrize("direction", ["max", "min"])
@@ -52,3 +53,14 @@ def test_trials_of_all_epochs_come_before_higher_scores_of_fewer():
     )
     assert best_of_each_depth(table, "max")["score"].tolist() == [0.6, 0.1]
     assert best_of_each_depth(table, "min")["score"].tolist() == [0.5, 0.1]
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_the_score_is_that_of_the_last_epoch(direction):
+    history = {"val_loss": [0.5, 0.2, 0.9, 0.4], "loss": [4, 3, 2, 1]}
+    found = summary_of(history, "val_loss", direction)
+    assert found["score"] == 0.4 and found["last"] == {"val_loss": 0.4, "loss": 1}
+    expected = (3, 0.9) if direction == "max" else (2, 0.2)
+    assert (found["best_epoch"], found["best_epoch_score"]) == expected
+    # A training that has diverged on the way has no score.
+    assert np.isnan(summary_of({"val_loss": [np.nan, 0.1]}, "val_loss", direction)["score"])

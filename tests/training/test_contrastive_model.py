@@ -73,6 +73,56 @@ def test_metrics_against_their_definitions():
     assert found["spread"] == pytest.approx(flat.std(axis=0).mean() * np.sqrt(8), rel=1e-4)
 
 
+def test_groups_and_weights_against_their_definitions():
+    model = ContrastiveModel(small_encoder(), projection_dim=8, temperature=0.3)
+    model.compile("adam", jit_compile=False)
+    x = pairs(6)
+    groups = np.array([5, 5, 2**30, 7, 2**30 + 1, 5], "int32")
+    weights = np.array([1, 2, 0, 0.5, 1, 1.5], "float32")
+    batch = {"audio": x, "group": groups, "weight": weights}
+    found = model.evaluate(batch, batch_size=6, verbose=0, return_dict=True)
+    plain = model.evaluate(x, batch_size=6, verbose=0, return_dict=True)
+    z = ops.convert_to_numpy(model(x)).astype("float64")
+    z = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    first, losses = np.zeros(6), np.zeros(6)
+    for clip in range(6):
+        for view in (0, 1):
+            anchor, positive = z[clip, view], z[clip, 1 - view]
+            others = [z[k, v] for k in range(6) if groups[k] != groups[clip] for v in (0, 1)]
+            first[clip] += max(anchor @ other for other in others) < anchor @ positive
+            terms = np.exp([anchor @ other / 0.3 for other in [positive, *others]])
+            losses[clip] -= np.log(terms[0] / terms.sum())
+    distances = ((z[:, 0] - z[:, 1]) ** 2).sum(-1)
+    assert found["contrastive_accuracy"] == pytest.approx((weights * first / 2).mean())
+    assert found["loss"] == pytest.approx((weights * losses / 2).mean(), rel=1e-5)
+    assert found["alignment"] == pytest.approx((weights * distances).mean(), rel=1e-4)
+    for name in ("uniformity", "spread"):
+        assert found[name] == pytest.approx(plain[name], rel=1e-6)
+    assert model.predict(batch, verbose=0).shape == (6, 2, 8)
+
+
+def test_groups_keep_copies_of_clips_from_being_negatives_in_training():
+
+    def trained(batch):
+        model = seed_weights(ContrastiveModel(small_encoder(), projection_dim=8))
+        model.compile(keras.optimizers.SGD(0.1))
+        losses = [float(model.train_on_batch(batch, return_dict=True)["loss"]) for _ in range(2)]
+        return losses, model.get_weights()
+
+    x = pairs(4)
+    once, weights = trained(x)
+    # Each clip in a group of its own: nothing is different.
+    same, again = trained({"audio": x, "group": np.arange(4, dtype="int32")})
+    assert same == pytest.approx(once, rel=1e-6)
+    for one, two in zip(weights, again, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    groups = np.arange(8, dtype="int32") % 4
+    twice, _ = trained({"audio": np.concatenate([x, x]), "group": groups})
+    unmasked, _ = trained(np.concatenate([x, x]))
+    # All negatives come twice, and the positive once: between the two losses.
+    assert once[0] < twice[0] < unmasked[0] - 0.05
+
+
 def test_a_collapse_is_seen():
     model = ContrastiveModel(small_encoder())
     model.compile("adam")

@@ -13,7 +13,7 @@ import pytest
 from keras_tune.errors import UserError
 from keras_tune.training.distribution import choose_devices
 
-# Trains five steps on one device or two, and saves the weights.
+# Trains five steps on one device or two, validates, and saves the weights.
 SCRIPT = """
 import os, sys
 kind, folder, tests, count, micro_batch = sys.argv[1:6]
@@ -43,10 +43,21 @@ with devices.scope():
     if devices.strategy:
         synchronize_batch_normalization(model)
     model.compile(keras.optimizers.SGD(0.05), jit_compile=False)
-stream = array_clips(
-    clips, clip_samples=81, crops=2, batch_size=8, seed=1, part=devices.part
+options = {"clip_samples": 81, "crops": 2, "batch_size": 8, "part": devices.part}
+# Of clips of a group, and of clips that weigh nothing, some lie on each of the devices.
+stream = array_clips(clips, seed=1, groups=np.arange(40) // 8, **options)
+valid = array_clips(
+    clips[:12], shuffle=False, fill_remainder=True, groups=np.arange(12) // 2, **options
 )
-history = model.fit(devices.feed(stream), epochs=1, steps_per_epoch=5, shuffle=False, verbose=0)
+history = model.fit(
+    devices.feed(stream),
+    validation_data=devices.feed(valid),
+    validation_steps=2,
+    epochs=1,
+    steps_per_epoch=5,
+    shuffle=False,
+    verbose=0,
+)
 if kind == "mirrored":
     from keras_tune.training.contrastive_model import draw_states
 

@@ -64,6 +64,24 @@ def test_gradients_are_those_of_the_whole_batch(separate_views):
                 assert float(found[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-5)
 
 
+def test_groups_and_weights_are_those_of_the_whole_batch():
+    """The masked pairs lie in different chunks."""
+    batch = {
+        "audio": clips(),
+        "group": np.array([0, 1, 2, 0, 3, 4, 0, 5, 1, 6, 7, 8], "int32"),
+        "weight": np.linspace(0.5, 1.5, 12).astype("float32"),
+    }
+    found = {}
+    for micro_batch, given in ((None, batch), (3, batch), (4, clips())):
+        model = built(plain_encoder(), micro_batch)
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        logs = model.train_on_batch(given, return_dict=True)
+        found[micro_batch] = [*model.get_weights(), *(float(logs[key]) for key in sorted(logs))]
+    for one, two in zip(found[None], found[3], strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert max(np.abs(a - b).max() for a, b in zip(found[None], found[4], strict=True)) > 1e-3
+
+
 def test_accumulated_small_batches_would_be_something_else():
     whole, _ = trained(plain_encoder(), None, steps=1, augmenter=None)
     small = built(plain_encoder(), augmenter=None)
