@@ -16,6 +16,8 @@ from keras_tune.errors import UserError
 RATES = (1_000, 1_000_000)
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
+# Formats (libsndfile's names) in which seeking leads to the very sample.
+EXACT_SEEKING = frozenset("AIFF AU CAF FLAC OGG RF64 W64 WAV WAVEX".split())
 # A file whose peak stays below this (-80 dB of full scale, 3 steps of 16-bit PCM) is silent.
 SILENCE_PEAK = 1e-4
 
@@ -125,19 +127,22 @@ def decode_audio(content, path="audio", start=0.0, duration=None):
                 raise AudioError(path, f"has a sample rate of {rate} Hz")
             first = round(start * rate)
             stop = -1 if duration is None else first + round(duration * rate)
-            # From the file's beginning, since seeking is not exact in every compressed format.
-            samples = _read_mono(file, stop)
+            # In other formats, MP3 among them, seeking does not lead to the very sample: they are
+            # read from the beginning.
+            sought = first if file.format in EXACT_SEEKING and first <= file.frames else 0
+            if sought:
+                file.seek(sought)
+            samples = _read_mono(file, stop if stop < 0 else stop - sought)
     except AudioError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
         # The library's message names the buffer, which says nothing to anyone.
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(path, f"cannot be decoded ({reason.rstrip('.')})") from error
-    if len(samples) < stop:
-        raise AudioError(
-            path, f"ends at {len(samples) / rate:.2f} s, a part of it at {stop / rate:.2f} s"
-        )
-    return samples[first:], rate
+    end = sought + len(samples)
+    if end < stop:
+        raise AudioError(path, f"ends at {end / rate:.2f} s, a part of it at {stop / rate:.2f} s")
+    return samples[first - sought :], rate
 
 
 def _read_mono(file, count):
