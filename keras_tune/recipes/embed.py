@@ -180,7 +180,7 @@ class _Source:
         elif path.is_dir():
             from keras_tune.data.datasets.folder import SUFFIXES, audio_files
 
-            self.names = sorted(str(file) for file in audio_files(path))
+            self.names = sorted(file.as_posix() for file in audio_files(path))
             if not self.names:
                 raise UserError(
                     f"--source {path}: holds no audio files ({', '.join(sorted(SUFFIXES))})"

@@ -82,9 +82,9 @@ def _embed(folder, encoder, windows):
             try:
                 audio = load_audio(folder / file, windows.sample_rate, windows.samples)
             except AudioError as error:
-                left_out.append((str(file), error.reason))
+                left_out.append((file.as_posix(), error.reason))
             else:
-                yield {"id": str(file), "audio": audio, "labels": {}}
+                yield {"id": file.as_posix(), "audio": audio, "labels": {}}
 
     names = audio_files(folder)
     try:
