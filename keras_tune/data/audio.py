@@ -15,6 +15,8 @@ from keras_tune.errors import UserError
 
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
+# Formats (libsndfile's names) in which seeking leads to the very sample.
+EXACT_SEEKING = frozenset("AIFF AU CAF FLAC OGG RF64 W64 WAV WAVEX".split())
 # A file whose peak is beyond this (12 dB over full scale) is in another unit. Integers that were
 # not scaled lie far above it. Decoders overshoot full scale on loud masters: of 250 Ogg, Opus and
 # MP3 files, the highest peak was 1.32.
@@ -131,9 +133,14 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
                 raise AudioError(path, f"has a sample rate of {rate} Hz")
             first = round(start * rate)
             stop = -1 if duration is None else first + round(duration * rate)
-            # From the file's beginning, since seeking is not exact in every compressed format.
-            samples = _read_mono(file, stop)
-            missing = truncation(content, file.format, file.frames, len(samples)) if whole else None
+            # In other formats, MP3 among them, seeking does not lead to the very sample: they are
+            # read from the beginning.
+            sought = first if file.format in EXACT_SEEKING and first <= file.frames else 0
+            if sought:
+                file.seek(sought)
+            samples = _read_mono(file, stop if stop < 0 else stop - sought)
+            end = sought + len(samples)
+            missing = truncation(content, file.format, file.frames, end) if whole else None
     except AudioError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
@@ -141,12 +148,10 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(path, f"cannot be decoded ({reason.rstrip('.')})") from error
     if missing:
-        raise AudioError(path, f"truncated ({missing}, {len(samples) / rate:.2f} s decoded)")
-    if len(samples) < stop:
-        raise AudioError(
-            path, f"ends at {len(samples) / rate:.2f} s, a part of it at {stop / rate:.2f} s"
-        )
-    return samples[first:], rate
+        raise AudioError(path, f"truncated ({missing}, {end / rate:.2f} s decoded)")
+    if end < stop:
+        raise AudioError(path, f"ends at {end / rate:.2f} s, a part of it at {stop / rate:.2f} s")
+    return samples[first - sought :], rate
 
 
 def _read_mono(file, count):

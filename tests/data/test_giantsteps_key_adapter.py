@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from keras_tune.data import load_audio, manifest_for, prepare, read_records
+from keras_tune.data.audio import AudioError
 from keras_tune.errors import UserError
 
 RATE = 8000
@@ -139,14 +140,40 @@ def test_what_parts_cannot_be(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg"])
+SUFFIXES = ("aiff", "au", "caf", "flac", "mp3", "ogg", "opus", "w64", "wav")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_part_is_what_the_whole_holds_there(tmp_path, suffix):
+    file, rate = tmp_path / f"noise.{suffix}", 48000
+    options = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
+    noise = np.random.default_rng(12).uniform(-0.5, 0.5, (3 * rate, 2))
+    soundfile.write(file, noise, rate, **options)
+    whole = load_audio(file, rate)
+    for start in (0.0, 0.01, 1.25, 2.4):
+        first = round(start * rate)
+        part = load_audio(file, rate, start=start, duration=0.5)
+        np.testing.assert_array_equal(part, whole[first : first + rate // 2])
+        np.testing.assert_array_equal(load_audio(file, rate, start=start), whole[first:])
+    for start, end in ((2.75, "3.25"), (4.0, "4.50")):
+        with pytest.raises(AudioError, match=f"ends at 3.00 s, a part of it at {end} s"):
+            load_audio(file, rate, start=start, duration=0.5)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "wav"])
+def test_no_more_is_decoded_than_the_part(tmp_path, suffix, monkeypatch):
     file = tmp_path / f"noise.{suffix}"
-    soundfile.write(file, np.random.default_rng(12).uniform(-0.5, 0.5, (3 * 44100, 2)), 44100)
-    whole = load_audio(file, 44100)
-    part = load_audio(file, 44100, start=1.25, duration=0.5)
-    np.testing.assert_array_equal(part, whole[55125 : 55125 + 22050])
-    np.testing.assert_array_equal(load_audio(file, 44100, start=1.25), whole[55125:])
+    soundfile.write(file, np.random.default_rng(13).uniform(-0.5, 0.5, 3 * RATE), RATE)
+    read, counts = soundfile.SoundFile.read, []
+
+    def counting(self, *arguments, **options):
+        block = read(self, *arguments, **options)
+        counts.append(len(block))
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counting)
+    load_audio(file, RATE, start=2.0, duration=0.5)
+    assert sum(counts) == RATE // 2
 
 
 @pytest.mark.parametrize(
