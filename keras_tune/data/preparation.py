@@ -21,7 +21,14 @@ from keras_tune.data.schema import (
     check_names,
     fingerprint,
 )
-from keras_tune.data.shards import REPORTS, ShardSettings, check_encoding, id_hash, write_shard
+from keras_tune.data.shards import (
+    REPORTS,
+    ShardSettings,
+    check_encoding,
+    id_hash,
+    part_of,
+    write_shard,
+)
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, text_fault, write_json
 
@@ -298,20 +305,23 @@ def _manifest_hash(manifest):
 def _default_shards(manifest, split, settings):
     import soundfile
 
-    paths = sorted(manifest.loc[manifest["split"] == split, "path"], key=id_hash)
+    rows = manifest[manifest["split"] == split].to_dict("records")
+    rows.sort(key=lambda row: id_hash(row["id"]))
     sizes = []
-    for path in paths[:SIZE_SAMPLE]:
+    for row in rows[:SIZE_SAMPLE]:
         try:
-            path = to_path(path)
+            path = to_path(row["path"])
             if settings.encoding == "source":
                 sizes.append(path.stat().st_size)
             else:
-                with path.open("rb") as content:
-                    seconds = soundfile.info(content).duration
+                seconds = part_of(row).get("duration")
+                if seconds is None:
+                    with path.open("rb") as content:
+                        seconds = soundfile.info(content).duration
                 sizes.append(seconds * settings.sample_rate * 2)
         except (OSError, RuntimeError, UserError):
             continue  # write_shard is the one to report it
-    size = sum(sizes) / max(1, len(sizes)) * len(paths)
+    size = sum(sizes) / max(1, len(sizes)) * len(rows)
     return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))
 
 

@@ -223,7 +223,7 @@ def _rows(manifest, split, shard, of):
 
 def _record(row, settings):
     path = row["path"]
-    part = _part(row)
+    part = part_of(row)
     content = read_bytes(path)
     samples, rate = decode_audio(content, path, **part, whole=not part)
     resampled = resample(samples, rate, settings.sample_rate)
@@ -244,7 +244,7 @@ def _record(row, settings):
     return record, len(resampled)
 
 
-def _part(row):
+def part_of(row):
     """Return the start and duration that a row names, nothing for the whole file."""
     part = {name: row[name] for name in ("start", "duration") if name in row}
     # A missing value of a column of numbers is NaN, which equals nothing.

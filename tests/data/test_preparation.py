@@ -254,6 +254,15 @@ def test_default_number_of_shards_follows_the_amount_of_data(clips, monkeypatch)
     assert _default_shards(clips, "train", settings) == np.ceil(size / 1000)
 
 
+def test_default_number_of_shards_counts_parts_of_files_as_such(clips, monkeypatch):
+    settings = ShardSettings("x", "x")
+    monkeypatch.setattr("keras_tune.data.preparation.SHARD_BYTES", 100)
+    parts = clips.assign(start=0.0, duration=400 / 22050)
+    # 800 bytes each, but for one without a duration, which stands for its whole file.
+    parts.loc[parts.index[9], ["start", "duration"]] = None
+    assert _default_shards(parts, "train", settings) == np.ceil((9 * 800 + 2 * 1090) / 100)
+
+
 def test_never_more_shards_than_clips(clips, tmp_path):
     info = run(clips, tmp_path)
     assert [shard.split for shard in info.shards] == ["test"] * 4 + ["train"] * 8
