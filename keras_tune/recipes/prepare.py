@@ -32,6 +32,8 @@ class Config:
         fractions: Shares of train, valid and test where splits are drawn. Defaults to .8, .1, .1.
         split: magnatagatune: clips to take: full, or clean for those with tags. Defaults to full.
         subset: fma: small, medium or large. Defaults to small.
+        max_seconds: debian_music: the most that is used of a track. Defaults to 300.
+        changed: debian_music: leave out or take files of other versions. Defaults to leave.
         encoding: How clips are stored: 16-bit samples, the same as FLAC, or the files' own bytes.
         sample_rate: Samples per second of the clips.
         min_seconds: Clips shorter than this are left out.
@@ -46,6 +48,7 @@ class Config:
     dataset: Literal[
         "csv",
         "folder",
+        "debian_music",
         "emomusic",
         "fma",
         "giantsteps_key",
@@ -65,6 +68,8 @@ class Config:
     fractions: list[Probability] | None = None
     split: Literal["full", "clean"] | None = None
     subset: Literal["small", "medium", "large"] | None = None
+    max_seconds: Seconds | None = None
+    changed: Literal["leave", "take"] | None = None
     encoding: Literal["pcm16", "flac", "source"] = "pcm16"
     sample_rate: SampleRate = 22050
     # The encoders' usual window of 59,049 samples at 22,050 Hz.
@@ -86,6 +91,8 @@ ADAPTER_OPTIONS = (
     "fractions",
     "split",
     "subset",
+    "max_seconds",
+    "changed",
 )
 
 

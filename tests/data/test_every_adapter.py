@@ -3,6 +3,7 @@ import pathlib
 
 import pandas as pd
 import pytest
+import test_debian_music_adapter
 import test_emomusic_adapter
 import test_fma_adapter
 import test_giantsteps_key_adapter
@@ -18,6 +19,7 @@ from keras_tune.recipes import prepare
 from keras_tune.recipes._cli import run
 
 SETS = {
+    "debian_music": test_debian_music_adapter.build,
     "emomusic": test_emomusic_adapter.build,
     "fma": test_fma_adapter.build,
     "giantsteps_key": test_giantsteps_key_adapter.build,

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "csv": ["csv_manifest"],
+        "debian_music": ["debian_music_manifest"],
         "emomusic": ["emomusic_manifest"],
         "fma": ["fma_manifest"],
         "folder": ["folder_manifest"],
@@ -39,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 DATASETS = (
     "csv",
     "folder",
+    "debian_music",
     "emomusic",
     "fma",
     "giantsteps_key",
@@ -52,8 +54,8 @@ def manifest_for(dataset, source, **options):
     """Build the manifest of a set.
 
     Args:
-        dataset: Name of the adapter: "csv", "folder", "emomusic", "fma", "giantsteps_key", "gtzan",
-            "magnatagatune" or "mcgill_billboard".
+        dataset: Name of the adapter: "csv", "folder", "debian_music", "emomusic", "fma",
+            "giantsteps_key", "gtzan", "magnatagatune" or "mcgill_billboard".
         source: Where the set lies: the table, or the folder.
         **options: What else the adapter takes, see `csv_manifest`, `folder_manifest` and so on.
 

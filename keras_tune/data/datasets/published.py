@@ -27,11 +27,31 @@ def with_published_counts(manifest, **counts):
     return manifest
 
 
+def with_warnings(manifest, warnings):
+    """Note on a manifest what its `split_report` should warn of, and return it.
+
+    Args:
+        manifest: DataFrame.
+        warnings: Texts of one line each.
+
+    Returns:
+        The manifest, the texts being in its `attrs`.
+
+    Example:
+
+    ```python
+    manifest = with_warnings(manifest, ["03.ogg is of another version: left out"])
+    ```
+    """
+    manifest.attrs["warnings"] = list(warnings)
+    return manifest
+
+
 def split_report(manifest):
     """Describe the splits of a manifest: clips, published clips, fingerprint.
 
     The fingerprint is a hash over the sorted ids. A line of warning follows for each count that is
-    not the published one.
+    not the published one, and for each further problem that the adapter has found.
 
     Args:
         manifest: DataFrame as `manifest_for` returns it.
@@ -67,4 +87,5 @@ def split_report(manifest):
         for name, count in published.items()
         if counts[name] != count
     ]
+    lines += [f"warning: {text}" for text in manifest.attrs.get("warnings", ())]
     return "\n".join(lines)

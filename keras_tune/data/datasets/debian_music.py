@@ -1,0 +1,198 @@
+"""debian_music: 39 h of freely licensed music from 83 Debian packages, most of them games.
+
+Citation: none; the table `debian_music.tsv` credits each track to its authors, as the package's
+copyright file names them.
+
+Licence: that of each track, which the table quotes from the package's copyright file: GPL, CC BY,
+CC BY-SA, BSD, CC0, public domain and a few others. docs/open_music.md lists them all, with the few
+that are unclear or ask for care.
+
+Where to get it: from Debian, with its own tools. The table was made with Debian 12 ("bookworm").
+Fetch a package and unpack it into a folder of its name; docs/open_music.md has a loop over all:
+
+    apt-get download supertux-data
+    dpkg-deb -x supertux-data_*.deb SOURCE/supertux-data
+
+Layout expected:
+
+    SOURCE/supertux-data/usr/share/games/supertux2/music/antarctic/chipdisko.ogg
+    SOURCE/nexuiz-music/usr/share/games/nexuiz/data/music.pk3.d/sound/cdtracks/ninesix.ogg
+
+`music.pk3.d` is a folder with what the archive `music.pk3` in the same place holds (`unzip`). A
+file may also lie in SOURCE without the package's name in front, so that `/` is a SOURCE on a system
+where the packages are installed. A table `debian_music.tsv` in SOURCE replaces the one that ships
+with this package, to add packages or to leave some out.
+
+Each track is cut into consecutive stretches of 30 s; what remains at the end is one more if it has
+at least 10 s. Of a track that is longer than `max_seconds`, as many stretches are used as fit into
+that, spread evenly over the track. A file whose SHA-256 is not that of the table is from another
+version of the package: it is named in the report, and left out unless `changed` is "take".
+
+Labels: the categories `package`, `artist` (packages by the same authors share one, the others have
+their package's name) and `song` (package and name of the piece; separate recordings of its
+instruments, and faster versions, share one); and the numbers `start` and `duration` (in seconds),
+which tell the part of the file that a clip is.
+
+Split: the column `split` of the table, about 90, 5 and 5 % of the hours. No `artist` is in two
+splits, and valid and test each hold several styles. Packages whose music has no licence of its own,
+or one that allows less than the usual free ones, are in valid or test, so that no weights are
+trained on them.
+"""
+
+import hashlib
+import importlib.resources
+import pathlib
+
+from keras_tune.data.datasets.published import with_published_counts, with_warnings
+from keras_tune.data.datasets.splits import SPLITS
+from keras_tune.data.datasets.tables import line_of, number_column, read_table, table_column
+from keras_tune.errors import UserError
+
+CLIP_SECONDS = 30.0
+# The least that is kept of a track's end.
+MIN_SECONDS = 10.0
+TABLE = "debian_music.tsv"
+COLUMNS = ("package", "artist", "split", "song", "path", "sha256_16")
+
+
+def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
+    """List the 30 s stretches of the music in unpacked Debian packages.
+
+    Args:
+        source: Folder with one folder a package, or the root of a system where they are installed.
+        max_seconds: The most that is used of a track, in seconds. Defaults to 300.
+        changed: What happens to a file that is not the one in the table, but from another version
+            of its package: "leave" leaves it out, "take" uses it. Either way `split_report` names
+            it. Defaults to "leave".
+
+    Returns:
+        DataFrame with the columns id (package, hash of the file in the table, number of the
+        stretch), path, split, package, artist, song, start and duration (seconds; both missing for
+        a track whose file is missing or cannot be read).
+
+    Raises:
+        UserError: If the folder holds none of the files, or an option or the table is wrong.
+
+    Example:
+
+    ```python
+    manifest = debian_music_manifest("packages", max_seconds=120)
+    ```
+    """
+    import pandas as pd
+
+    if not max_seconds >= CLIP_SECONDS:
+        raise UserError(
+            f"max_seconds {max_seconds:g} is less than a stretch. Give {CLIP_SECONDS:g} or more."
+        )
+    if changed not in ("leave", "take"):
+        raise UserError(f"changed {changed!r} is unknown. Give leave or take.")
+    source = pathlib.Path(source)
+    rows, differing, missing, found = [], [], {}, 0
+    counts = dict.fromkeys(SPLITS, 0)
+    for track in _table(source).itertuples():
+        parts = stretches(track.seconds, max_seconds)
+        counts[track.split] += len(parts)
+        file = _file(source, track)
+        if not file.is_file():
+            missing[track.package] = missing.get(track.package, 0) + 1
+            parts = [(0, None, None)]
+        else:
+            found += 1
+            if not _sha256(file).startswith(track.sha256_16):
+                differing.append(file)
+                parts = _stretches_of(file, max_seconds) if changed == "take" else []
+        common = (track.split, track.package, track.artist, f"{track.package}/{track.song}")
+        rows += [
+            (f"{track.package}-{track.sha256_16}-{number}", str(file), *common, start, duration)
+            for number, start, duration in parts
+        ]
+    _check_found(source, found, len(differing), changed)
+    columns = ["id", "path", "split", "package", "artist", "song", "start", "duration"]
+    manifest = pd.DataFrame(rows, columns=columns).astype({"start": float, "duration": float})
+    left = "left out" if changed == "leave" else "taken"
+    warnings = [f"{file} is not the version in {TABLE}: {left}" for file in differing]
+    warnings += [f"{count} files of {package} are missing" for package, count in missing.items()]
+    return with_warnings(with_published_counts(manifest, **counts), warnings)
+
+
+def stretches(seconds, max_seconds):
+    """Cut a track into stretches of 30 s, and choose among them if it is long.
+
+    Args:
+        seconds: Length of the track.
+        max_seconds: The most that is used of it; of a longer one, stretches that are spread evenly.
+
+    Returns:
+        List with a tuple for each stretch: its number, its start and its duration in seconds.
+
+    Example:
+
+    ```python
+    stretches(75.0, 300.0)  # [(0, 0.0, 30.0), (1, 30.0, 30.0), (2, 60.0, 15.0)]
+    ```
+    """
+    full, rest = divmod(seconds, CLIP_SECONDS)
+    lengths = [CLIP_SECONDS] * int(full)
+    if rest >= MIN_SECONDS or not lengths:
+        lengths.append(round(rest, 3))
+    count, most = len(lengths), int(max_seconds // CLIP_SECONDS)
+    numbers = range(count)
+    if count > most:
+        # The middle one of each of `most` equal parts of the track.
+        numbers = [(2 * part + 1) * count // (2 * most) for part in range(most)]
+    return [(number, number * CLIP_SECONDS, lengths[number]) for number in numbers]
+
+
+def _stretches_of(file, max_seconds):
+    import soundfile
+
+    try:
+        return stretches(soundfile.info(file).duration, max_seconds)
+    except (OSError, RuntimeError):
+        return [(0, None, None)]  # write_shard is the one to report it
+
+
+def _check_found(source, found, differing, changed):
+    if not found:
+        raise UserError(
+            f"{source}: holds no file of {TABLE}. Give --source the folder into which the packages "
+            "were unpacked, each into a folder of its name."
+        )
+    if found == differing and changed == "leave":
+        raise UserError(
+            f"{source}: no file is the version in {TABLE}. Take them all the same with "
+            "--changed take."
+        )
+
+
+def _table(source):
+    """Return the tracks that the set consists of."""
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder. Give --source the unpacked packages' folder.")
+    own = source / TABLE
+    shipped = importlib.resources.files("keras_tune.data.datasets") / TABLE
+    with importlib.resources.as_file(shipped) as file:
+        file = own if own.is_file() else file
+        table = read_table(file)
+    columns = {name: table_column(table, name, file, complete=True) for name in COLUMNS}
+    columns["seconds"] = number_column(table, "seconds", file)
+    unknown = ~columns["split"].isin(SPLITS)
+    if unknown.any():
+        raise UserError(
+            f"{file}: {columns['split'][unknown].iloc[0]!r} in the column 'split' on line "
+            f"{line_of(unknown)} is none of {', '.join(SPLITS)}."
+        )
+    return table.assign(**columns)
+
+
+def _file(source, track):
+    """Return where a track's file lies, or would lie."""
+    file = source / track.package / track.path
+    installed = source / track.path
+    return installed if installed.is_file() and not file.is_file() else file
+
+
+def _sha256(file):
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
