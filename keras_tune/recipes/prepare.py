@@ -68,7 +68,7 @@ class Config:
     fractions: list[Probability] | None = None
     split: Literal["full", "clean"] | None = None
     subset: Literal["small", "medium", "large"] | None = None
-    max_seconds: float | None = None
+    max_seconds: Seconds | None = None
     changed: Literal["leave", "take"] | None = None
     encoding: Literal["pcm16", "flac", "source"] = "pcm16"
     sample_rate: SampleRate = 22050
