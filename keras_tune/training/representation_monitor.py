@@ -17,7 +17,7 @@ def effective_rank(vectors):
     Returns:
         Float from 1 to min(count − 1, d): the exponential of the entropy of the singular values of
         the centered vectors, taken as shares. 1 if all lie on a line, d if they spread evenly. 0 if
-        they are all the same.
+        they are all the same, NaN if a number is not finite.
 
     Source: Roy & Vetterli, "The effective rank: a measure of effective dimensionality" (EUSIPCO
     2007).
@@ -29,6 +29,9 @@ def effective_rank(vectors):
     ```
     """
     vectors = np.asarray(vectors, "float64")
+    if not np.isfinite(vectors).all():
+        # They have no singular values. The checkpoint that comes next names what is not finite.
+        return float("nan")
     values = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False)
     shares = values[values > 1e-12 * max(values.max(), 1e-300)]
     if not len(shares) or shares.sum() == 0:

@@ -23,6 +23,7 @@ def test_effective_rank_of_known_spectra():
     line = np.outer(np.arange(6.0), np.ones(3))
     assert effective_rank(line) == pytest.approx(1)
     assert effective_rank(np.ones((4, 3))) == 0
+    assert np.isnan(effective_rank(np.array([[np.nan, 1], [0, 1]])))
     # Two orthogonal directions, with deviations in the ratio of 3 to 1.
     cross = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
