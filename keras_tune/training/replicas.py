@@ -44,7 +44,10 @@ def gather(tensor):
 
     context = tf.distribute.get_replica_context()
     # None while Keras builds the model symbolically.
-    return tensor if context is None else context.all_gather(tensor, axis=0)
+    if context is None:
+        return tensor
+    # What comes straight from the data lies on no device yet, and machines need one to gather to.
+    return context.all_gather(tf.identity(tensor), axis=0)
 
 
 def as_reported(logs):
