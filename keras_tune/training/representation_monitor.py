@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_tune.data.audio import to_float
-from keras_tune.layers.acoustic_features import AcousticFeatures
+from keras_tune.layers.acoustic_features import FFT_LENGTH, HOP, AcousticFeatures
 
 
 def effective_rank(vectors):
@@ -99,11 +99,14 @@ class RepresentationMonitor(keras.callbacks.Callback):
         self.mel_accuracy = None
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.mel_accuracy is None:
+        # Mel statistics need a window of some length; below that there is no such accuracy.
+        enough = self.batches[0].shape[2] >= FFT_LENGTH + 2 * HOP
+        if self.mel_accuracy is None and enough:
             self.mel_accuracy = self._mel_accuracy()
         if logs is not None:
             logs["val_effective_rank"] = self.effective_rank()
-            logs["val_mel_accuracy"] = self.mel_accuracy
+            if enough:
+                logs["val_mel_accuracy"] = self.mel_accuracy
 
     def effective_rank(self):
         """The effective rank of the representations as the encoder is now."""

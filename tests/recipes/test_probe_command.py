@@ -271,7 +271,7 @@ def test_baselines_and_poolings_side_by_side(folder):
 
 def test_a_baseline_that_the_encoder_is_itself_is_not_reported_twice(folder, monkeypatch):
     built = keras.models.load_model(folder / "encoder.keras")
-    monkeypatch.setattr("keras_tune.models.TUNe.from_preset", lambda preset: built)
+    monkeypatch.setattr("keras_tune.models.TUNe.from_preset", lambda preset, **_: built)
     options = ("--target", "genre", "--protocol", "knn", "--baselines", "[untrained,mel]")
     _, report = probe(folder, *options, encoder="untrained:tune")
     assert list(report["results"]["knn"]) == ["untrained", "mel"]
