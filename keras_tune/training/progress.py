@@ -102,7 +102,7 @@ def load_to_continue(path, jit_compile="auto"):
         The model.
 
     Raises:
-        UserError: The file is damaged, or its weights are not finite.
+        UserError: The file is damaged, its weights are not finite, or it holds no optimizer.
 
     Example:
 
@@ -111,6 +111,8 @@ def load_to_continue(path, jit_compile="auto"):
     ```
     """
     model = load_saved_model(path, compile=True)
+    if getattr(model, "optimizer", None) is None:
+        raise UserError(f"{path}: holds no optimizer, so training cannot be resumed from it")
     compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
     # The optimizer is the one that has the state.
     model.compile(**{**compiled, "optimizer": model.optimizer, "jit_compile": jit_compile})
