@@ -9,8 +9,8 @@ accumulation, mixed precision, `jit_compile` and callbacks work as in any Keras 
 import keras
 from keras import ops
 
+from keras_tune.augment.augmentation import derive_seed
 from keras_tune.augment.random_crop import RandomCrop
-from keras_tune.augment.seeds import derive_seed
 from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
 from keras_tune.losses.vicreg import covariance_loss, variance_loss
@@ -36,8 +36,8 @@ class ContrastiveModel(keras.Model):
             crop before augmentation. Features are standardized over the batch; the loss is the mean
             squared error. Defaults to 0: no such task.
         temperature: Float, NT-Xent's temperature. Defaults to 0.5.
-        augmenter: `keras_tune.augment.Augmentation`, a `Chain` for instance, or None: what is done
-            to each view when `training=True`. Defaults to None.
+        augmenter: `keras_tune.augment.Augmentation`, for instance a `Compose`, or None: what is
+            done to each view when `training=True`. Defaults to None.
         crop_samples: Integer, the length of a view. Defaults to the encoder's `input_samples`.
         separate_views: Whether the first and the second views go through the encoder in two passes,
             as in the published code, so that batch normalization sees each by itself, or in one

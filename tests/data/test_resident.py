@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_tune.augment import Chain, Gain
+from keras_tune.augment import Compose, Gain
 from keras_tune.data import ResidentClips, array_clips, prepare, resident
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
@@ -83,7 +83,7 @@ def model_of(micro_batch=None):
         contraction_depth=2, decoder_depth=1, base_filters=2, tail_filters=[4, 6], input_samples=243
     )
     model = ContrastiveModel(
-        encoder, augmenter=Chain([Gain(probability=0.5, seed=1)]), micro_batch=micro_batch, seed=2
+        encoder, augmenter=Compose([Gain(probability=0.5, seed=1)]), micro_batch=micro_batch, seed=2
     )
     model.compile(keras.optimizers.Adam(0.003))
     return model

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from seeded import seed_weights
 
-from keras_tune.augment import Chain, Gain, PolarityInversion
+from keras_tune.augment import Compose, Gain, PolarityInversion
 from keras_tune.losses import NTXent, covariance_loss, variance_loss
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
@@ -151,7 +151,7 @@ def test_clips_are_cropped_twice_and_differently():
 
 
 def test_only_training_augments_and_reseeding_repeats_it():
-    model = ContrastiveModel(small_encoder(), augmenter=Chain([PolarityInversion(0.5)], seed=3))
+    model = ContrastiveModel(small_encoder(), augmenter=Compose([PolarityInversion(0.5)], seed=3))
     x = pairs(16)
     plain = x.reshape(32, SAMPLES)
     np.testing.assert_array_equal(ops.convert_to_numpy(model.make_views(x)), plain)
@@ -239,7 +239,7 @@ def test_compiled_or_not_the_loss_is_the_same(jit_compile):
 def test_mixed_precision_trains(policy):
     keras.config.set_dtype_policy(policy)
     try:
-        model = ContrastiveModel(small_encoder(), augmenter=Chain([Gain()], seed=0))
+        model = ContrastiveModel(small_encoder(), augmenter=Compose([Gain()], seed=0))
     finally:
         keras.config.set_dtype_policy("float32")
     model.compile("adam")
@@ -249,7 +249,7 @@ def test_mixed_precision_trains(policy):
 
 
 def test_a_saved_model_goes_on_where_it_stopped(tmp_path):
-    chain = Chain([PolarityInversion(0.5), Gain(probability=0.5)], seed=1)
+    chain = Compose([PolarityInversion(0.5), Gain(probability=0.5)], seed=1)
     whole = seed_weights(ContrastiveModel(small_encoder(), augmenter=chain, seed=1))
     whole.compile(keras.optimizers.Adam(1e-2))
 
