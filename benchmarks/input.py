@@ -45,7 +45,7 @@ def speed(clips, seconds):
 
 def stream(path, **options):
     """Iterate over a prepared set for ever."""
-    return iter(read_clips(path, repeat=True, **options))
+    return iter(read_clips(path, repeat=True, batch_size=None, **options))
 
 
 def decoded(files):

@@ -7,10 +7,10 @@ record is read: TFRecords carry a CRC-32C of each record's length and content.
 import contextlib
 import sys
 
-from keras_tune.data.paths import is_url, store_error, to_path
 from keras_tune.data.schema import DatasetInfo, shard_fault
 from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
 from keras_tune.errors import UserError
+from keras_tune.storage import is_url, store_error, to_path
 
 
 def find_damaged_shards(path, split=None):

@@ -153,7 +153,7 @@ def write_demo(output, num_clips=None, seconds=6.0, sample_rate=22050, seed=0, *
 
 
 def save_demo(path, num_clips=None, seconds=6.0, sample_rate=22050, seed=0):
-    """Save the corpus as an `.npz` file, for `keras_tune.data.load_arrays`.
+    """Save the corpus as an `.npz` file, for `keras_tune.data.open_dataset`.
 
     Args:
         path: The file to write.

@@ -13,7 +13,6 @@ import sys
 import threading
 
 from keras_tune.data.beam import write_on_beam
-from keras_tune.data.paths import leave, to_path
 from keras_tune.data.schema import (
     FILE_NAME,
     DatasetInfo,
@@ -31,6 +30,7 @@ from keras_tune.data.shards import (
 )
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, text_fault, write_json
+from keras_tune.storage import leave, to_path
 
 # Shards of about this size are read well from disks and object stores alike.
 SHARD_BYTES = 256 * 2**20

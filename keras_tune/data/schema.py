@@ -2,7 +2,7 @@
 
 A prepared set is a folder of TFRecord shards, `NAME-SPLIT-00003-of-00064.tfrecord`, and one
 `dataset.json` beside them, which is written last: a folder without it is not finished. Each record
-holds one clip; its features are listed in `keras_tune.data.record`.
+holds one clip; its features are listed in `keras_tune.data.record_format`.
 
 Labels are stored as one float32 vector a record, an entry a label column. A category is the index
 of its name in the column's sorted values (missing: -1), a number is itself (missing: NaN).
@@ -13,10 +13,10 @@ import hashlib
 import json
 import math
 
-import keras_tune
-from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, text_fault, write_json
+from keras_tune.storage import to_path
+from keras_tune.version import __version__
 
 SCHEMA_VERSION = 1
 FILE_NAME = "dataset.json"
@@ -104,7 +104,7 @@ class DatasetInfo:
     fingerprints: dict = dataclasses.field(default_factory=dict)
     failed: tuple = ()
     schema_version: int = SCHEMA_VERSION
-    keras_tune_version: str = keras_tune.__version__
+    keras_tune_version: str = __version__
 
     @property
     def counts(self):
@@ -115,12 +115,19 @@ class DatasetInfo:
         return counts
 
     def label_column(self, name):
-        """Return the `LabelColumn` of that name and its place in the label vector."""
-        for place, column in enumerate(self.labels):
+        """Return the `LabelColumn` of that name and its index in the label vector."""
+        for index, column in enumerate(self.labels):
             if column.name == name:
-                return column, place
+                return column, index
         known = ", ".join(column.name for column in self.labels) or "none"
         raise UserError(f"{self.name} has no label {name!r}. Its labels: {known}.")
+
+    def decode_labels(self, vector):
+        """Turn a label vector into a dict from label to the name of a category or a number."""
+        return {
+            column.name: column.decode(value)
+            for column, value in zip(self.labels, vector, strict=True)
+        }
 
     def split_shards(self, split):
         """Return the shards of a split, a `UserError` if there is no such split."""
@@ -136,14 +143,14 @@ class DatasetInfo:
         write_json(to_path(path) / FILE_NAME, content)
 
     @classmethod
-    def load(cls, path, check_shards=True, leave_out=()):
+    def load(cls, path, check_shards=True, exclude=()):
         """Read the `dataset.json` of the folder `path` and look whether its shards are whole.
 
         Args:
             path: The folder, or its URL in a store.
             check_shards: Whether a shard that is missing or of the wrong size is an error. Defaults
                 to True.
-            leave_out: Names of shards that are not looked at. Defaults to none.
+            exclude: Names of shards that are not checked. Defaults to none.
 
         Raises:
             UserError: If the folder is missing, empty or not finished, its description of a newer
@@ -179,7 +186,7 @@ class DatasetInfo:
                     f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Get the set anew."
                 )
         for shard in info.shards if check_shards else ():
-            wrong = None if shard.file in leave_out else shard_fault(path, shard)
+            wrong = None if shard.file in exclude else shard_fault(path, shard)
             if wrong:
                 raise UserError(f"{path / shard.file}: {wrong}. Run prepare again to write it.")
         return info

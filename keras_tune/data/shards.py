@@ -17,12 +17,11 @@ from keras_tune.data.audio import (
     resample,
     to_int16,
 )
-from keras_tune.data.paths import file_stamp, to_path
-from keras_tune.data.record import Record
+from keras_tune.data.record_format import Record
 from keras_tune.data.schema import ENCODINGS, Shard
-from keras_tune.data.tensorflow import import_tensorflow
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, remove_leftovers, write_json
+from keras_tune.storage import file_stamp, import_tensorflow, to_path
 
 # Reports of finished shards lie here, so that a run that goes on knows what was left out.
 REPORTS = ".prepare"

@@ -3,8 +3,8 @@
 import contextlib
 import io
 
-from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
+from keras_tune.storage import to_path
 
 # Options of pandas.read_csv: an id 007 stays one, and a genre called None is not a missing value.
 AS_TEXT = {"dtype": str, "keep_default_na": False, "na_values": [""]}
