@@ -275,7 +275,7 @@ class ObjectPath:
 
     @contextlib.contextmanager
     def _translated(self):
-        """Give `tf.io.gfile`, and turn what it raises into one line that names path and mend."""
+        """Give `tf.io.gfile`; turn its errors into one line that names the path and the fix."""
         tf = import_tensorflow()
         _load_plugin(tf, self)
         try:
@@ -284,8 +284,12 @@ class ObjectPath:
             raise store_error(self, error) from error
 
 
+# What a user may give as a path; see `to_path`.
+AnyPath = str | os.PathLike | ObjectPath
+
+
 def store_error(path, error):
-    """Return the `UserError` that says in one line what a store's answer means, and the mend.
+    """Return the `UserError` that says in one line what a store's answer means, and the fix.
 
     Args:
         path: What was asked for, `ObjectPath` or text.

@@ -56,7 +56,7 @@ def write_on_beam(manifest, tasks, settings, options=()):
     except Exception as error:
         # Every runner has exceptions of its own, which hold those of the workers as text.
         raise UserError(
-            f"{settings.output}: the pipeline failed ({error}). Run again: it goes on where it "
+            f"{settings.output}: the pipeline failed ({error}). Run again: it resumes where it "
             "stopped."
         ) from error
     file.unlink()

@@ -1,6 +1,7 @@
 """Batches of crops whose order and positions follow from a seed and the number of the batch."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -106,8 +107,10 @@ class CropStream(keras.utils.PyDataset):
         Returns:
             Integer arrays of shapes (batch_size,) and (batch_size, crops).
         """
-        _, indices = self._passes_and_indices(index)
-        rows = self._rows(index, indices)
+        epoch, _ = self._epoch_and_step(index)
+        pairs = zip(*self._passes_and_indices(index), strict=True)
+        # Those of other processes included.
+        rows = np.array([self._order(epoch, number)[i] for number, i in pairs])
         part = self._part
         return rows[part], self._starts(index, self.lengths[rows] - self.clip_samples)[part]
 
@@ -133,14 +136,6 @@ class CropStream(keras.utils.PyDataset):
         if self.smaller_last:
             end = min(end, len(self.lengths))
         return np.divmod(np.arange(step * self.options.batch_size, end), len(self.lengths))
-
-    def _rows(self, index, indices):
-        """The clips of a batch, those of other processes included."""
-        epoch, _ = self._epoch_and_step(index)
-        passes, _ = self._passes_and_indices(index)
-        return np.array(
-            [self._order(epoch, number)[i] for number, i in zip(passes, indices, strict=True)]
-        )
 
     def _epoch_and_step(self, index):
         epochs, step = divmod(index + self.options.initial_step, self.steps_per_epoch)
@@ -181,7 +176,13 @@ class ArrayStream(CropStream):
         return {"audio": crops[:, 0] if self.options.crops == 1 else crops}
 
 
-def array_clips(audio, clip_samples=None, labels=None, groups=None, **options):
+def array_clips(
+    audio: np.ndarray,
+    clip_samples: int | None = None,
+    labels: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    **options: Any,
+) -> ArrayStream:
     """Give batches of crops from an array, as `AudioDataset.batches` does from a dataset.
 
     Train with `repeat=True` and `fit(steps_per_epoch=...)`: `fit` shuffles the batches of a stream

@@ -6,14 +6,15 @@ record is read: TFRecords carry a CRC-32C of each record's length and content.
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
 from keras_tune.data.schema import DatasetInfo, shard_fault
 from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
 from keras_tune.errors import UserError
-from keras_tune.storage import is_url, store_error, to_path
+from keras_tune.storage import AnyPath, is_url, store_error, to_path
 
 
-def find_damaged_shards(path, split=None):
+def find_damaged_shards(path: AnyPath, split: str | None = None) -> list[tuple[str, str]]:
     """Read every record of a prepared set and list the shards that are damaged.
 
     Args:
@@ -90,7 +91,7 @@ def broken_frame(file):
 
 
 @contextlib.contextmanager
-def naming_damaged_shards(path, split=None):
+def naming_damaged_shards(path: AnyPath | None, split: str | None = None) -> Iterator[None]:
     """Turn the error that a damaged shard causes within the block into one that names the shard.
 
     So with what a store answers instead of a shard.

@@ -1,9 +1,17 @@
 """The one way to open data: prepared shards, `.npz` files, in folders and in object stores."""
 
 import abc
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from keras_tune.data.batch_options import BatchOptions
-from keras_tune.storage import to_path
+from keras_tune.data.schema import FILE_NAME, DatasetInfo
+from keras_tune.storage import AnyPath, to_path
+
+if TYPE_CHECKING:
+    from keras_tune.data.resident_clips import ResidentClips
 
 
 class AudioDataset(abc.ABC):
@@ -28,11 +36,11 @@ class AudioDataset(abc.ABC):
     ```
     """
 
-    path = None
-    info = None
-    exclude = ()
+    path: AnyPath
+    info: DatasetInfo
+    exclude: tuple[str, ...] = ()
 
-    def batches(self, split="train", **options):
+    def batches(self, split: str = "train", **options: Any) -> Any:
         """Return batches of crops, for training.
 
         Args:
@@ -67,7 +75,7 @@ class AudioDataset(abc.ABC):
         """Return the batches; see `batches`."""
 
     @abc.abstractmethod
-    def records(self, split, shards=None):
+    def records(self, split: str, shards: Collection[str] | None = None) -> Iterator[dict]:
         """Iterate over the clips of a split, whole, in the order in which they are stored.
 
         Args:
@@ -84,14 +92,16 @@ class AudioDataset(abc.ABC):
         """
 
     @abc.abstractmethod
-    def label_vectors(self, split):
+    def label_vectors(self, split: str) -> np.ndarray:
         """Return the labels of a split, float32 array (clips, label columns); see `DatasetInfo`."""
 
     @abc.abstractmethod
-    def count(self, split, clip_samples=None):
+    def count(self, split: str, clip_samples: int | None = None) -> int:
         """Return how many clips of a split have at least `clip_samples` samples (default: any)."""
 
-    def resident(self, split="train", clip_samples=None, group_by="id"):
+    def resident(
+        self, split: str = "train", clip_samples: int | None = None, group_by: str = "id"
+    ) -> "ResidentClips":
         """Load the clips of a split into the memory of the device.
 
         Args:
@@ -119,7 +129,9 @@ class AudioDataset(abc.ABC):
         """Return three lists: clips that are long enough, their ids and their groups."""
 
 
-def open_dataset(path, exclude=(), on_corrupt="raise"):
+def open_dataset(
+    path: AnyPath, exclude: Collection[str] = (), on_corrupt: str = "raise"
+) -> AudioDataset:
     """Open a dataset for training and evaluation.
 
     Args:
@@ -142,11 +154,12 @@ def open_dataset(path, exclude=(), on_corrupt="raise"):
     Example:
 
     ```python
-    dataset = open_dataset("tfrecords/mine")
-    stream = dataset.batches(
-        "train", clip_samples=59049, crops=2, batch_size=48, repeat=True, seed=1
-    )
-    model.fit(stream, epochs=10, steps_per_epoch=100)
+    from keras_tune.data import open_dataset, write_demo
+
+    write_demo("/tmp/demo", num_clips={"train": 8}, seconds=4.0)
+    dataset = open_dataset("/tmp/demo")
+    stream = dataset.batches("train", clip_samples=59049, crops=2, batch_size=8, seed=1)
+    next(stream.as_numpy_iterator())["audio"].shape  # (8, 2, 59049)
     ```
     """
     if on_corrupt not in ("raise", "skip"):
@@ -162,7 +175,7 @@ def open_dataset(path, exclude=(), on_corrupt="raise"):
     return ShardDataset(path, exclude, on_corrupt)
 
 
-def is_dataset(path):
+def is_dataset(path: AnyPath) -> bool:
     """Whether there is something at a path that `open_dataset` opens, by its name or description.
 
     Args:
@@ -171,18 +184,22 @@ def is_dataset(path):
     Returns:
         Bool.
     """
-    from keras_tune.data.schema import FILE_NAME
-
     path = to_path(path)
     return path.suffix == ".npz" or (path / FILE_NAME).is_file()
 
 
-def read_clips(path, split="train", exclude=(), on_corrupt="raise", **options):
+def read_clips(
+    path: AnyPath,
+    split: str = "train",
+    exclude: Collection[str] = (),
+    on_corrupt: str = "raise",
+    **options: Any,
+) -> Any:
     """Short for `open_dataset(path, exclude, on_corrupt).batches(split, **options)`."""
     return open_dataset(path, exclude, on_corrupt).batches(split, **options)
 
 
-def read_records(path, split, exclude=()):
+def read_records(path: AnyPath, split: str, exclude: Collection[str] = ()) -> Iterator[dict]:
     """Short for `open_dataset(path, exclude).records(split)`."""
     return open_dataset(path, exclude).records(split)
 

@@ -13,11 +13,18 @@ Labels: `instrument` (one of `INSTRUMENTS`), `key` (tonic and mode, e.g. "D mino
 import dataclasses
 import pathlib
 import tempfile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_tune.data.audio import to_int16
 from keras_tune.files import atomic_path
+from keras_tune.storage import AnyPath
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from keras_tune.data.schema import DatasetInfo
 
 SPLIT_CLIPS = {"train": 160, "valid": 40, "test": 40}
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
@@ -67,7 +74,13 @@ INSTRUMENTS = {
 }
 
 
-def demo_clips(split="train", num_clips=None, seconds=6.0, sample_rate=22050, seed=0):
+def demo_clips(
+    split: str = "train",
+    num_clips: int | None = None,
+    seconds: float = 6.0,
+    sample_rate: int = 22050,
+    seed: int = 0,
+) -> "tuple[np.ndarray, pd.DataFrame]":
     """Synthesize the clips of a split.
 
     Args:
@@ -110,7 +123,14 @@ def demo_clips(split="train", num_clips=None, seconds=6.0, sample_rate=22050, se
     return np.stack(audio), table
 
 
-def write_demo(output, num_clips=None, seconds=6.0, sample_rate=22050, seed=0, **options):
+def write_demo(
+    output: AnyPath,
+    num_clips: dict[str, int] | None = None,
+    seconds: float = 6.0,
+    sample_rate: int = 22050,
+    seed: int = 0,
+    **options: Any,
+) -> "DatasetInfo":
     """Put the corpus through `keras_tune.data.prepare`, from audio files to shards.
 
     Args:
@@ -152,7 +172,13 @@ def write_demo(output, num_clips=None, seconds=6.0, sample_rate=22050, seed=0, *
         return prepare(pd.concat(tables), output, sample_rate=sample_rate, **options)
 
 
-def save_demo(path, num_clips=None, seconds=6.0, sample_rate=22050, seed=0):
+def save_demo(
+    path: AnyPath,
+    num_clips: dict[str, int] | None = None,
+    seconds: float = 6.0,
+    sample_rate: int = 22050,
+    seed: int = 0,
+) -> None:
     """Save the corpus as an `.npz` file, for `keras_tune.data.open_dataset`.
 
     Args:

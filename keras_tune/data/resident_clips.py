@@ -3,6 +3,9 @@
 A training step then gets a few integers from the host, and no audio.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -41,14 +44,21 @@ class ResidentClips:
     Example:
 
     ```python
-    clips = open_dataset("tfrecords/mine").resident("train", clip_samples=59049)
+    clips = keras_tune.data.open_dataset("tfrecords/mine").resident(clip_samples=59049)
     model.read_from(clips)
     stream = clips.stream(crops=2, batch_size=48, seed=1, epochs=10)
     model.fit(stream, epochs=10, steps_per_epoch=stream.steps_per_epoch, shuffle=False)
     ```
     """
 
-    def __init__(self, clips, clip_samples, ids=None, name="the clips", groups=None):
+    def __init__(
+        self,
+        clips: Iterable[np.ndarray],
+        clip_samples: int,
+        ids: list | None = None,
+        name: str = "the clips",
+        groups: Iterable[int] | None = None,
+    ):
         clips = list(clips)
         self.lengths = np.array([len(clip) for clip in clips])
         self.clip_samples = clip_samples
@@ -65,7 +75,7 @@ class ResidentClips:
             clips[number] = None
         self.samples = _on_device(blocks, name)
 
-    def stream(self, **options):
+    def stream(self, **options: Any) -> CropStream:
         """Return the batches of a training as what `crops` takes.
 
         Args:
@@ -87,7 +97,7 @@ class ResidentClips:
         options = BatchOptions(clip_samples=self.clip_samples, **options)
         return _ResidentStream(self, options)
 
-    def batch(self, rows, starts):
+    def batch(self, rows: np.ndarray, starts: np.ndarray) -> dict:
         """Say in the terms of the device which crops to cut.
 
         Args:
@@ -112,7 +122,7 @@ class ResidentClips:
             batch["samples"] = self.samples
         return batch
 
-    def crops(self, batch):
+    def crops(self, batch: dict) -> Any:
         """Cut crops on the device.
 
         Args:

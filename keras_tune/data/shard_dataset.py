@@ -28,7 +28,11 @@ class ShardDataset(AudioDataset):
     Example:
 
     ```python
-    ShardDataset("tfrecords/mine").info.counts
+    from keras_tune.data import write_demo
+    from keras_tune.data.shard_dataset import ShardDataset
+
+    write_demo("/tmp/demo", num_clips={"train": 8}, seconds=4.0)
+    ShardDataset("/tmp/demo").info.counts
     ```
     """
 

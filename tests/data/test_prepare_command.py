@@ -46,7 +46,7 @@ def test_strict(command, bad_files, tmp_path):
     assert status == 1
     assert all(name in printed for name in reasons)
     assert errors.splitlines()[-1].endswith(
-        "(and 4 more). Mend or remove them, or run without strict."
+        "(and 4 more). Fix or remove them, or run without strict."
     )
 
 

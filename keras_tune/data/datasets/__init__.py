@@ -16,10 +16,15 @@ only three (GTZAN, the later Zenodo edition of GiantSteps key, and McGill Billbo
 """
 
 import inspect
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
 from keras_tune.errors import UserError
+from keras_tune.storage import AnyPath
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -50,7 +55,7 @@ DATASETS = (
 )
 
 
-def manifest_for(dataset, source, **options):
+def manifest_for(dataset: str, source: AnyPath, **options: Any) -> "pd.DataFrame":
     """Build the manifest of a set.
 
     Args:
