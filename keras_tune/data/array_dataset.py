@@ -54,8 +54,8 @@ class ArrayDataset(AudioDataset):
     from keras_tune.data import open_dataset
 
     audio = np.random.default_rng(0).normal(0, 0.1, (2, 22050)).astype("float32")
-    np.savez("/tmp/clips.npz", audio=audio, genre=["jazz", "rock"])
-    dataset = open_dataset("/tmp/clips.npz")
+    np.savez("clips.npz", audio=audio, genre=["jazz", "rock"])
+    dataset = open_dataset("clips.npz")
     [record["labels"] for record in dataset.records("train")]  # [{"genre": "jazz"}, ...]
     ```
     """

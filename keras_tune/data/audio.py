@@ -41,11 +41,16 @@ class AudioError(UserError):
     Example:
 
     ```python
-    raise AudioError("clips/03.wav", "silent")
+    from keras_tune.data import AudioError, load_audio
+
+    try:
+        load_audio("missing.wav")
+    except AudioError as error:
+        print(error.path, error.reason)
     ```
     """
 
-    def __init__(self, path, reason):
+    def __init__(self, path: object, reason: str):
         self.path = str(path)
         self.reason = " ".join(str(reason).split())
         super().__init__(f"{self.path}: {self.reason}")
@@ -88,8 +93,8 @@ def load_audio(
     from keras_tune.data import load_audio
 
     time = np.arange(44100) / 44100
-    soundfile.write("/tmp/a4.wav", np.sin(2 * np.pi * 440 * time), 44100)
-    audio = load_audio("/tmp/a4.wav")  # shape (22050,)
+    soundfile.write("a4.wav", np.sin(2 * np.pi * 440 * time), 44100)
+    audio = load_audio("a4.wav")  # shape (22050,)
     ```
     """
     samples, rate = decode_audio(read_bytes(path), path, start, duration, whole=duration is None)

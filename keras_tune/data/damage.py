@@ -30,8 +30,10 @@ def find_damaged_shards(path: AnyPath, split: str | None = None) -> list[tuple[s
     Example:
 
     ```python
-    for file, reason in find_damaged_shards("tfrecords/mine"):
-        print(file, reason)
+    from keras_tune.data import find_damaged_shards, write_demo
+
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    find_damaged_shards("demo")  # []
     ```
     """
     tf = import_tensorflow_for_reading()
@@ -106,8 +108,12 @@ def naming_damaged_shards(path: AnyPath | None, split: str | None = None) -> Ite
     Example:
 
     ```python
-    with naming_damaged_shards("tfrecords/mine"):
-        model.fit(dataset)
+    from keras_tune.data import naming_damaged_shards, open_dataset, write_demo
+
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    stream = open_dataset("demo").batches("train", clip_samples=22050, batch_size=4)
+    with naming_damaged_shards("demo"):
+        batches = list(stream)
     ```
     """
     try:

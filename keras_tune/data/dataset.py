@@ -28,9 +28,9 @@ class AudioDataset(abc.ABC):
     import numpy as np
     from keras_tune.data import open_dataset, save_demo
 
-    save_demo("/tmp/demo.npz", num_clips={"train": 8}, seconds=3.0)
-    dataset = open_dataset("/tmp/demo.npz")
-    dataset.info.counts  # {"train": 8}
+    save_demo("demo.npz", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    dataset = open_dataset("demo.npz")
+    dataset.info.counts  # {"test": 8, "train": 8}
     batch = dataset.batches("train", clip_samples=22050, batch_size=4, labels=True, seed=1)[0]
     batch["audio"].shape  # (4, 22050)
     ```
@@ -156,8 +156,8 @@ def open_dataset(
     ```python
     from keras_tune.data import open_dataset, write_demo
 
-    write_demo("/tmp/demo", num_clips={"train": 8}, seconds=4.0)
-    dataset = open_dataset("/tmp/demo")
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    dataset = open_dataset("demo")
     stream = dataset.batches("train", clip_samples=59049, crops=2, batch_size=8, seed=1)
     next(stream.as_numpy_iterator())["audio"].shape  # (8, 2, 59049)
     ```

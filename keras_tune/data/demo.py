@@ -152,7 +152,7 @@ def write_demo(
     ```python
     from keras_tune.data import write_demo
 
-    info = write_demo("/tmp/demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    info = write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
     ```
     """
     import pandas as pd
@@ -193,7 +193,7 @@ def save_demo(
     ```python
     from keras_tune.data import save_demo
 
-    save_demo("/tmp/demo.npz", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    save_demo("demo.npz", num_clips={"train": 8, "test": 8}, seconds=3.0)
     ```
     """
     import pandas as pd

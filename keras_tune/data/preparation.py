@@ -127,10 +127,17 @@ def prepare(
     Example:
 
     ```python
+    import pathlib
+    import numpy as np
+    import soundfile
     from keras_tune.data import manifest_for, prepare
 
-    manifest = manifest_for("folder", "genres")
-    info = prepare(manifest, "tfrecords/genres", workers=1)
+    pathlib.Path("genres/jazz").mkdir(parents=True, exist_ok=True)
+    for number in range(10):
+        noise = np.random.default_rng(number).normal(0, 0.1, 22050)
+        soundfile.write(f"genres/jazz/{number}.wav", noise, 22050)
+    manifest = manifest_for("folder", "genres", label="genre")
+    info = prepare(manifest, "tfrecords/genres", workers=1, progress=False)
     ```
     """
     check_encoding(encoding)

@@ -44,10 +44,15 @@ class ResidentClips:
     Example:
 
     ```python
-    clips = keras_tune.data.open_dataset("tfrecords/mine").resident(clip_samples=59049)
-    model.read_from(clips)
-    stream = clips.stream(crops=2, batch_size=48, seed=1, epochs=10)
-    model.fit(stream, epochs=10, steps_per_epoch=stream.steps_per_epoch, shuffle=False)
+    import numpy as np
+    from keras_tune.data import ResidentClips
+
+    audio = np.random.default_rng(0).integers(-3000, 3000, (8, 4000)).astype("int16")
+    clips = ResidentClips(audio, clip_samples=1024)
+    stream = clips.stream(crops=2, batch_size=4, seed=1, epochs=10)
+    clips.crops(stream[0]).shape  # (4, 2, 1024)
+    # model.read_from(clips)
+    # model.fit(stream, epochs=10, steps_per_epoch=stream.steps_per_epoch, shuffle=False)
     ```
     """
 
@@ -87,12 +92,6 @@ class ResidentClips:
 
         Raises:
             ValueError: Clips are shorter than a crop, or fewer than a batch.
-
-        Example:
-
-        ```python
-        batch = clips.stream(crops=2, batch_size=48, seed=1)[0]
-        ```
         """
         options = BatchOptions(clip_samples=self.clip_samples, **options)
         return _ResidentStream(self, options)
@@ -107,12 +106,6 @@ class ResidentClips:
         Returns:
             Dict of what a training step is given: `block` and `offset`, int32 of shape (batch,
             crops), `group`, int32 of shape (batch,), and on JAX `samples`.
-
-        Example:
-
-        ```python
-        batch = clips.batch(np.array([0, 3]), np.array([[0, 500], [10, 20]]))
-        ```
         """
         block, offset = np.divmod(self._first[rows][:, None] + starts, BLOCK)
         batch = {"block": block.astype("int32"), "offset": offset.astype("int32")}
@@ -131,12 +124,6 @@ class ResidentClips:
         Returns:
             Float32 tensor (batch, crops, clip_samples) in [-1, 1), or (batch, clip_samples) for one
             crop of each clip.
-
-        Example:
-
-        ```python
-        crops = clips.crops(clips.stream(crops=2, batch_size=48, seed=1)[0])
-        ```
         """
         crops = batch["block"].shape[1]
         count = (self.clip_samples + BLOCK - 2) // BLOCK + 1

@@ -92,8 +92,10 @@ class DatasetInfo:
     Example:
 
     ```python
-    info = DatasetInfo.load("tfrecords/emotify")
-    info.counts  # {"test": 78, "train": 235, "valid": 79}
+    from keras_tune.data import DatasetInfo, write_demo
+
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    DatasetInfo.load("demo").counts  # {"test": 8, "train": 8}
     ```
     """
 

@@ -31,8 +31,8 @@ class ShardDataset(AudioDataset):
     from keras_tune.data import write_demo
     from keras_tune.data.shard_dataset import ShardDataset
 
-    write_demo("/tmp/demo", num_clips={"train": 8}, seconds=4.0)
-    ShardDataset("/tmp/demo").info.counts
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    ShardDataset("demo").info.counts
     ```
     """
 

@@ -114,9 +114,19 @@ def write_shard(
     Example:
 
     ```python
-    settings = ShardSettings(output="tfrecords/mine", name="mine")
-    for shard in range(4):
-        write_shard(manifest, "train", shard, 4, settings)
+    import pathlib
+    import numpy as np
+    import soundfile
+    from keras_tune.data import ShardSettings, manifest_for, write_shard
+
+    pathlib.Path("genres/jazz").mkdir(parents=True, exist_ok=True)
+    for number in range(10):
+        noise = np.random.default_rng(number).normal(0, 0.1, 22050)
+        soundfile.write(f"genres/jazz/{number}.wav", noise, 22050)
+    manifest = manifest_for("folder", "genres", label="genre")
+    settings = ShardSettings(output="tfrecords/genres", name="genres")
+    for shard in range(2):
+        write_shard(manifest, "train", shard, 2, settings)
     ```
     """
     file, report_file = _files(split, shard, of, settings)

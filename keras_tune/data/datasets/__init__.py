@@ -74,7 +74,16 @@ def manifest_for(dataset: str, source: AnyPath, **options: Any) -> "pd.DataFrame
     Example:
 
     ```python
-    manifest = manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])
+    import pathlib
+    import numpy as np
+    import soundfile
+    from keras_tune.data import manifest_for
+
+    pathlib.Path("genres/jazz").mkdir(parents=True, exist_ok=True)
+    for number in range(10):
+        noise = np.random.default_rng(number).normal(0, 0.1, 22050)
+        soundfile.write(f"genres/jazz/{number}.wav", noise, 22050)
+    manifest = manifest_for("folder", "genres", label="genre")
     ```
     """
     if dataset not in DATASETS:
