@@ -79,16 +79,16 @@ def broken_frame(file):
     """
     file = to_path(file)
     size = file.stat().st_size
-    place = number = 0
+    offset = number = 0
     with file.open("rb") as content:
-        while place < size:
+        while offset < size:
             number += 1
             # Eight bytes of length and four of its checksum; the record; four of its checksum.
             header = content.read(12)
-            place += 16 + int.from_bytes(header[:8], "little")
-            if len(header) < 12 or place > size:
+            offset += 16 + int.from_bytes(header[:8], "little")
+            if len(header) < 12 or offset > size:
                 return number
-            content.seek(place)
+            content.seek(offset)
     return None
 
 

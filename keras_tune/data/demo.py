@@ -231,9 +231,9 @@ def _score(random, tonic, mode, tempo, seconds):
         degrees = progression[chord % len(progression)] + np.array([0, 2, 4])
         pitches = [register + scale[degree % 7] + 12 * (degree // 7) for degree in degrees]
         if broken:
-            for place in range(4):
-                pitch = pitches[pattern[place % 3]] + 12 * (place == 3)
-                notes.append((start + place * beat, 1.4 * beat, pitch))
+            for number in range(4):
+                pitch = pitches[pattern[number % 3]] + 12 * (number == 3)
+                notes.append((start + number * beat, 1.4 * beat, pitch))
         else:
             notes += [(start, 3.8 * beat, pitch) for pitch in pitches]
         notes.append((start, 3.8 * beat, pitches[0] - 12))
@@ -305,11 +305,11 @@ def _table(cycles, levels, phases):
     spectrum = np.zeros(TABLE // 2 + 1, complex)
     spectrum[1 : HARMONICS + 1] = levels * np.exp(1j * phases) * TABLE / 2
     period = np.fft.irfft(spectrum, TABLE).astype("float32")
-    place = (cycles % 1.0) * TABLE
-    index = place.astype("int32")
+    phase = (cycles % 1.0) * TABLE
+    index = phase.astype("int32")
     step = np.append(np.diff(period), period[0] - period[-1])
     index &= TABLE - 1
-    return period[index] + (place - np.floor(place)).astype("float32") * step[index]
+    return period[index] + (phase - np.floor(phase)).astype("float32") * step[index]
 
 
 def _partials(random, ratios, cycles, bright, dark, progress):
