@@ -209,15 +209,18 @@ class ContrastiveModel(keras.Model):
         # TensorFlow's is bound to the clips before.
         self.train_function = None
 
+    def _clips(self, batch):
+        """The clips of a batch, cut on the device where the batch is one of `read_from`."""
+        if self.resident is not None and isinstance(batch, dict) and "block" in batch:
+            return self.resident.crops(batch)
+        return audio_of(batch)
+
     def _batch(self, data):
         """What of a batch is computed with: the clips, with groups and weights if there are any."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if not isinstance(batch, dict):
             return batch
-        if self.resident is not None and "block" in batch:
-            clips = self.resident.crops(batch)
-        else:
-            clips = audio_of(batch)
+        clips = self._clips(batch)
         more = {key: batch[key] for key in ("group", "weight") if key in batch}
         return {"audio": clips, **more} if more else clips
 
@@ -242,7 +245,8 @@ class ContrastiveModel(keras.Model):
 
     def _crops(self, clips, training):
         """The two crops of every clip, (2·batch, crop_samples)."""
-        clips = audio_of(clips)
+        # Keras on JAX calls the model with batches as they come, to build it.
+        clips = self._clips(clips)
         if len(clips.shape) == 2:
             clips = ops.repeat(clips, 2, axis=0)
         elif len(clips.shape) == 3 and clips.shape[1] == 2:
