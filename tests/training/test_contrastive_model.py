@@ -167,19 +167,21 @@ def test_only_training_augments_and_reseeding_repeats_it():
 
 def test_all_forms_of_input_mean_the_same():
     def fresh():
-        # One model for each form: TensorFlow's functions do not like a change of rank.
         model = seed_weights(ContrastiveModel(small_encoder()))
         model.compile("adam")
         return model
 
     x = (clips(4) * 32767).astype("int16")
     expected = fresh().evaluate(x.astype("float32") / 32768, batch_size=4, verbose=0)
-    forms = [(x,), (x[..., None],), ({"audio": x, "id": np.arange(4)},), (x, np.arange(4))]
+    forms = [(x,), ({"audio": x, "labels": np.zeros((4, 2))},), (x, np.arange(4))]
     for form in forms:
         found = fresh().evaluate(*form, batch_size=4, verbose=0)
         assert found == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="'audio'.*sound"):
         fresh().evaluate({"sound": x}, batch_size=4, verbose=0)
+    for wrong in (x[..., None], np.stack([x] * 3, axis=1)):
+        with pytest.raises(ValueError, match=r"\(batch, 2, samples\).*Received: shape"):
+            fresh().make_views(wrong)
 
 
 def test_tf_data_feeds_fit():
