@@ -130,6 +130,18 @@ def run(environment, *command):
     )
 
 
+def without_stamps(name, content):
+    """A file's bytes; of a shard's report what there is beside the times of the audio files."""
+    if not name.startswith(".prepare/x-"):
+        return content
+    report = json.loads(content)
+    assert set(report.pop("stamps")) == {
+        *report["ids"],
+        *(entry["id"] for entry in report["failed"]),
+    }
+    return report
+
+
 def test_a_set_on_s3(server, clips, tmp_path):
     client, environment = server
     options = {"name": "x", "shards": 3}
@@ -158,8 +170,8 @@ def test_a_set_on_s3(server, clips, tmp_path):
     for path in files:
         if path.name != "settings.json":
             name = path.relative_to(local).as_posix()
-            stored = client.get_object(Bucket="bucket", Key=f"sets/x/{name}")
-            assert stored["Body"].read() == path.read_bytes(), name
+            stored = client.get_object(Bucket="bucket", Key=f"sets/x/{name}")["Body"].read()
+            assert without_stamps(name, stored) == without_stamps(name, path.read_bytes()), name
 
     shard = "s3://bucket/sets/x/x-train-00001-of-00003.tfrecord"
     read = run(environment, "-c", READER, "s3://bucket/sets/x", local, shard)
