@@ -55,7 +55,7 @@ def main():
     import keras
 
     from keras_tune.augment import clmr_chain
-    from keras_tune.data import read_clips
+    from keras_tune.data import open_dataset
     from keras_tune.models import TUNe
     from keras_tune.training import ContrastiveModel
 
@@ -79,8 +79,7 @@ def main():
     seconds["with the chain"] = timed(lambda count: steps_of(model, count), options.steps)
     with tempfile.TemporaryDirectory() as folder:
         write_shards(folder, options.clips)
-        clips = read_clips(
-            f"{folder}/shards",
+        clips = open_dataset(f"{folder}/shards").batches(
             clip_samples=options.samples,
             crops=2,
             batch_size=options.clips,

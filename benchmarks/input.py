@@ -18,7 +18,7 @@ import time
 import numpy as np
 import soundfile
 
-from keras_tune.data import demo_clips, load_audio, manifest_for, prepare, read_clips
+from keras_tune.data import demo_clips, load_audio, manifest_for, open_dataset, prepare
 
 SAMPLE_RATE = 22050
 
@@ -45,7 +45,7 @@ def speed(clips, seconds):
 
 def stream(path, **options):
     """Iterate over a prepared set for ever."""
-    return iter(read_clips(path, repeat=True, **options))
+    return iter(open_dataset(path).batches(repeat=True, batch_size=None, **options))
 
 
 def decoded(files):

@@ -22,7 +22,7 @@ def main():
 
     import keras
 
-    from keras_tune.data import read_clips, write_demo
+    from keras_tune.data import open_dataset, write_demo
     from keras_tune.models import TUNe
     from keras_tune.training import Checkpoint, ContrastiveModel, EpochSeed
 
@@ -59,9 +59,10 @@ def main():
         )
         model.compile(keras.optimizers.Adam(1e-3))
         clips = {"clip_samples": options.input_samples, "crops": 2, "batch_size": 16}
+        dataset = open_dataset(pathlib.Path(folder) / "set")
         model.fit(
-            read_clips(pathlib.Path(folder) / "set", **clips, repeat=True, seed=0),
-            validation_data=read_clips(pathlib.Path(folder) / "set", "valid", **clips),
+            dataset.batches("train", **clips, repeat=True, seed=0),
+            validation_data=dataset.batches("valid", **clips),
             steps_per_epoch=20,
             epochs=10**9,
             verbose=0,

@@ -199,7 +199,7 @@ def train_windows(pool, count=256):
 
     stream = read_clips(pool, "train", clip_samples=WINDOW, batch_size=32, seed=0)
     for batch in stream.take(count // 32):
-        yield batch.numpy()[..., None].astype("float32") / 32768
+        yield batch["audio"].numpy()[..., None].astype("float32") / 32768
 
 
 def pretrain(base, change, pool, output):

@@ -7,7 +7,7 @@ for `keras.models.load_model` at the moment Keras itself is imported, before or 
 import lazy_loader
 import wrapt
 
-__version__ = "0.1.0"
+from keras_tune.version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

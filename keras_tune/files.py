@@ -8,8 +8,8 @@ import pathlib
 import tempfile
 import unicodedata
 
-from keras_tune.data.paths import ObjectPath, to_path
 from keras_tune.errors import UserError
+from keras_tune.storage import ObjectPath, to_path
 
 
 class LockedError(Exception):

@@ -24,7 +24,7 @@ import soundfile
 import yaml
 from hypothesis import strategies as st
 
-from keras_tune.data import find_damaged_shards, load_arrays, load_info, prepare, read_records
+from keras_tune.data import find_damaged_shards, open_dataset, prepare, read_records
 from keras_tune.data.audio import checked, decode_audio, resample
 from keras_tune.data.datasets import manifest_for
 from keras_tune.errors import UserError
@@ -577,7 +577,7 @@ def test_tables(tmp_path):
         except UserError as error:
             assert "\n" not in str(error)
         else:
-            info = load_info(output)
+            info = open_dataset(output).info
             assert sum(info.counts.values()) == len(list(read_all(output, info)))
             assert not any(math.isinf(n) for row in read_all(output, info) for n in numbers_in(row))
         shutil.rmtree(folder / "out", ignore_errors=True)
@@ -641,7 +641,7 @@ def test_descriptions(shards, tmp_path, place):
         shutil.copytree(shards, folder)
         (folder / place).write_bytes(change)
         try:
-            info = load_info(folder)
+            info = open_dataset(folder).info
             assert all((folder / shard.file).parent == folder for shard in info.shards)
             for split in info.counts:
                 list(read_records(folder, split))
@@ -739,7 +739,7 @@ def test_arrays(tmp_path):
     def run(content):
         file.write_bytes(content if isinstance(content, bytes) else replaced(whole, *content))
         try:
-            found = load_arrays(file)
+            found = open_dataset(file)
             for split in found.info.counts:
                 list(found.records(split))
         except UserError as error:

@@ -64,7 +64,7 @@ print("loaded", *sorted({{name.split(".")[0] for name in sys.modules}} & set({FR
     "imports", ["import keras_tune, keras", "import keras, keras_tune", "import keras_tune.models"]
 )
 def test_saved_models_load_whatever_is_imported_first(tmp_path, imports):
-    from keras_tune.augment import Chain, Gain
+    from keras_tune.augment import Compose, Gain
     from keras_tune.models import TUNe
     from keras_tune.training import ContrastiveModel
 
@@ -72,7 +72,7 @@ def test_saved_models_load_whatever_is_imported_first(tmp_path, imports):
         contraction_depth=1, decoder_depth=1, base_filters=2, tail_filters=[4], input_samples=27
     )
     encoder.save(tmp_path / "encoder.keras")
-    model = ContrastiveModel(encoder, augmenter=Chain([Gain()], seed=0))
+    model = ContrastiveModel(encoder, augmenter=Compose([Gain()], seed=0))
     model.compile("adam")
     model.save(tmp_path / "model.keras")
     script = f"""

@@ -27,7 +27,7 @@ def yaml_of(name):
 
 
 def test_the_version_is_written_in_one_place_and_cited_as_it_is(setup):
-    assert setup["metadata"]["version"] == "attr: keras_tune.__version__"
+    assert setup["metadata"]["version"] == "attr: keras_tune.version.__version__"
     assert yaml_of("CITATION.cff")["version"] == keras_tune.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", keras_tune.__version__)
 

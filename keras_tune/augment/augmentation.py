@@ -1,30 +1,37 @@
-"""The base class of all waveform augmentations."""
+"""The base class of all waveform augmentations, and how it draws and applies."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_tune.augment.active_rows import map_active
-from keras_tune.augment.seeds import derive_seed
+from keras_tune.types import Shape, Tensor, TensorLike
 
 
 class Augmentation(keras.layers.Layer):
-    """Base class of the waveform augmentations: a random transform with a coin for every example.
+    """Base class of the waveform augmentations: a random transform of each example.
 
-    A subclass says what it draws (`draw_parameters`) and what it does with a draw (`transform`).
-    This class draws the coins, keeps the examples whose coin did not fall, and is the identity
-    when `training=False`. Work is done in float32 whatever the global dtype policy is.
+    A subclass defines which parameters it draws (`draw_parameters`) and how it applies them
+    (`transform`). This class decides for each example, with the given probability, whether it is
+    transformed, and returns its input unchanged when `training=False`. Computations are in float32
+    whatever the global dtype policy is.
 
-    Drawing and applying are separate, so that a draw can be looked at, or be given by hand:
+    Drawing and applying are separate, so that a draw can be inspected or written by hand:
     `layer(x, training=True)` is `layer.apply(x, layer.draw(batch, samples))`.
 
     Args:
-        probability: Probability that an example is transformed. Default 1.
-        seed: Integer seed of the draws; None takes a random one.
-        **kwargs: Arguments of `keras.layers.Layer`. `dtype` is float32 unless given.
+        probability: Float, the probability that an example is transformed. Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`. `dtype` defaults to "float32".
 
     Input shape: (batch, samples), waveforms, full scale is [-1, 1].
-    Output shape: as the input, float32.
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If `probability` is not between 0 and 1.
 
     Example:
 
@@ -41,10 +48,10 @@ class Augmentation(keras.layers.Layer):
     ```
     """
 
-    # Whether `transform` costs so much that on a CPU it should run for active examples only.
+    # Whether `transform` is so slow that on a CPU it should run on active examples only.
     costly = False
 
-    def __init__(self, probability=1.0, seed=None, **kwargs):
+    def __init__(self, probability: float = 1.0, seed: int | None = None, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if not 0.0 <= probability <= 1.0:
@@ -57,68 +64,151 @@ class Augmentation(keras.layers.Layer):
             None if seed is None else derive_seed(seed)
         )
 
-    def draw_parameters(self, batch, samples):
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         """Draw the transform's parameters: a dict of tensors whose first axis is `batch`."""
         raise NotImplementedError
 
-    def transform(self, waveforms, parameters):
-        """Transform every waveform by its own parameters: (batch, samples) to the same."""
+    def transform(self, waveforms: Tensor, parameters: dict[str, Any]) -> Tensor:
+        """Transform every waveform by its own parameters: (batch, samples) to the same shape."""
         raise NotImplementedError
 
-    def uniform(self, shape, low=0.0, high=1.0):
+    def uniform(self, shape: Shape, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Draw float32 numbers, uniform in [low, high), from the layer's own generator."""
         return keras.random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
 
-    def draw(self, batch, samples):
-        """Draw coins and parameters for a batch.
+    def draw(self, batch: int, samples: int) -> dict[str, Any]:
+        """Draw which examples of a batch are transformed, and with which parameters.
 
         Args:
-            batch: Number of waveforms.
-            samples: Length of each.
+            batch: Integer, the number of waveforms.
+            samples: Integer, the length of each.
 
         Returns:
-            A dict of tensors with first axis `batch`: `active` (bool, the coins) and what the
-            transform needs, for `apply`.
+            A dict of tensors with first axis `batch`, for `apply`: `active` (bool, the examples to
+            transform) and the parameters of the transform.
         """
         active = self.uniform((batch,)) < self.probability
         return {"active": active, **self.draw_parameters(batch, samples)}
 
-    def apply(self, waveforms, parameters):
-        """Apply a draw: a pure function of its arguments.
+    def apply(self, waveforms: TensorLike, parameters: dict[str, Any]) -> Tensor:
+        """Apply a draw; the result depends on the arguments alone.
 
         Args:
-            waveforms: (batch, samples), float32.
-            parameters: What `draw` gave, or a dict of the same keys filled by hand.
+            waveforms: Tensor (batch, samples), float32.
+            parameters: The dict that `draw` returned, or one with the same keys.
 
         Returns:
-            (batch, samples), float32; examples whose `active` is false are as they were.
+            Float32 tensor (batch, samples). Examples whose `active` is false are unchanged.
         """
         if self.costly:
             return map_active(self.transform, waveforms, parameters, parameters["active"])
         transformed = self.transform(waveforms, parameters)
         return ops.where(parameters["active"][:, None], transformed, waveforms)
 
-    def call(self, waveforms, training=False):
+    def call(self, waveforms: Tensor, training: bool = False) -> Tensor:
         if not training or self.probability == 0.0:
             return waveforms
         batch, samples = ops.shape(waveforms)
         return self.apply(waveforms, self.draw(batch, samples))
 
-    def reseed(self, seed):
+    def reseed(self, seed: int) -> None:
         """Set the state of the random generator as a function of an integer.
 
-        After `reseed(n)` the draws are those of a new layer with `seed=n`. Call it between
-        training steps, for example with the epoch's number, so that a resumed run draws what an
-        uninterrupted one would have drawn.
+        After `reseed(n)` the layer draws what a new layer with `seed=n` would draw. Call it between
+        training steps, for example with the number of the epoch, so that a resumed run draws what
+        an uninterrupted one would have drawn.
 
         Args:
-            seed: A non-negative integer.
+            seed: Integer, not negative.
         """
         state = self.seed_generator.state
         state.assign(np.array([derive_seed(seed), 0], dtype=state.dtype))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "probability": self.probability, "seed": self.seed}
+
+
+def map_active(
+    function: Callable[[Tensor, Any], Tensor],
+    waveforms: TensorLike,
+    parameters: Any,
+    active: Tensor,
+    chunk_size: int = 8,
+) -> Tensor:
+    """Apply a slow function to the active examples of a batch, and leave the others unchanged.
+
+    On a CPU the active examples are processed in chunks of a fixed size: inactive examples cost
+    nothing, and a chunk stays in the caches. On an accelerator, which is fastest on large batches,
+    all examples are processed at once.
+
+    Args:
+        function: Takes waveforms and parameters and returns waveforms of the same shape. It must
+            treat every example independently of the others.
+        waveforms: Tensor (batch, samples), float32.
+        parameters: A nested structure of tensors whose first axis is the batch.
+        active: Bool tensor (batch,).
+        chunk_size: Integer, the examples of a chunk. Use fewer where an example takes more memory.
+            PyTorch uses four times as many. Defaults to 8.
+
+    Returns:
+        Float32 tensor (batch, samples).
+    """
+    if not works_in_chunks():
+        return ops.where(active[:, None], function(waveforms, parameters), waveforms)
+    if keras.backend.backend() == "torch":
+        # Without a compiler each operation has a fixed cost, so larger chunks are faster.
+        chunk_size *= 4
+    batch = ops.shape(waveforms)[0]
+    order = ops.argsort(ops.cast(ops.logical_not(active), "int32"))
+    order = ops.cast(order, "int32")
+    count = ops.sum(ops.cast(active, "int32"))
+
+    def step(done, result):
+        # The last chunk is filled up with other examples; the inactive ones keep their values.
+        rows = ops.take(order, (done + ops.arange(chunk_size, dtype="int32")) % batch, axis=0)
+        chosen = ops.take(waveforms, rows, axis=0)
+        chosen_parameters = keras.tree.map_structure(
+            lambda tensor: ops.take(tensor, rows, axis=0), parameters
+        )
+        changed = function(chosen, chosen_parameters)
+        changed = ops.where(ops.take(active, rows, axis=0)[:, None], changed, chosen)
+        return done + chunk_size, ops.scatter_update(result, rows[:, None], changed)
+
+    done = ops.zeros((), dtype="int32")
+    return ops.while_loop(lambda done, result: done < count, step, (done, waveforms))[1]
+
+
+@functools.cache
+def works_in_chunks() -> bool:
+    """Whether `map_active` processes chunks of active examples, as it does on a CPU."""
+    if keras.backend.backend() == "torch":
+        return ops.zeros(()).device.type == "cpu"
+    return all(name.startswith("cpu") for name in keras.distribution.list_devices())
+
+
+def derive_seed(seed: int, *path: int) -> int:
+    """Derive a 31-bit seed from an integer and a path of integers.
+
+    On the PyTorch backend Keras adds a generator's seed to its call counter, so generators with
+    neighbouring seeds would draw the same numbers a few calls apart. Hashed seeds do not.
+
+    Args:
+        seed: Integer, not negative.
+        *path: Further integers, not negative, such as the position of a layer in a list.
+
+    Returns:
+        An integer in [0, 2**31).
+
+    Example:
+
+    ```python
+    from keras_tune.augment.augmentation import derive_seed
+
+    first, second = derive_seed(42, 0), derive_seed(42, 1)
+    ```
+    """
+    state = np.random.SeedSequence((int(seed), *path)).generate_state(1, np.uint32)
+    return int(state[0] >> 1)

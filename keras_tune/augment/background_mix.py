@@ -1,32 +1,50 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_tune.augment.augmentation import Augmentation
+from keras_tune.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class BackgroundMix(Augmentation):
     """Mix another clip of the batch into each waveform, at a drawn signal-to-noise ratio.
 
-    The background of an example is the example a few places on in the batch, by a distance drawn
-    for each example, so that no example is mixed with itself. It is scaled so that the energy of
-    the waveform is `snr_db` above its own. In a batch of one there is nothing to mix in.
+    The background of an example is another example of the batch, found at a distance drawn for each
+    example, so that no example is mixed with itself. It is scaled so that its energy is a drawn
+    number of dB below that of the waveform. In a batch of one there is nothing to mix in.
 
     Args:
-        min_snr_db: Lowest ratio of the waveform's energy to the background's, in dB. Default 3.
-        max_snr_db: Highest ratio in dB. Default 30.
-        probability: Probability that an example is changed. Default 1.
-        seed: Integer seed of the draws.
+        min_snr_db: Float, the lowest ratio of the waveform's energy to the background's, in dB.
+            Defaults to 3.
+        max_snr_db: Float, the highest ratio in dB. Defaults to 30.
+        probability: Float, the probability that an example is changed. Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If `min_snr_db` exceeds `max_snr_db`.
 
     Example:
 
     ```python
-    mixed = BackgroundMix(min_snr_db=10, seed=1)(waveforms, training=True)
+    layer = keras_tune.augment.BackgroundMix(min_snr_db=10, seed=1)
+    mixed = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
     ```
     """
 
-    def __init__(self, min_snr_db=3.0, max_snr_db=30.0, probability=1.0, seed=None, **kwargs):
+    def __init__(
+        self,
+        min_snr_db: float = 3.0,
+        max_snr_db: float = 30.0,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(probability=probability, seed=seed, **kwargs)
         if min_snr_db > max_snr_db:
             raise ValueError(
@@ -36,20 +54,20 @@ class BackgroundMix(Augmentation):
         self.min_snr_db = min_snr_db
         self.max_snr_db = max_snr_db
 
-    def draw_parameters(self, batch, samples):
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         others = ops.maximum(batch - 1, 1)
         distance = 1 + ops.cast(self.uniform((batch,)) * ops.cast(others, "float32"), "int32")
         partner = (ops.arange(batch, dtype="int32") + ops.minimum(distance, others)) % batch
         snr_db = self.uniform((batch,), self.min_snr_db, self.max_snr_db)
         return {"partner": partner, "snr_db": snr_db}
 
-    def transform(self, waveforms, parameters):
+    def transform(self, waveforms: Tensor, parameters: dict[str, Any]) -> Tensor:
         partner = parameters["partner"]
         level = ops.sqrt(ops.mean(waveforms * waveforms, axis=1))
         background = ops.take(waveforms, partner, axis=0)
         background_level = ops.take(level, partner, axis=0)
         ratio = ops.power(10.0, parameters["snr_db"] / -20.0)
-        # A silent background stays silent, whatever factor would bring it up to the level.
+        # A silent background stays silent: no factor can give it energy.
         factor = ops.where(
             background_level > 0.0, level * ratio / ops.maximum(background_level, 1e-30), 0.0
         )
@@ -57,6 +75,6 @@ class BackgroundMix(Augmentation):
         factor = ops.where(itself, 0.0, factor)
         return waveforms + background * factor[:, None]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"min_snr_db": self.min_snr_db, "max_snr_db": self.max_snr_db}
         return {**super().get_config(), **config}

@@ -1,8 +1,10 @@
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_tune.augment.linear_augmentation import LinearAugmentation
+from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -10,37 +12,45 @@ class Delay(LinearAugmentation):
     """Add one echo: y[n] = (x[n] + volume x[n - d]) / 2.
 
     The delay is drawn from the values min_delay_ms, min_delay_ms + step_ms, … up to max_delay_ms,
-    and cut to whole samples.
+    and rounded down to whole samples.
 
     Args:
-        sample_rate: Sample rate of the waveforms in Hz.
-        min_delay_ms: Shortest delay in milliseconds. Default 200.
-        max_delay_ms: Longest delay in milliseconds, itself included. Default 450.
-        step_ms: Distance between the delays in milliseconds. Default 50.
-        volume: Factor of the echo. Default 0.5.
-        probability: Probability that an example is changed. Default 1; CLMR uses 0.3.
-        seed: Integer seed of the draws.
+        sample_rate: Integer, the sample rate of the waveforms in Hz.
+        min_delay_ms: Float, the shortest delay in milliseconds. Defaults to 200.
+        max_delay_ms: Float, the longest delay in milliseconds, included. Defaults to 450.
+        step_ms: Float, the distance between the delays in milliseconds. Defaults to 50.
+        volume: Float, the factor of the echo. Defaults to 0.5.
+        probability: Float, the probability that an example is changed; CLMR uses 0.3.
+            Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If the delays are not ordered, are negative, or `step_ms` is not positive.
 
     Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021).
 
     Example:
 
     ```python
-    echoed = Delay(22050, volume=0.7, seed=1)(waveforms, training=True)
+    layer = keras_tune.augment.Delay(22050, volume=0.7, seed=1)
+    echoed = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
     ```
     """
 
     def __init__(
         self,
-        sample_rate,
-        min_delay_ms=200.0,
-        max_delay_ms=450.0,
-        step_ms=50.0,
-        volume=0.5,
-        probability=1.0,
-        seed=None,
-        **kwargs,
+        sample_rate: int,
+        min_delay_ms: float = 200.0,
+        max_delay_ms: float = 450.0,
+        step_ms: float = 50.0,
+        volume: float = 0.5,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
         if not 0.0 <= min_delay_ms <= max_delay_ms or step_ms <= 0.0:
@@ -55,23 +65,23 @@ class Delay(LinearAugmentation):
         self.volume = volume
         count = int((max_delay_ms - min_delay_ms) / step_ms + 1e-6) + 1
         milliseconds = min_delay_ms + step_ms * np.arange(count)
-        # A delay of 29.999999… samples is one of 30.
+        # Rounding errors must not turn 30 samples into 29.
         self.choices = np.floor(milliseconds * sample_rate / 1000.0 + 1e-6).astype("int32")
 
-    def draw_parameters(self, batch, samples):
-        # float32 below 1 times a small count can round up to the count itself.
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
+        # The product can round up to the count itself.
         index = ops.cast(self.uniform((batch,)) * len(self.choices), "int32")
         index = ops.minimum(index, len(self.choices) - 1)
         return {"delay": ops.take(ops.convert_to_tensor(self.choices), index, axis=0)}
 
-    def tail(self, samples):
+    def tail(self, samples: int) -> int:
         return min(samples, int(self.choices[-1]))
 
-    def response(self, parameters, grid):
+    def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
         ((real, imaginary),) = grid.delays(parameters["delay"][None])
         return 0.5 + 0.5 * self.volume * real, 0.5 * self.volume * imaginary
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "sample_rate": self.sample_rate,
             "min_delay_ms": self.min_delay_ms,

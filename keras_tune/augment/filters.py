@@ -1,41 +1,328 @@
-"""Second-order high-pass and low-pass filters in closed form."""
+"""Second-order high-pass, low-pass and band-reject filters."""
 
 import math
+from typing import Any
 
+import keras
 from keras import ops
 
-from keras_tune.augment.complex_pairs import divide, multiply
+from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid, divide, multiply
+from keras_tune.types import Tensor
 
+# Of a Butterworth filter.
 QUALITY = 1.0 / math.sqrt(2.0)
 
 
-def check_cutoffs(low, high, sample_rate, names):
-    """Raise ValueError unless 0 < low <= high < sample_rate / 2."""
-    if not 0.0 < low <= high < sample_rate / 2:
-        raise ValueError(
-            "Cutoff frequencies must be ordered, positive and below half the sample rate. "
-            f"Received: {names[0]}={low}, {names[1]}={high}, sample_rate={sample_rate}"
-        )
+class _CutoffFilter(LinearAugmentation):
+    """A second-order Butterworth filter (12 dB an octave), for `HighPass` and `LowPass`."""
+
+    passes_high: bool
+
+    def __init__(
+        self,
+        sample_rate: int,
+        min_cutoff: float,
+        max_cutoff: float,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(probability=probability, seed=seed, **kwargs)
+        _check_cutoffs(sample_rate, min_cutoff=min_cutoff, max_cutoff=max_cutoff)
+        self.sample_rate = sample_rate
+        self.min_cutoff = min_cutoff
+        self.max_cutoff = max_cutoff
+
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
+        return {"cutoff": self.uniform((batch,), self.min_cutoff, self.max_cutoff)}
+
+    def tail(self, samples: int) -> int:
+        return min(samples, _impulse_length(self.min_cutoff, self.sample_rate))
+
+    def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
+        cutoff = parameters["cutoff"]
+        passes_high = ops.full_like(cutoff, self.passes_high, dtype="bool")
+        return butterworth(cutoff, passes_high, self.sample_rate, grid)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "sample_rate": self.sample_rate,
+            "min_cutoff": self.min_cutoff,
+            "max_cutoff": self.max_cutoff,
+        }
+        return {**super().get_config(), **config}
 
 
-def impulse_length(cutoff, sample_rate):
-    """Number of samples after which the filter's impulse response has fallen by 140 dB.
+@keras.saving.register_keras_serializable(package="keras_tune")
+class HighPass(_CutoffFilter):
+    """Remove what lies below a cutoff frequency drawn for each waveform.
 
-    The response decays as exp(-w n / 2Q), with w the angular cutoff frequency in radians a sample.
+    The filter is a second-order Butterworth high-pass (12 dB an octave).
+
+    Args:
+        sample_rate: Integer, the sample rate of the waveforms in Hz.
+        min_cutoff: Float, the lowest cutoff frequency in Hz. Defaults to 200.
+        max_cutoff: Float, the highest cutoff frequency in Hz. Defaults to 1200.
+        probability: Float, the probability that an example is changed. Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If the cutoff frequencies are not ordered, positive and below half the sample
+            rate.
+
+    Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021),
+    for the range; see `HighLowPass` for the kind of filter.
+
+    Example:
+
+    ```python
+    waveforms = np.random.normal(0, 0.1, (8, 22050))
+    filtered = keras_tune.augment.HighPass(22050, seed=1)(waveforms, training=True)
+    ```
     """
-    decay = math.pi * cutoff / sample_rate / QUALITY
-    return math.ceil(math.log(1e7) / decay)
+
+    passes_high = True
+
+    def __init__(
+        self,
+        sample_rate: int,
+        min_cutoff: float = 200.0,
+        max_cutoff: float = 1200.0,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(sample_rate, min_cutoff, max_cutoff, probability, seed, **kwargs)
 
 
-def butterworth(cutoff, high_pass, sample_rate, grid):
+@keras.saving.register_keras_serializable(package="keras_tune")
+class LowPass(_CutoffFilter):
+    """Remove what lies above a cutoff frequency drawn for each waveform.
+
+    The filter is a second-order Butterworth low-pass (12 dB an octave).
+
+    Args:
+        sample_rate: Integer, the sample rate of the waveforms in Hz.
+        min_cutoff: Float, the lowest cutoff frequency in Hz. Defaults to 2200.
+        max_cutoff: Float, the highest cutoff frequency in Hz. Defaults to 4000.
+        probability: Float, the probability that an example is changed. Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If the cutoff frequencies are not ordered, positive and below half the sample
+            rate.
+
+    Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021),
+    for the range; see `HighLowPass` for the kind of filter.
+
+    Example:
+
+    ```python
+    waveforms = np.random.normal(0, 0.1, (8, 22050))
+    filtered = keras_tune.augment.LowPass(22050, seed=1)(waveforms, training=True)
+    ```
+    """
+
+    passes_high = False
+
+    def __init__(
+        self,
+        sample_rate: int,
+        min_cutoff: float = 2200.0,
+        max_cutoff: float = 4000.0,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(sample_rate, min_cutoff, max_cutoff, probability, seed, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class HighLowPass(LinearAugmentation):
+    """Filter each waveform by a high-pass or a low-pass, with even odds.
+
+    The filters are second-order Butterworth filters (12 dB an octave). The published code has
+    changed its filters over time: first-order recursive ones at first (6 dB an octave), later
+    windowed sincs, which are much steeper. These lie between the two.
+
+    Args:
+        sample_rate: Integer, the sample rate of the waveforms in Hz.
+        min_high_pass: Float, the lowest cutoff frequency of the high-pass in Hz. Defaults to 200.
+        max_high_pass: Float, the highest cutoff frequency of the high-pass in Hz. Defaults to 1200.
+        min_low_pass: Float, the lowest cutoff frequency of the low-pass in Hz. Defaults to 2200.
+        max_low_pass: Float, the highest cutoff frequency of the low-pass in Hz. Defaults to 4000.
+        probability: Float, the probability that an example is changed; CLMR uses 0.8. Defaults
+            to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If the cutoff frequencies are not ordered, positive and below half the sample
+            rate.
+
+    Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021).
+
+    Example:
+
+    ```python
+    layer = keras_tune.augment.HighLowPass(22050, probability=0.8, seed=1)
+    filtered = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
+    ```
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        min_high_pass: float = 200.0,
+        max_high_pass: float = 1200.0,
+        min_low_pass: float = 2200.0,
+        max_low_pass: float = 4000.0,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(probability=probability, seed=seed, **kwargs)
+        _check_cutoffs(sample_rate, min_high_pass=min_high_pass, max_high_pass=max_high_pass)
+        _check_cutoffs(sample_rate, min_low_pass=min_low_pass, max_low_pass=max_low_pass)
+        self.sample_rate = sample_rate
+        self.min_high_pass = min_high_pass
+        self.max_high_pass = max_high_pass
+        self.min_low_pass = min_low_pass
+        self.max_low_pass = max_low_pass
+
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
+        high_pass = self.uniform((batch,)) < 0.5
+        cutoff = ops.where(
+            high_pass,
+            self.uniform((batch,), self.min_high_pass, self.max_high_pass),
+            self.uniform((batch,), self.min_low_pass, self.max_low_pass),
+        )
+        return {"high_pass": high_pass, "cutoff": cutoff}
+
+    def tail(self, samples: int) -> int:
+        lowest = min(self.min_high_pass, self.min_low_pass)
+        return min(samples, _impulse_length(lowest, self.sample_rate))
+
+    def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
+        return butterworth(parameters["cutoff"], parameters["high_pass"], self.sample_rate, grid)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "sample_rate": self.sample_rate,
+            "min_high_pass": self.min_high_pass,
+            "max_high_pass": self.max_high_pass,
+            "min_low_pass": self.min_low_pass,
+            "max_low_pass": self.max_low_pass,
+        }
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class BandReject(LinearAugmentation):
+    """Remove one band of frequencies from each waveform: a frequency mask.
+
+    The filter is the second-order band-reject biquad, with its -3 dB points at the edges of the
+    band and full suppression at its center. Centers are drawn uniformly in octaves.
+
+    Args:
+        sample_rate: Integer, the sample rate of the waveforms in Hz.
+        min_center: Float, the lowest center of the band in Hz. Defaults to 200.
+        max_center: Float, the highest center of the band in Hz. Defaults to 4000.
+        min_octaves: Float, the smallest width of the band in octaves. Defaults to 0.5.
+        max_octaves: Float, the largest width of the band in octaves. Defaults to 2.
+        probability: Float, the probability that an example is changed. Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If the centers are not ordered, positive and below half the sample rate, or the
+            widths not ordered and positive.
+
+    Source: R. Bristow-Johnson, Cookbook formulae for audio equalizer biquad filter coefficients
+    (notch).
+
+    Example:
+
+    ```python
+    layer = keras_tune.augment.BandReject(22050, max_octaves=1.0, seed=1)
+    masked = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
+    ```
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        min_center: float = 200.0,
+        max_center: float = 4000.0,
+        min_octaves: float = 0.5,
+        max_octaves: float = 2.0,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(probability=probability, seed=seed, **kwargs)
+        _check_cutoffs(sample_rate, min_center=min_center, max_center=max_center)
+        if not 0.0 < min_octaves <= max_octaves:
+            raise ValueError(
+                "`min_octaves` and `max_octaves` must be ordered and positive. "
+                f"Received: min_octaves={min_octaves}, max_octaves={max_octaves}"
+            )
+        self.sample_rate = sample_rate
+        self.min_center = min_center
+        self.max_center = max_center
+        self.min_octaves = min_octaves
+        self.max_octaves = max_octaves
+
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
+        low, high = math.log2(self.min_center), math.log2(self.max_center)
+        return {
+            "center": ops.power(2.0, self.uniform((batch,), low, high)),
+            "octaves": self.uniform((batch,), self.min_octaves, self.max_octaves),
+        }
+
+    def tail(self, samples: int) -> int:
+        # A notch rings like a low-pass of the same quality, and narrow ones ring longest.
+        quality = 0.5 / math.sinh(math.log(2.0) / 2.0 * self.min_octaves)
+        cutoff = self.min_center * QUALITY / max(quality, QUALITY)
+        return min(samples, _impulse_length(cutoff, self.sample_rate))
+
+    def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
+        return notch(parameters["center"], parameters["octaves"], self.sample_rate, grid)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            "sample_rate": self.sample_rate,
+            "min_center": self.min_center,
+            "max_center": self.max_center,
+            "min_octaves": self.min_octaves,
+            "max_octaves": self.max_octaves,
+        }
+        return {**super().get_config(), **config}
+
+
+def butterworth(cutoff: Tensor, high_pass: Tensor, sample_rate: int, grid: SpectralGrid) -> Pair:
     """Response of second-order Butterworth filters (biquads with Q = 1/sqrt(2), 12 dB an octave).
 
     They are the bilinear transforms of s^2 / (s^2 + s/Q + 1) and 1 / (s^2 + s/Q + 1).
 
     Args:
-        cutoff: (batch,), the -3 dB frequencies in Hz.
-        high_pass: (batch,), bool; low-pass where false.
-        sample_rate: Sample rate in Hz.
+        cutoff: Tensor (batch,), the -3 dB frequencies in Hz.
+        high_pass: Bool tensor (batch,), where the filter is a high-pass and not a low-pass.
+        sample_rate: Integer, in Hz.
         grid: The `SpectralGrid`.
 
     Returns:
@@ -52,13 +339,13 @@ def butterworth(cutoff, high_pass, sample_rate, grid):
     return divide(numerator, denominator)
 
 
-def notch(center, octaves, sample_rate, grid):
+def notch(center: Tensor, octaves: Tensor, sample_rate: int, grid: SpectralGrid) -> Pair:
     """Response of second-order notches: bilinear transforms of (s^2 + 1) / (s^2 + s/Q + 1).
 
     Args:
-        center: (batch,), the frequencies that are suppressed, in Hz.
-        octaves: (batch,), the distance of the -3 dB points in octaves.
-        sample_rate: Sample rate in Hz.
+        center: Tensor (batch,), the frequencies that are suppressed, in Hz.
+        octaves: Tensor (batch,), the distance of the -3 dB points in octaves.
+        sample_rate: Integer, in Hz.
         grid: The `SpectralGrid`.
 
     Returns:
@@ -66,7 +353,7 @@ def notch(center, octaves, sample_rate, grid):
 
     Source: R. Bristow-Johnson, Cookbook formulae for audio equalizer biquad filter coefficients.
     """
-    # The bilinear transform warps frequencies; the cookbook widens the band to make up for it.
+    # The bilinear transform warps frequencies; the cookbook widens the band to compensate.
     angle = 2.0 * math.pi / sample_rate * center
     inverse_quality = 2.0 * ops.sinh(math.log(2.0) / 2.0 * octaves * angle / ops.sin(angle))
     scale, square, denominator = _second_order(
@@ -76,10 +363,10 @@ def notch(center, octaves, sample_rate, grid):
 
 
 def _second_order(frequency, inverse_quality, sample_rate, grid):
-    """Give k = tan(w/2), u^2 and u^2 + k u/Q + k^2 for u = k s = (1 - 1/z) / (1 + 1/z).
+    """Compute k = tan(w/2), u^2 and u^2 + k u/Q + k^2 for u = k s = (1 - 1/z) / (1 + 1/z).
 
-    Written in u, and not in the coefficients of the biquad, float32 loses nothing at low
-    frequencies.
+    Written in terms of u, and not of the biquad's coefficients, it loses no accuracy in float32 at
+    low frequencies.
     """
     inverse = 1.0 / grid.points
     u = (1.0 - inverse) / (1.0 + inverse)
@@ -92,3 +379,23 @@ def _second_order(frequency, inverse_quality, sample_rate, grid):
         slope * imaginary + square[1],
     )
     return scale, square, denominator
+
+
+def _check_cutoffs(sample_rate, **cutoffs):
+    """Raise ValueError unless 0 < low <= high < sample_rate / 2 for the two cutoffs."""
+    low, high = cutoffs.values()
+    if not 0.0 < low <= high < sample_rate / 2:
+        received = ", ".join(f"{name}={value}" for name, value in cutoffs.items())
+        raise ValueError(
+            "Cutoff frequencies must be ordered, positive and below half the sample rate. "
+            f"Received: {received}, sample_rate={sample_rate}"
+        )
+
+
+def _impulse_length(cutoff, sample_rate):
+    """The number of samples after which the filter's impulse response has fallen by 140 dB.
+
+    The response decays as exp(-w n / 2Q), with w the angular cutoff frequency in radians a sample.
+    """
+    decay = math.pi * cutoff / sample_rate / QUALITY
+    return math.ceil(math.log(1e7) / decay)

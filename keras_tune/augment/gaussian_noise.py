@@ -1,39 +1,59 @@
+import math
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_tune.augment.augmentation import Augmentation
-from keras_tune.augment.hashed_noise import hashed_normal
+from keras_tune.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class GaussianNoise(Augmentation):
-    """Add white Gaussian noise at a level relative to each waveform's own.
+    """Add white Gaussian noise at a level relative to that of each waveform.
 
     The ratio of the noise's standard deviation to the waveform's is drawn uniformly. The
     signal-to-noise ratio in dB is -20 log10(ratio), so the defaults mean 80 to 40 dB.
 
+    The noise is computed from a random key for each example, so that it costs nothing for the
+    examples to which it is not added.
+
     Args:
-        min_ratio: Lowest ratio of noise to signal. Default 1e-4 (80 dB SNR).
-        max_ratio: Highest ratio of noise to signal. Default 1e-2 (40 dB SNR).
-        probability: Probability that an example is changed. Default 1; CLMR uses 0.01.
-        seed: Integer seed of the draws.
+        min_ratio: Float, the lowest ratio of noise to signal. Defaults to 1e-4
+            (80 dB SNR).
+        max_ratio: Float, the highest ratio of noise to signal. Defaults to 1e-2
+            (40 dB SNR).
+        probability: Float, the probability that an example is changed; CLMR uses 0.01.
+            Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    The noise is computed from a random key for each example, so that a noise which is seldom
-    added costs nothing for the other examples.
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If the ratios are not ordered or negative.
 
     Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021).
 
     Example:
 
     ```python
-    noisy = GaussianNoise(min_ratio=0.01, max_ratio=0.1, seed=1)(waveforms, training=True)
+    layer = keras_tune.augment.GaussianNoise(min_ratio=0.01, max_ratio=0.1, seed=1)
+    noisy = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
     ```
     """
 
     costly = True
 
-    def __init__(self, min_ratio=1e-4, max_ratio=1e-2, probability=1.0, seed=None, **kwargs):
+    def __init__(
+        self,
+        min_ratio: float = 1e-4,
+        max_ratio: float = 1e-2,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(probability=probability, seed=seed, **kwargs)
         if not 0.0 <= min_ratio <= max_ratio:
             raise ValueError(
@@ -43,16 +63,58 @@ class GaussianNoise(Augmentation):
         self.min_ratio = min_ratio
         self.max_ratio = max_ratio
 
-    def draw_parameters(self, batch, samples):
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         ratio = self.uniform((batch,), self.min_ratio, self.max_ratio)
         key = keras.random.randint((batch, 2), 0, 2**31 - 1, seed=self.seed_generator)
         return {"ratio": ratio, "key": key}
 
-    def transform(self, waveforms, parameters):
+    def transform(self, waveforms: Tensor, parameters: dict[str, Any]) -> Tensor:
         level = ops.std(waveforms, axis=1) * parameters["ratio"]
         noise = hashed_normal(parameters["key"], waveforms.shape[1])
         return waveforms + level[:, None] * noise
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"min_ratio": self.min_ratio, "max_ratio": self.max_ratio}
         return {**super().get_config(), **config}
+
+
+def hashed_normal(keys: Tensor, samples: int) -> Tensor:
+    """Compute standard normal numbers from integer keys.
+
+    Sample numbers are mixed with a key by a 32-bit hash; the Box-Muller transform turns pairs of
+    hashes into normal numbers. Unlike `keras.random.normal` this is a pure function of its
+    arguments, the same on every backend, so it can run on some examples of a batch only.
+
+    Args:
+        keys: Int32 tensor (batch, 2), random.
+        samples: Integer, the number of samples for each key.
+
+    Returns:
+        Float32 tensor (batch, samples).
+
+    Source: A. Appleby, MurmurHash3 (the finalizer, which is the hash used here).
+    """
+    pairs = -(-samples // 2)
+    counter = ops.arange(2 * pairs, dtype="int32")[None]
+    bits = _mix(_mix(counter ^ keys[:, :1]) ^ keys[:, 1:])
+    # 24 bits fill the mantissa of a float32; half a step avoids the logarithm of 0.
+    uniform = (ops.cast(bits & 0xFFFFFF, "float32") + 0.5) * 2.0**-24
+    radius = ops.sqrt(-2.0 * ops.log(uniform[:, :pairs]))
+    angle = (2.0 * math.pi) * uniform[:, pairs:]
+    normal = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)], axis=1)
+    return normal[:, :samples]
+
+
+def _mix(bits):
+    bits = (bits ^ _shift_right(bits, 16)) * _signed(0x85EBCA6B)
+    bits = (bits ^ _shift_right(bits, 13)) * _signed(0xC2B2AE35)
+    return bits ^ _shift_right(bits, 16)
+
+
+def _shift_right(bits, count):
+    # An int32 shift copies the sign bit, which a 32-bit hash must not do.
+    return ops.right_shift(bits, count) & ((1 << (32 - count)) - 1)
+
+
+def _signed(constant):
+    return constant - (1 << 32)

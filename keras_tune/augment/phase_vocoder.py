@@ -1,13 +1,13 @@
-"""A phase vocoder that stretches each waveform of a batch by its own ratio, without any sine.
+"""A phase vocoder that stretches each waveform of a batch by its own ratio, without sines.
 
 The spectrum of an output frame has the magnitude of the input between two neighbouring frames,
 and its phase advances from frame to frame as the input's does between those two. The advance is
 the unit complex number conj(a) b / |a b| of the two frames' bins, so phases are accumulated as a
-product of complex numbers. Afterwards each bin takes the phase of the sum of itself and its two
+product of complex numbers. Then each bin takes the phase of the sum of itself and its two
 neighbours (with alternating signs, which is how a window that begins at the frame's first sample
 appears), so that the bins of one partial stay in phase.
 
-Sources: M. Dolson, The phase vocoder: a tutorial (1986); D. Ellis, A phase vocoder in Matlab
+Source: M. Dolson, The phase vocoder: a tutorial (1986); D. Ellis, A phase vocoder in Matlab
 (2002); M. Puckette, Phase-locked vocoder (1995).
 """
 
@@ -16,15 +16,16 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_tune.augment.complex_pairs import multiply
+from keras_tune.augment.spectral import multiply
+from keras_tune.types import Tensor
 
-# Three is the least for which the squares of Hann windows add up to a constant.
+# Three is the smallest number for which the squares of Hann windows add up to a constant.
 OVERLAP = 3
 TINY = 1e-20
 
 
-def check_frame_length(frame_length):
-    """Raise ValueError unless frames of this length have a hop and a middle."""
+def check_frame_length(frame_length: int) -> None:
+    """Raise ValueError unless frames of this length divide into hops and have a middle."""
     if frame_length < 18 or frame_length % (2 * OVERLAP):
         raise ValueError(
             f"`frame_length` must be a multiple of {2 * OVERLAP} and at least 18. "
@@ -36,44 +37,48 @@ class PhaseVocoder:
     """Stretch waveforms in time, each by its own ratio, keeping their pitch.
 
     Args:
-        samples: Length of the waveforms.
-        frame_length: Length of the frames in samples; three frames overlap. A multiple of 6.
-        output_samples: How many samples of the stretched waveforms are wanted.
+        samples: Integer, the length of the waveforms.
+        frame_length: Integer, the length of the frames in samples, a multiple of 6; three frames
+            overlap.
+        output_samples: Integer, the number of samples of the stretched waveforms to return.
 
     Example:
 
     ```python
+    from keras_tune.augment.phase_vocoder import PhaseVocoder
+
     vocoder = PhaseVocoder(22050, frame_length=1152, output_samples=44100)
-    slower = vocoder.stretch(waveforms, ratios)  # ratio 2: twice as long
+    waveforms = keras.random.uniform((4, 22050), -1, 1)
+    slower = vocoder.stretch(waveforms, 2 * ops.ones(4))  # twice as long
     ```
     """
 
-    def __init__(self, samples, frame_length, output_samples):
+    def __init__(self, samples: int, frame_length: int, output_samples: int):
         self.samples = samples
         self.frame_length = frame_length
         self.output_samples = output_samples
         self.hop = frame_length // OVERLAP
-        # The last two input frames lie wholly beyond the waveform's end.
+        # The last two input frames lie entirely after the end of the waveform.
         self.input_frames = -(-samples // self.hop) - (-OVERLAP // 2) + 2
-        # One in front of the first, silent, so that as many frames overlap at the beginning.
+        # With a silent frame before the first, as many frames overlap at the beginning as later.
         frames = -(-output_samples // self.hop) - (-OVERLAP // 2) + 2
         self.block = math.ceil(math.sqrt(frames))
         self.blocks = -(-frames // self.block)
         angle = 2.0 * np.pi * np.arange(frame_length) / frame_length
         self.window = ops.convert_to_tensor(0.5 - 0.5 * np.cos(angle), dtype="float32")
 
-    def stretch(self, waveforms, ratios):
+    def stretch(self, waveforms: Tensor, ratios: Tensor) -> Tensor:
         """Stretch each waveform to `ratio` times its duration.
 
         Args:
-            waveforms: (batch, samples), float32, with a peak of about 1 (or 0).
-            ratios: (batch,), float32.
+            waveforms: Float32 tensor (batch, samples), with a peak of about 1 (or 0).
+            ratios: Float32 tensor (batch,).
 
         Returns:
-            (batch, output_samples), float32: the beginning of the stretched waveforms, followed
-            by silence where they are shorter. Frequencies of at least `ratio` times below half
-            the sample rate are kept, the others removed, so that the result can be read `ratio`
-            times as fast without aliasing.
+            Float32 tensor (batch, output_samples): the beginning of the stretched waveforms,
+            followed by silence where they are shorter. Frequencies above half the sample rate
+            divided by `ratio` are removed, so that the result can be read `ratio` times as fast
+            without aliasing.
         """
         spectra = self._analyse(waveforms)
         start = _unit((spectra[0][:, 0], spectra[1][:, 0]))
@@ -90,11 +95,11 @@ class PhaseVocoder:
         hops = ops.reshape(padded, (-1, self.input_frames + OVERLAP - 1, self.hop))
         shifted = [hops[:, shift : shift + self.input_frames] for shift in range(OVERLAP)]
         spectra = ops.rfft(ops.concatenate(shifted, axis=-1) * self.window)
-        # Every bin has two neighbours then, silent ones at the ends.
+        # So that every bin has two neighbours, silent ones at the ends.
         return tuple(ops.pad(part, ((0, 0), (0, 0), (1, 1))) for part in spectra)
 
     def _between_frames(self, spectra, ratios):
-        """Give each output frame's magnitudes and advance: (block, blocks, batch, bins)."""
+        """Compute each output frame's magnitudes and advance: (block, blocks, batch, bins)."""
         bins = self.frame_length // 2 + 3
         pairs = self.input_frames - 1
         magnitude = ops.sqrt(_power(spectra))
@@ -118,7 +123,7 @@ class PhaseVocoder:
         return ops.where(heard, magnitudes, 0.0), advance
 
     def _accumulate(self, advance):
-        """Multiply up all advances before each frame: first within blocks, then over blocks."""
+        """The product of all advances before each frame: first within blocks, then over blocks."""
 
         def step(product, factor):
             return multiply(product, factor), product
@@ -151,7 +156,7 @@ class PhaseVocoder:
         for part in range(OVERLAP):
             first = OVERLAP - 1 - part
             total = total + frames[:, first : first + hops, part] * window[part]
-        # The silent frame begins a hop before the first, whose middle is the waveform's beginning.
+        # The silent frame begins a hop before the first, whose middle is the waveform's start.
         start = self.frame_length // 2 + self.hop - (OVERLAP - 1) * self.hop
         total = ops.reshape(total, (-1, hops * self.hop))
         return total[:, start : start + self.output_samples]
@@ -166,3 +171,34 @@ def _unit(pair):
     heard = power > TINY
     scale = ops.rsqrt(ops.maximum(power, TINY))
     return ops.where(heard, pair[0] * scale, 1.0), ops.where(heard, pair[1] * scale, 0.0)
+
+
+def read_faster(waveforms: Tensor, ratios: Tensor, samples: int) -> Tensor:
+    """Read each waveform at its own speed, by cubic Lagrange interpolation.
+
+    Args:
+        waveforms: Float32 tensor (batch, length); `length` exceeds `ratio * samples` by at least
+            three samples. Before its first sample a waveform is taken to be silent.
+        ratios: Float32 tensor (batch,), the steps in samples.
+        samples: Integer, the number of samples to return.
+
+    Returns:
+        Float32 tensor (batch, samples): sample n is the waveform at time n * ratio.
+    """
+    # A float32 product of ratio and n would be wrong by up to a hundredth of a sample. So the ratio
+    # is split into 64ths, whose multiples are exact in integers, and a small rest.
+    sixty_fourths = ops.cast(ops.round(ratios * 64.0), "int32")
+    rest = ratios - ops.cast(sixty_fourths, "float32") / 64.0
+    index = np.arange(samples, dtype="int32")[None]
+    product = sixty_fourths[:, None] * ops.convert_to_tensor(index)
+    position = ops.cast(product % 64, "float32") / 64.0
+    position = position + rest[:, None] * ops.convert_to_tensor(index.astype("float32"))
+    whole = ops.floor(position)
+    t = position - whole
+    # One silent sample is added before the first, so that position 0 has a left neighbour.
+    padded = ops.pad(waveforms, ((0, 0), (1, 0)))
+    left = product // 64 + ops.cast(whole, "int32")
+    a, b, c, d = (ops.take_along_axis(padded, left + shift, axis=1) for shift in range(4))
+    return (t - 1.0) * (t - 2.0) * ((t + 1.0) * b / 2.0 - t * a / 6.0) + (t + 1.0) * t * (
+        (t - 1.0) * d / 6.0 - (t - 2.0) * c / 2.0
+    )

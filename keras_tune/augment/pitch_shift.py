@@ -1,43 +1,53 @@
 import functools
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_tune.augment.active_rows import map_active, works_in_chunks
-from keras_tune.augment.augmentation import Augmentation
-from keras_tune.augment.phase_vocoder import PhaseVocoder, check_frame_length
-from keras_tune.augment.resampling import read_faster
+from keras_tune.augment.augmentation import Augmentation, map_active, works_in_chunks
+from keras_tune.augment.phase_vocoder import PhaseVocoder, check_frame_length, read_faster
+from keras_tune.types import Tensor, TensorLike
 
-# Fewer than elsewhere: there are two classes to fill up, and an example has many spectra.
+# Smaller than elsewhere: two groups of chunks are filled up, and an example has many spectra.
 CHUNK_SIZE = 4
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class PitchShift(Augmentation):
-    """Shift the pitch of each waveform by a number of cents of its own; its duration is kept.
+    """Shift the pitch of each waveform by its own number of cents, and keep its duration.
 
     A phase vocoder stretches the waveform by the frequency ratio 2^(cents/1200), then the
-    stretched waveform is read that much faster by cubic interpolation. What would be shifted
-    beyond half the sample rate is removed. A vocoder loses a little energy, because the phases of
-    neighbouring partials do not quite add up; the result is scaled to the waveform's own energy.
+    stretched waveform is read faster by the same ratio, with cubic interpolation. What would be
+    shifted beyond half the sample rate is removed. A vocoder loses a little energy, because the
+    phases of neighbouring partials do not match exactly; the result is scaled to the energy of the
+    original waveform.
 
     Args:
-        min_cents: Lowest shift in cents (1/100 semitone). Default -700.
-        max_cents: Highest shift in cents. Default 700.
-        frame_length: Length of the vocoder's frames in samples, a multiple of 6. Default 1152,
-            which is 52 ms at 22,050 Hz.
-        probability: Probability that an example is changed. Default 1; CLMR uses 0.6.
-        seed: Integer seed of the draws.
+        min_cents: Float, the lowest shift in cents (1/100 semitone). Defaults to -700.
+        max_cents: Float, the highest shift in cents. Defaults to 700.
+        frame_length: Integer, the length of the vocoder's frames in samples, a multiple of 6.
+            Defaults to 1152, which is 52 ms at 22,050 Hz.
+        probability: Float, the probability that an example is changed; CLMR uses 0.6.
+            Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Sources: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021)
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If `min_cents` exceeds `max_cents`, or `frame_length` is less than 18 or not a
+            multiple of 6.
+
+    Source: Spijkervet and Burgoyne, Contrastive Learning of Musical Representations (ISMIR 2021),
     for the range; see `keras_tune.augment.phase_vocoder` for the method.
 
     Example:
 
     ```python
-    shifted = PitchShift(-200, 200, seed=1)(waveforms, training=True)
+    layer = keras_tune.augment.PitchShift(-200, 200, seed=1)
+    shifted = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
     ```
     """
 
@@ -45,12 +55,12 @@ class PitchShift(Augmentation):
 
     def __init__(
         self,
-        min_cents=-700.0,
-        max_cents=700.0,
-        frame_length=1152,
-        probability=1.0,
-        seed=None,
-        **kwargs,
+        min_cents: float = -700.0,
+        max_cents: float = 700.0,
+        frame_length: int = 1152,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
         if min_cents > max_cents:
@@ -63,12 +73,12 @@ class PitchShift(Augmentation):
         self.max_cents = max_cents
         self.frame_length = frame_length
 
-    def draw_parameters(self, batch, samples):
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         return {"cents": self.uniform((batch,), self.min_cents, self.max_cents)}
 
-    def apply(self, waveforms, parameters):
-        # Where examples are worked on in chunks, those that are shifted down are done apart: the
-        # waveforms in between are shorter than those of the highest shift.
+    def apply(self, waveforms: TensorLike, parameters: dict[str, Any]) -> Tensor:
+        # In chunks, the examples that are shifted down are processed separately: their intermediate
+        # waveforms are shorter than those of the highest shift.
         if not works_in_chunks() or self.max_cents <= 0.0 or self.min_cents > 0.0:
             return super().apply(waveforms, parameters)
         down = parameters["cents"] <= 0.0
@@ -82,14 +92,14 @@ class PitchShift(Augmentation):
             )
         return waveforms
 
-    def transform(self, waveforms, parameters):
+    def transform(self, waveforms: Tensor, parameters: dict[str, Any]) -> Tensor:
         return self._shift(waveforms, parameters, self.max_cents)
 
     def _shift(self, waveforms, parameters, max_cents):
         samples = waveforms.shape[1]
         peak = ops.maximum(ops.max(ops.abs(waveforms), axis=1, keepdims=True), 1e-30)
         waveforms = waveforms / peak
-        # A chunk may be filled up with examples of other shifts, which are not kept.
+        # A chunk may be filled up with examples of other shifts, whose results are not used.
         cents = ops.minimum(parameters["cents"], max_cents)
         ratios = ops.power(2.0, cents / 1200.0)
         # The cubic interpolation reads two samples beyond the last position.
@@ -100,7 +110,7 @@ class PitchShift(Augmentation):
         shifted_energy = ops.sum(shifted * shifted, axis=1, keepdims=True)
         return shifted * ops.sqrt(energy / ops.maximum(shifted_energy, 1e-12)) * peak
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "min_cents": self.min_cents,
             "max_cents": self.max_cents,

@@ -1,11 +1,11 @@
 import functools
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_tune.augment.complex_pairs import divide, multiply
-from keras_tune.augment.linear_augmentation import LinearAugmentation
+from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid, divide, multiply
 
 # Freeverb's delay lines, in samples at 44,100 Hz.
 COMB_LENGTHS = (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617)
@@ -17,8 +17,8 @@ WET_SCALE = 0.015
 
 
 @functools.lru_cache(maxsize=8)
-def allpass_response(grid, sample_rate):
-    """All four all-pass sections and the wet gain, which are the same in every room (NumPy)."""
+def _allpass_response(grid, sample_rate):
+    """The four all-pass sections and the wet gain, the same for every draw, in NumPy."""
     response = WET_SCALE
     for length in ALLPASS_LENGTHS:
         delay = grid.points ** -math.floor(length * sample_rate / 44100.0 + 0.5)
@@ -28,10 +28,10 @@ def allpass_response(grid, sample_rate):
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class Reverb(LinearAugmentation):
-    """Put each waveform into a room of its own: Freeverb, with the parameters of SoX' `reverb`.
+    """Add reverberation with a room of its own to each waveform: Freeverb, as in SoX' `reverb`.
 
     Eight comb filters in parallel, each with a one-pole low-pass in its loop, then four all-pass
-    sections in series; the result is added to the dry waveform. All of it is linear, so the layer
+    sections in series; the result is added to the dry waveform. Since this is linear, the layer
     multiplies the spectrum by the transfer function in closed form instead of running the loops.
 
     With d samples of delay, feedback g and damping h a comb is
@@ -40,24 +40,34 @@ class Reverb(LinearAugmentation):
     depth 0 (one bank of filters).
 
     Args:
-        sample_rate: Sample rate of the waveforms in Hz.
-        min_reverberance: Lowest reverberance in percent. Default 0 (feedback 0.3).
-        max_reverberance: Highest reverberance in percent. Default 100 (feedback 0.98).
-        min_damping: Lowest damping of high frequencies in percent. Default 0.
-        max_damping: Highest damping of high frequencies in percent. Default 100.
-        min_room_size: Smallest room scale in percent. Default 0.
-        max_room_size: Largest room scale in percent. Default 100.
-        probability: Probability that an example is changed. Default 1; CLMR uses 0.6.
-        seed: Integer seed of the draws.
+        sample_rate: Integer, the sample rate of the waveforms in Hz.
+        min_reverberance: Float, the lowest reverberance in percent. Defaults to 0 (feedback
+            0.3).
+        max_reverberance: Float, the highest reverberance in percent. Defaults to 100 (feedback
+            0.98).
+        min_damping: Float, the lowest damping of high frequencies in percent. Defaults to 0.
+        max_damping: Float, the highest damping of high frequencies in percent. Defaults to 100.
+        min_room_size: Float, the smallest room scale in percent. Defaults to 0.
+        max_room_size: Float, the largest room scale in percent. Defaults to 100.
+        probability: Float, the probability that an example is changed; CLMR uses 0.6.
+            Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Sources: J. Wakefield ("Jezar at Dreampoint"), Freeverb (2000); SoX, effect `reverb`
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If a range is not ordered or not within 0 and 100 percent.
+
+    Source: J. Wakefield ("Jezar at Dreampoint"), Freeverb (2000); SoX, effect `reverb`
     (parameters and their mapping to feedback, damping and delay lengths).
 
     Example:
 
     ```python
-    wet = Reverb(22050, min_reverberance=50, seed=1)(waveforms, training=True)
+    layer = keras_tune.augment.Reverb(22050, min_reverberance=50, seed=1)
+    wet = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
     ```
     """
 
@@ -65,16 +75,16 @@ class Reverb(LinearAugmentation):
 
     def __init__(
         self,
-        sample_rate,
-        min_reverberance=0.0,
-        max_reverberance=100.0,
-        min_damping=0.0,
-        max_damping=100.0,
-        min_room_size=0.0,
-        max_room_size=100.0,
-        probability=1.0,
-        seed=None,
-        **kwargs,
+        sample_rate: int,
+        min_reverberance: float = 0.0,
+        max_reverberance: float = 100.0,
+        min_damping: float = 0.0,
+        max_damping: float = 100.0,
+        min_room_size: float = 0.0,
+        max_room_size: float = 100.0,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
         self.sample_rate = sample_rate
@@ -90,14 +100,14 @@ class Reverb(LinearAugmentation):
                     f"Received: min_{name}={low}, max_{name}={high}"
                 )
 
-    def draw_parameters(self, batch, samples):
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         return {name: self.uniform((batch,), *limits) for name, limits in self.ranges.items()}
 
-    def tail(self, samples):
-        # Padding for the whole of it would take 1.7 times as long on a CPU.
+    def tail(self, samples: int) -> int:
+        # Padding for the whole response would take 1.7 times as long on a CPU.
         return max(samples // 4, 1)
 
-    def response(self, parameters, grid):
+    def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
         slope = -1.0 / math.log(1.0 - MIN_FEEDBACK)
         scale = 100.0 / (math.log(1.0 - MAX_FEEDBACK) * slope + 1.0)
         exponent = (parameters["reverberance"] - scale) / (slope * scale)
@@ -117,13 +127,13 @@ class Reverb(LinearAugmentation):
         return 1.0 + wet[0], wet[1]
 
     def _allpass(self, grid):
-        response = allpass_response(grid, self.sample_rate)
+        response = _allpass_response(grid, self.sample_rate)
         real = ops.convert_to_tensor(response.real, dtype="float32")
         return real, ops.convert_to_tensor(response.imag, dtype="float32")
 
     def _delay_in_samples(self, length, scale):
         exact = scale * (self.sample_rate / 44100.0 * length)
-        # A little more than one half, because float32 may put 638.5 below itself.
+        # A little more than one half, because 638.5 may be slightly smaller in float32.
         return ops.cast(ops.floor(exact + 0.501), "int32")
 
     def _damped_feedback(self, feedback, damping, grid):
@@ -133,7 +143,7 @@ class Reverb(LinearAugmentation):
         numerator = (feedback * (1.0 - damping), 0.0)
         return divide(numerator, (1.0 - damping * real, -damping * imaginary))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"sample_rate": self.sample_rate}
         for name, (low, high) in self.ranges.items():
             config |= {f"min_{name}": low, f"max_{name}": high}

@@ -1,30 +1,49 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_tune.augment.augmentation import Augmentation
+from keras_tune.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class TimeMask(Augmentation):
-    """Silence one stretch of each waveform.
+    """Silence one segment of each waveform.
 
     Args:
-        min_fraction: Smallest length of the silence as a fraction of the waveform. Default 0.01.
-        max_fraction: Largest length of the silence as a fraction of the waveform. Default 0.2.
-        probability: Probability that an example is changed. Default 1.
-        seed: Integer seed of the draws.
+        min_fraction: Float, the smallest length of the silence as a fraction of the waveform.
+            Defaults to 0.01.
+        max_fraction: Float, the largest length of the silence as a fraction of the waveform.
+            Defaults to 0.2.
+        probability: Float, the probability that an example is changed. Defaults to 1.
+        seed: Integer, the seed of the draws, or None for a random one. Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape: (batch, samples), waveforms, full scale is [-1, 1].
+    Output shape: the same, float32.
+
+    Raises:
+        ValueError: If the fractions are not ordered or not within 0 and 1.
 
     Source: Park et al., SpecAugment (Interspeech 2019), applied to the waveform.
 
     Example:
 
     ```python
-    masked = TimeMask(max_fraction=0.1, seed=1)(waveforms, training=True)
+    layer = keras_tune.augment.TimeMask(max_fraction=0.1, seed=1)
+    masked = layer(np.random.normal(0, 0.1, (8, 22050)), training=True)
     ```
     """
 
-    def __init__(self, min_fraction=0.01, max_fraction=0.2, probability=1.0, seed=None, **kwargs):
+    def __init__(
+        self,
+        min_fraction: float = 0.01,
+        max_fraction: float = 0.2,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(probability=probability, seed=seed, **kwargs)
         if not 0.0 <= min_fraction <= max_fraction <= 1.0:
             raise ValueError(
@@ -34,17 +53,17 @@ class TimeMask(Augmentation):
         self.min_fraction = min_fraction
         self.max_fraction = max_fraction
 
-    def draw_parameters(self, batch, samples):
+    def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         length = self.uniform((batch,), self.min_fraction, self.max_fraction)
         return {"start": self.uniform((batch,)) * (1.0 - length), "length": length}
 
-    def transform(self, waveforms, parameters):
+    def transform(self, waveforms: Tensor, parameters: dict[str, Any]) -> Tensor:
         samples = ops.shape(waveforms)[1]
         time = ops.arange(samples, dtype="float32")[None] / ops.cast(samples, "float32")
         start = parameters["start"][:, None]
         silent = (time >= start) & (time < start + parameters["length"][:, None])
         return ops.where(silent, 0.0, waveforms)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"min_fraction": self.min_fraction, "max_fraction": self.max_fraction}
         return {**super().get_config(), **config}

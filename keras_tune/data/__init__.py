@@ -1,4 +1,4 @@
-"""Audio data: manifests, shards of TFRecords, and what reads them."""
+"""Audio data: manifests, shards of TFRecords, and `open_dataset`, which reads them."""
 
 import lazy_loader
 
@@ -6,15 +6,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["datasets"],
     submod_attrs={
-        "arrays": ["array_clips", "load_arrays"],
         "audio": ["AudioError", "load_audio"],
+        "batch_options": ["BatchOptions"],
+        "crop_stream": ["array_clips"],
         "damage": ["find_damaged_shards", "naming_damaged_shards"],
+        "dataset": ["AudioDataset", "open_dataset", "read_clips", "read_records"],
         "datasets": ["manifest_for"],
         "demo": ["demo_clips", "save_demo", "write_demo"],
         "preparation": ["prepare"],
-        "read": ["count_clips", "read_clips"],
-        "records": ["load_info", "read_records"],
-        "resident": ["ResidentClips"],
+        "resident_clips": ["ResidentClips"],
         "schema": ["DatasetInfo", "LabelColumn"],
         "shards": ["ShardSettings", "write_shard"],
     },

@@ -1,43 +1,217 @@
-"""The stream of batches behind `keras_tune.data.array_clips`."""
+"""Clips as arrays, for work without TensorFlow.
+
+An `.npz` file of clips (`numpy.savez`) holds
+
+| key | content |
+|---|---|
+| `audio` | int16, or float with full scale 1, of shape (clips, samples): mono clips of one length |
+| `ids` | optional, text of shape (clips,); defaults to the clips' numbers |
+| `split` | optional, text of shape (clips,); defaults to "train" for all |
+| `sample_rate` | optional, a number in Hz; defaults to 22,050 |
+| any other | a label of that name: text of shape (clips,), or numbers of shape (clips,) |
+
+Labels of text are categories, "" for a missing one; numbers are numbers, NaN for a missing one.
+"""
 
 import numpy as np
 
-from keras_tune.data.crop_places import CropPlaces
+from keras_tune.data.audio import out_of_scale, to_float
+from keras_tune.data.dataset import AudioDataset
+from keras_tune.data.schema import (
+    SAMPLE_RATES,
+    DatasetInfo,
+    LabelColumn,
+    Shard,
+    check_names,
+    fingerprint,
+)
+from keras_tune.errors import UserError
+from keras_tune.files import read_npz, text_fault
+from keras_tune.storage import to_path
 
 
-class ArrayDataset(CropPlaces):
-    """Batches of crops from an array of clips; `array_clips` explains the arguments.
+class ArrayDataset(AudioDataset):
+    """The clips of an `.npz` file, which are all in memory.
 
     Args:
-        audio: Array of shape (clips, samples).
-        labels: Array of shape (clips, ...), or None.
-        groups: Integer array of shape (clips,), or None.
-        **options: Arguments of `CropPlaces`, all but the lengths.
+        path: The file, or its URL in a store. Its keys are listed at the top of this module.
+
+    Attributes:
+        audio: int16 or float32 array of shape (clips, samples).
+        labels: float32 array of shape (clips, label columns), encoded as in records.
+        ids: Text array of shape (clips,).
+        split: Text array of shape (clips,).
+        info: `DatasetInfo`.
+
+    Raises:
+        UserError: If the file is missing, not an npz file, a key is missing or malformed, or the
+            audio is not finite or out of scale (peak above 4 times full scale).
 
     Example:
 
     ```python
-    stream = ArrayDataset(audio, None, None, clip_samples=59049, crops=2, batch_size=48, seed=1)
-    stream[0].shape  # (48, 2, 59049)
+    import numpy as np
+    from keras_tune.data import open_dataset
+
+    audio = np.random.default_rng(0).normal(0, 0.1, (2, 22050)).astype("float32")
+    np.savez("clips.npz", audio=audio, genre=["jazz", "rock"])
+    dataset = open_dataset("clips.npz")
+    [record["labels"] for record in dataset.records("train")]  # [{"genre": "jazz"}, ...]
     ```
     """
 
-    def __init__(self, audio, labels, groups, **options):
-        super().__init__(np.full(len(audio), audio.shape[1]), **options)
-        self.audio = audio
-        self.labels = labels
-        self.groups = None if groups is None else np.asarray(groups, "int32")
+    def __init__(self, path):
+        self.path = to_path(path)
+        self.audio, self.labels, self.ids, self.split, self.info = _load(self.path)
 
-    def __getitem__(self, index):
-        """Return batch `index` of the stream."""
-        rows, starts = self.places(index)
-        samples = starts[:, :, None] + np.arange(self.clip_samples)
-        clips = self.audio[rows[:, None, None], samples]
-        clips = clips[:, 0] if self.crops == 1 else clips
-        if self.groups is not None or self.fill_remainder:
-            clips = {"audio": clips}
-        if self.groups is not None:
-            clips["group"] = self.groups[rows]
-        if self.fill_remainder:
-            clips["weight"] = self.weights(index)
-        return clips if self.labels is None else (clips, self.labels[rows])
+    def records(self, split, shards=None):
+        for row in self._rows(split):
+            yield {
+                "id": str(self.ids[row]),
+                "audio": to_float(self.audio[row]),
+                "labels": self.info.decode_labels(self.labels[row]),
+            }
+
+    def label_vectors(self, split):
+        return self.labels[self._rows(split)]
+
+    def count(self, split, clip_samples=None):
+        return len(self._rows(split)) * (self.audio.shape[1] >= (clip_samples or 0))
+
+    def groups(self, split, group_by="id"):
+        """Return which clips of a split belong together, an int32 array (clips,).
+
+        Args:
+            split: The split.
+            group_by: As in `BatchOptions`. Defaults to "id".
+
+        Raises:
+            UserError: There is no such split or label.
+        """
+        rows = self._rows(split)
+        return group_numbers(self.info, group_by, rows, self.labels[rows])
+
+    def _rows(self, split):
+        self.info.split_shards(split)
+        return np.flatnonzero(self.split == split)
+
+    def _batches(self, split, options):
+        from keras_tune.data.crop_stream import ArrayStream
+
+        rows = self._rows(split)
+        columns = {}
+        if options.group_by is not None:
+            columns["group"] = self.groups(split, options.group_by)
+        if options.labels:
+            columns["labels"] = self.labels[rows]
+        if options.ids:
+            columns["id"] = self.ids[rows]
+        return ArrayStream(self.audio[rows], options, columns)
+
+    def _whole_clips(self, split, clip_samples, group_by):
+        rows = self._rows(split)
+        clips = [self.audio[row] for row in rows]
+        return clips, self.ids[rows].tolist(), self.groups(split, group_by)
+
+
+def group_numbers(info, group_by, own, labels):
+    """Number the groups of clips, the same for the same label wherever the clips are read.
+
+    Args:
+        info: `DatasetInfo`.
+        group_by: "id" or the name of a label.
+        own: Integer array (clips,) from 0 on, a number for each clip alone.
+        labels: float32 array (clips, label columns).
+
+    Returns:
+        int32 array (clips,).
+
+    Raises:
+        UserError: There is no such label.
+    """
+    own = np.asarray(own, "int32")
+    if group_by == "id":
+        return own
+    column, index = info.label_column(group_by)
+    # There are two zeros, of different bits.
+    values = np.ascontiguousarray(labels[:, index], "float32") + np.float32(0)
+    missing = values < 0 if column.kind == "category" else np.isnan(values)
+    # The bits of a number tell equal from different; negative ones are for clips by themselves.
+    return np.where(missing, -1 - own, values.view("int32"))
+
+
+def _load(path):
+    """Read and check a file of clips; return audio, labels, ids, splits and the description."""
+    content = read_npz(path)
+    audio = content.pop("audio", None)
+    if audio is None or audio.ndim != 2 or audio.dtype.kind not in "if" or not audio.size:
+        raise UserError(f"{path}: needs a key `audio`, numbers of shape (clips, samples).")
+    if audio.dtype.kind == "i" and audio.dtype != np.int16:
+        raise UserError(f"{path}: audio is {audio.dtype}. Give int16, or float with full scale 1.")
+    audio = audio if audio.dtype == np.int16 else audio.astype("float32", copy=False)
+    if not np.isfinite(audio).all():
+        raise UserError(f"{path}: audio is not finite (holds NaN or infinity).")
+    reason = None if audio.dtype == np.int16 else out_of_scale(audio)
+    if reason:
+        raise UserError(f"{path}: audio is {reason}.")
+    count = len(audio)
+    sample_rate = _sample_rate(path, content.pop("sample_rate", np.array(22050)))
+    for key, values in content.items():
+        if values.shape != (count,):
+            raise UserError(f"{path}: {key} has shape {values.shape} for {count} clips.")
+        if values.dtype.kind not in "SUTbiuf" or (values.dtype.kind == "f" and _infinite(values)):
+            raise UserError(f"{path}: {key} holds neither texts nor finite numbers.")
+    content = {name: _decoded(path, name, values) for name, values in content.items()}
+    ids = content.pop("ids", np.arange(count)).astype(str)
+    if len(set(ids)) < count:
+        raise UserError(f"{path}: ids must be unique.")
+    for text in ids:
+        wrong = text_fault(text)
+        if wrong:
+            raise UserError(f"{path}: the id {str(text)!r} {wrong}. Rename it.")
+    split = content.pop("split", np.full(count, "train")).astype(str)
+    columns = tuple(_column(name, values) for name, values in content.items())
+    check_names(split.tolist(), columns, path)
+    labels = np.zeros((count, len(columns)), "float32")
+    for index, column in enumerate(columns):
+        values = content[column.name].tolist()
+        labels[:, index] = [column.encode(None if value == "" else value) for value in values]
+    splits = sorted(set(split))
+    info = DatasetInfo(
+        name=path.stem,
+        sample_rate=sample_rate,
+        encoding="arrays",
+        labels=columns,
+        shards=tuple(
+            Shard(path.name, name, int((split == name).sum()), 0, audio.shape[1]) for name in splits
+        ),
+        fingerprints={name: fingerprint(ids[split == name]) for name in splits},
+    )
+    return audio, labels, ids, split, info
+
+
+def _sample_rate(path, value):
+    low, high = SAMPLE_RATES
+    if value.shape == () and value.dtype.kind in "iuf" and low <= value <= high:
+        return int(value)
+    raise UserError(f"{path}: sample_rate must be a number from {low:,} to {high:,}.")
+
+
+def _infinite(values):
+    return np.isinf(values).any()
+
+
+def _decoded(path, name, values):
+    """Bytes as text, which they are of in a file that Python 2 or another program has written."""
+    if values.dtype.kind != "S":
+        return values
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {name} is not in UTF-8 ({error.reason}).") from error
+
+
+def _column(name, values):
+    if values.dtype.kind in "UT":
+        return LabelColumn(name, "category", tuple(sorted(set(values.tolist()) - {""})))
+    return LabelColumn(name, "number")

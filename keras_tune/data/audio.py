@@ -8,10 +8,10 @@ import io
 
 import numpy as np
 
-from keras_tune.data.paths import to_path
 from keras_tune.data.schema import SAMPLE_RATES
 from keras_tune.data.truncation import truncation
 from keras_tune.errors import UserError
+from keras_tune.storage import AnyPath, to_path
 
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
@@ -41,11 +41,16 @@ class AudioError(UserError):
     Example:
 
     ```python
-    raise AudioError("clips/03.wav", "silent")
+    from keras_tune.data import AudioError, load_audio
+
+    try:
+        load_audio("missing.wav")
+    except AudioError as error:
+        print(error.path, error.reason)
     ```
     """
 
-    def __init__(self, path, reason):
+    def __init__(self, path: object, reason: str):
         self.path = str(path)
         self.reason = " ".join(str(reason).split())
         super().__init__(f"{self.path}: {self.reason}")
@@ -55,7 +60,13 @@ class AudioError(UserError):
         return type(self), (self.path, self.reason)
 
 
-def load_audio(path, sample_rate=22050, min_samples=1, start=0.0, duration=None):
+def load_audio(
+    path: AnyPath,
+    sample_rate: int = 22050,
+    min_samples: int = 1,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> np.ndarray:
     """Decode an audio file, or a part of it, to mono at the given sample rate.
 
     Args:
@@ -82,8 +93,8 @@ def load_audio(path, sample_rate=22050, min_samples=1, start=0.0, duration=None)
     from keras_tune.data import load_audio
 
     time = np.arange(44100) / 44100
-    soundfile.write("/tmp/a4.wav", np.sin(2 * np.pi * 440 * time), 44100)
-    audio = load_audio("/tmp/a4.wav")  # shape (22050,)
+    soundfile.write("a4.wav", np.sin(2 * np.pi * 440 * time), 44100)
+    audio = load_audio("a4.wav")  # shape (22050,)
     ```
     """
     samples, rate = decode_audio(read_bytes(path), path, start, duration, whole=duration is None)
@@ -169,7 +180,7 @@ def _read_mono(file, count):
     return np.concatenate([np.zeros(0, "float32"), *blocks])
 
 
-def resample(samples, rate, target):
+def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     """Resample `samples` of shape (samples,) from `rate` to `target` Hz with soxr."""
     import soxr
 
@@ -195,7 +206,7 @@ def checked(samples, path, sample_rate, min_samples=1):
     return samples
 
 
-def out_of_scale(samples):
+def out_of_scale(samples: np.ndarray) -> str | None:
     """Say that float samples are in another unit than full scale 1, if they are.
 
     Args:
@@ -210,12 +221,12 @@ def out_of_scale(samples):
     return f"out of scale (peak {peak:.6g}; full scale is 1, so divide integers by their range)"
 
 
-def to_int16(samples):
+def to_int16(samples: np.ndarray) -> np.ndarray:
     """Round float samples to 16-bit PCM; what exceeds full scale is clipped."""
     return np.clip(np.round(samples * 32768.0), -32768, 32767).astype("int16")
 
 
-def to_float(samples):
+def to_float(samples: np.ndarray) -> np.ndarray:
     """Turn 16-bit PCM into float32 with full scale 1; float samples pass unchanged."""
     if samples.dtype == np.int16:
         return samples.astype("float32") / np.float32(32768)

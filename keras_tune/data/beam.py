@@ -6,10 +6,10 @@ or of a store), and have keras_tune installed.
 
 import functools
 
-from keras_tune.data.paths import to_path
 from keras_tune.data.shards import REPORTS, finished_report, write_shard
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
+from keras_tune.storage import to_path
 
 MANIFEST = "manifest.pickle"
 
@@ -56,7 +56,7 @@ def write_on_beam(manifest, tasks, settings, options=()):
     except Exception as error:
         # Every runner has exceptions of its own, which hold those of the workers as text.
         raise UserError(
-            f"{settings.output}: the pipeline failed ({error}). Run again: it goes on where it "
+            f"{settings.output}: the pipeline failed ({error}). Run again: it resumes where it "
             "stopped."
         ) from error
     file.unlink()

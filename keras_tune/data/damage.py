@@ -6,14 +6,15 @@ record is read: TFRecords carry a CRC-32C of each record's length and content.
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
-from keras_tune.data.paths import is_url, store_error, to_path
 from keras_tune.data.schema import DatasetInfo, shard_fault
 from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
 from keras_tune.errors import UserError
+from keras_tune.storage import AnyPath, is_url, store_error, to_path
 
 
-def find_damaged_shards(path, split=None):
+def find_damaged_shards(path: AnyPath, split: str | None = None) -> list[tuple[str, str]]:
     """Read every record of a prepared set and list the shards that are damaged.
 
     Args:
@@ -29,8 +30,10 @@ def find_damaged_shards(path, split=None):
     Example:
 
     ```python
-    for file, reason in find_damaged_shards("tfrecords/mine"):
-        print(file, reason)
+    from keras_tune.data import find_damaged_shards, write_demo
+
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    find_damaged_shards("demo")  # []
     ```
     """
     tf = import_tensorflow_for_reading()
@@ -76,21 +79,21 @@ def broken_frame(file):
     """
     file = to_path(file)
     size = file.stat().st_size
-    place = number = 0
+    offset = number = 0
     with file.open("rb") as content:
-        while place < size:
+        while offset < size:
             number += 1
             # Eight bytes of length and four of its checksum; the record; four of its checksum.
             header = content.read(12)
-            place += 16 + int.from_bytes(header[:8], "little")
-            if len(header) < 12 or place > size:
+            offset += 16 + int.from_bytes(header[:8], "little")
+            if len(header) < 12 or offset > size:
                 return number
-            content.seek(place)
+            content.seek(offset)
     return None
 
 
 @contextlib.contextmanager
-def naming_damaged_shards(path, split=None):
+def naming_damaged_shards(path: AnyPath | None, split: str | None = None) -> Iterator[None]:
     """Turn the error that a damaged shard causes within the block into one that names the shard.
 
     So with what a store answers instead of a shard.
@@ -105,8 +108,12 @@ def naming_damaged_shards(path, split=None):
     Example:
 
     ```python
-    with naming_damaged_shards("tfrecords/mine"):
-        model.fit(dataset)
+    from keras_tune.data import naming_damaged_shards, open_dataset, write_demo
+
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    stream = open_dataset("demo").batches("train", clip_samples=22050, batch_size=4)
+    with naming_damaged_shards("demo"):
+        batches = list(stream)
     ```
     """
     try:

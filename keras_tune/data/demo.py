@@ -13,11 +13,18 @@ Labels: `instrument` (one of `INSTRUMENTS`), `key` (tonic and mode, e.g. "D mino
 import dataclasses
 import pathlib
 import tempfile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_tune.data.audio import to_int16
 from keras_tune.files import atomic_path
+from keras_tune.storage import AnyPath
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from keras_tune.data.schema import DatasetInfo
 
 SPLIT_CLIPS = {"train": 160, "valid": 40, "test": 40}
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
@@ -67,7 +74,13 @@ INSTRUMENTS = {
 }
 
 
-def demo_clips(split="train", num_clips=None, seconds=6.0, sample_rate=22050, seed=0):
+def demo_clips(
+    split: str = "train",
+    num_clips: int | None = None,
+    seconds: float = 6.0,
+    sample_rate: int = 22050,
+    seed: int = 0,
+) -> "tuple[np.ndarray, pd.DataFrame]":
     """Synthesize the clips of a split.
 
     Args:
@@ -110,7 +123,14 @@ def demo_clips(split="train", num_clips=None, seconds=6.0, sample_rate=22050, se
     return np.stack(audio), table
 
 
-def write_demo(output, num_clips=None, seconds=6.0, sample_rate=22050, seed=0, **options):
+def write_demo(
+    output: AnyPath,
+    num_clips: dict[str, int] | None = None,
+    seconds: float = 6.0,
+    sample_rate: int = 22050,
+    seed: int = 0,
+    **options: Any,
+) -> "DatasetInfo":
     """Put the corpus through `keras_tune.data.prepare`, from audio files to shards.
 
     Args:
@@ -132,7 +152,7 @@ def write_demo(output, num_clips=None, seconds=6.0, sample_rate=22050, seed=0, *
     ```python
     from keras_tune.data import write_demo
 
-    info = write_demo("/tmp/demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    info = write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
     ```
     """
     import pandas as pd
@@ -152,8 +172,14 @@ def write_demo(output, num_clips=None, seconds=6.0, sample_rate=22050, seed=0, *
         return prepare(pd.concat(tables), output, sample_rate=sample_rate, **options)
 
 
-def save_demo(path, num_clips=None, seconds=6.0, sample_rate=22050, seed=0):
-    """Save the corpus as an `.npz` file, for `keras_tune.data.load_arrays`.
+def save_demo(
+    path: AnyPath,
+    num_clips: dict[str, int] | None = None,
+    seconds: float = 6.0,
+    sample_rate: int = 22050,
+    seed: int = 0,
+) -> None:
+    """Save the corpus as an `.npz` file, for `keras_tune.data.open_dataset`.
 
     Args:
         path: The file to write.
@@ -167,7 +193,7 @@ def save_demo(path, num_clips=None, seconds=6.0, sample_rate=22050, seed=0):
     ```python
     from keras_tune.data import save_demo
 
-    save_demo("/tmp/demo.npz", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    save_demo("demo.npz", num_clips={"train": 8, "test": 8}, seconds=3.0)
     ```
     """
     import pandas as pd
@@ -205,9 +231,9 @@ def _score(random, tonic, mode, tempo, seconds):
         degrees = progression[chord % len(progression)] + np.array([0, 2, 4])
         pitches = [register + scale[degree % 7] + 12 * (degree // 7) for degree in degrees]
         if broken:
-            for place in range(4):
-                pitch = pitches[pattern[place % 3]] + 12 * (place == 3)
-                notes.append((start + place * beat, 1.4 * beat, pitch))
+            for number in range(4):
+                pitch = pitches[pattern[number % 3]] + 12 * (number == 3)
+                notes.append((start + number * beat, 1.4 * beat, pitch))
         else:
             notes += [(start, 3.8 * beat, pitch) for pitch in pitches]
         notes.append((start, 3.8 * beat, pitches[0] - 12))
@@ -279,11 +305,11 @@ def _table(cycles, levels, phases):
     spectrum = np.zeros(TABLE // 2 + 1, complex)
     spectrum[1 : HARMONICS + 1] = levels * np.exp(1j * phases) * TABLE / 2
     period = np.fft.irfft(spectrum, TABLE).astype("float32")
-    place = (cycles % 1.0) * TABLE
-    index = place.astype("int32")
+    phase = (cycles % 1.0) * TABLE
+    index = phase.astype("int32")
     step = np.append(np.diff(period), period[0] - period[-1])
     index &= TABLE - 1
-    return period[index] + (place - np.floor(place)).astype("float32") * step[index]
+    return period[index] + (phase - np.floor(phase)).astype("float32") * step[index]
 
 
 def _partials(random, ratios, cycles, bright, dark, progress):

@@ -11,9 +11,10 @@ import pathlib
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keras_tune.data.beam import write_on_beam
-from keras_tune.data.paths import leave, to_path
 from keras_tune.data.schema import (
     FILE_NAME,
     DatasetInfo,
@@ -31,6 +32,10 @@ from keras_tune.data.shards import (
 )
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, text_fault, write_json
+from keras_tune.storage import AnyPath, leave, to_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Shards of about this size are read well from disks and object stores alike.
 SHARD_BYTES = 256 * 2**20
@@ -63,27 +68,27 @@ class LeftOutError(UserError):
     def __init__(self, output, failed):
         self.failed = failed
         super().__init__(
-            f"{output}: {describe_failed(failed)} Mend or remove them, or run without strict."
+            f"{output}: {describe_failed(failed)} Fix or remove them, or run without strict."
         )
 
 
 def prepare(
-    manifest,
-    output,
-    name=None,
-    sample_rate=22050,
-    encoding="pcm16",
-    shards=None,
-    workers=None,
-    strict=False,
-    min_samples=1,
-    progress=True,
-    runner="processes",
-    beam_options=(),
-):
+    manifest: "pd.DataFrame",
+    output: AnyPath,
+    name: str | None = None,
+    sample_rate: int = 22050,
+    encoding: str = "pcm16",
+    shards: int | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    min_samples: int = 1,
+    progress: bool = True,
+    runner: str = "processes",
+    beam_options: Sequence[str] = (),
+) -> DatasetInfo:
     """Write a manifest's clips as shards of TFRecords.
 
-    A run that was killed goes on where it stopped when it is started again with the same arguments;
+    A run that was killed resumes where it stopped when it is started again with the same arguments;
     shards that are there and complete are not written again, unless one of their files has changed
     (by its size or time of change) or can be used now; see `write_shard`. The bytes written depend
     on the manifest and the settings alone, not on the number of processes.
@@ -122,10 +127,17 @@ def prepare(
     Example:
 
     ```python
+    import pathlib
+    import numpy as np
+    import soundfile
     from keras_tune.data import manifest_for, prepare
 
-    manifest = manifest_for("folder", "genres")
-    info = prepare(manifest, "tfrecords/genres", workers=1)
+    pathlib.Path("genres/jazz").mkdir(parents=True, exist_ok=True)
+    for number in range(10):
+        noise = np.random.default_rng(number).normal(0, 0.1, 22050)
+        soundfile.write(f"genres/jazz/{number}.wav", noise, 22050)
+    manifest = manifest_for("folder", "genres", label="genre")
+    info = prepare(manifest, "tfrecords/genres", workers=1, progress=False)
     ```
     """
     check_encoding(encoding)
@@ -241,7 +253,7 @@ def _check_manifest(manifest):
                 )
         elif values.dtype.kind == "f" and (values.abs() == math.inf).any():
             raise UserError(
-                f"the manifest's column {column} holds infinity, which is no label. Correct it."
+                f"the manifest's column {column} contains infinity, which is not a label. Fix it."
             )
 
 
@@ -353,7 +365,7 @@ def _write_all(manifest, tasks, settings, workers, progress):
             except concurrent.futures.process.BrokenProcessPool as error:
                 raise UserError(
                     f"{settings.output}: a worker process died (out of memory?). Run again, with "
-                    "fewer --workers: it goes on where it stopped."
+                    "fewer --workers: it resumes where it stopped."
                 ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

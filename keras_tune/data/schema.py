@@ -2,7 +2,7 @@
 
 A prepared set is a folder of TFRecord shards, `NAME-SPLIT-00003-of-00064.tfrecord`, and one
 `dataset.json` beside them, which is written last: a folder without it is not finished. Each record
-holds one clip; its features are listed in `keras_tune.data.record`.
+holds one clip; its features are listed in `keras_tune.data.record_format`.
 
 Labels are stored as one float32 vector a record, an entry a label column. A category is the index
 of its name in the column's sorted values (missing: -1), a number is itself (missing: NaN).
@@ -12,11 +12,12 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Collection, Iterable
 
-import keras_tune
-from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, text_fault, write_json
+from keras_tune.storage import AnyPath, to_path
+from keras_tune.version import __version__
 
 SCHEMA_VERSION = 1
 FILE_NAME = "dataset.json"
@@ -40,14 +41,14 @@ class LabelColumn:
     kind: str
     values: tuple = ()
 
-    def encode(self, value):
+    def encode(self, value: str | float | None) -> float:
         """Turn a category's name or a number into the float that records hold."""
         missing = value is None or value != value
         if self.kind == "number":
             return math.nan if missing else float(value)
         return -1.0 if missing else float(self.values.index(str(value)))
 
-    def decode(self, value):
+    def decode(self, value: float) -> str | float | None:
         """Turn the float that records hold into the category's name (or None) or a number."""
         if self.kind == "number":
             return float(value)
@@ -91,8 +92,10 @@ class DatasetInfo:
     Example:
 
     ```python
-    info = DatasetInfo.load("tfrecords/emotify")
-    info.counts  # {"test": 78, "train": 235, "valid": 79}
+    from keras_tune.data import DatasetInfo, write_demo
+
+    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
+    DatasetInfo.load("demo").counts  # {"test": 8, "train": 8}
     ```
     """
 
@@ -104,25 +107,32 @@ class DatasetInfo:
     fingerprints: dict = dataclasses.field(default_factory=dict)
     failed: tuple = ()
     schema_version: int = SCHEMA_VERSION
-    keras_tune_version: str = keras_tune.__version__
+    keras_tune_version: str = __version__
 
     @property
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """Records per split, a dict."""
         counts = {}
         for shard in self.shards:
             counts[shard.split] = counts.get(shard.split, 0) + shard.records
         return counts
 
-    def label_column(self, name):
-        """Return the `LabelColumn` of that name and its place in the label vector."""
-        for place, column in enumerate(self.labels):
+    def label_column(self, name: str) -> tuple[LabelColumn, int]:
+        """Return the `LabelColumn` of that name and its index in the label vector."""
+        for index, column in enumerate(self.labels):
             if column.name == name:
-                return column, place
+                return column, index
         known = ", ".join(column.name for column in self.labels) or "none"
         raise UserError(f"{self.name} has no label {name!r}. Its labels: {known}.")
 
-    def split_shards(self, split):
+    def decode_labels(self, vector: Iterable[float]) -> dict:
+        """Turn a label vector into a dict from label to the name of a category or a number."""
+        return {
+            column.name: column.decode(value)
+            for column, value in zip(self.labels, vector, strict=True)
+        }
+
+    def split_shards(self, split: str) -> list[Shard]:
         """Return the shards of a split, a `UserError` if there is no such split."""
         shards = [shard for shard in self.shards if shard.split == split]
         if not sum(shard.records for shard in shards):
@@ -130,20 +140,22 @@ class DatasetInfo:
             raise UserError(f"{self.name} has no split {split!r}. Its splits: {known or 'none'}.")
         return shards
 
-    def save(self, path):
+    def save(self, path: AnyPath) -> None:
         """Write `dataset.json` into the folder `path`, in one step."""
         content = {"counts": self.counts} | dataclasses.asdict(self)
         write_json(to_path(path) / FILE_NAME, content)
 
     @classmethod
-    def load(cls, path, check_shards=True, leave_out=()):
+    def load(
+        cls, path: AnyPath, check_shards: bool = True, exclude: Collection[str] = ()
+    ) -> "DatasetInfo":
         """Read the `dataset.json` of the folder `path` and look whether its shards are whole.
 
         Args:
             path: The folder, or its URL in a store.
             check_shards: Whether a shard that is missing or of the wrong size is an error. Defaults
                 to True.
-            leave_out: Names of shards that are not looked at. Defaults to none.
+            exclude: Names of shards that are not checked. Defaults to none.
 
         Raises:
             UserError: If the folder is missing, empty or not finished, its description of a newer
@@ -176,10 +188,10 @@ class DatasetInfo:
             wrong = name_fault(shard.file)
             if wrong:
                 raise UserError(
-                    f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Get the set anew."
+                    f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Get the set again."
                 )
         for shard in info.shards if check_shards else ():
-            wrong = None if shard.file in leave_out else shard_fault(path, shard)
+            wrong = None if shard.file in exclude else shard_fault(path, shard)
             if wrong:
                 raise UserError(f"{path / shard.file}: {wrong}. Run prepare again to write it.")
         return info
@@ -194,10 +206,10 @@ class DatasetInfo:
         texts += [entry[key] for entry in self.failed for key in ("id", "path", "reason")]
         for value in texts:
             if not isinstance(value, str):
-                raise TypeError(f"{value!r} is no text")
+                raise TypeError(f"{value!r} is not a text")
         for value in (number for numbers in counts for number in numbers):
             if type(value) is not int or not 0 <= value < 2**63:
-                raise TypeError(f"{value!r} is no number of records, bytes or samples")
+                raise TypeError(f"{value!r} is not a number of records, bytes or samples")
         low, high = SAMPLE_RATES
         if type(self.sample_rate) is not int or not low <= self.sample_rate <= high:
             raise TypeError(f"a sample rate of {self.sample_rate!r} Hz")
@@ -241,7 +253,7 @@ def check_names(splits, labels, where):
         raise UserError(f"{where}: two labels have one name. Rename one.")
 
 
-def fingerprint(ids):
+def fingerprint(ids: Iterable[str]) -> str:
     """Hash a collection of ids, whatever their order, to 64 hexadecimal digits."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
@@ -256,8 +268,8 @@ def _read_description(path):
         if not any(path.iterdir()):
             raise UserError(f"{path}: the folder is empty. Fill it with `prepare`.")
         raise UserError(
-            f"{path}: holds no {FILE_NAME}, so it is no prepared set or a preparation that has not "
-            "ended. Run prepare again: it goes on where it stopped."
+            f"{path}: holds no {FILE_NAME}, so it is not a prepared set, or its preparation has "
+            "not finished. Run prepare again: it resumes where it stopped."
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

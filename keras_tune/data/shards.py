@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+from typing import TYPE_CHECKING
 
 from keras_tune.data.audio import (
     AudioError,
@@ -17,14 +18,16 @@ from keras_tune.data.audio import (
     resample,
     to_int16,
 )
-from keras_tune.data.paths import file_stamp, to_path
-from keras_tune.data.record import Record
+from keras_tune.data.record_format import Record
 from keras_tune.data.schema import ENCODINGS, Shard
-from keras_tune.data.tensorflow import import_tensorflow
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, remove_leftovers, write_json
+from keras_tune.storage import file_stamp, import_tensorflow, to_path
 
-# Reports of finished shards lie here, so that a run that goes on knows what was left out.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Reports of finished shards are here, so that a resumed run knows what was left out.
 REPORTS = ".prepare"
 
 # What `encoding="source"` can keep, by libsndfile's names of format and subtype.
@@ -79,12 +82,14 @@ class ShardReport:
     stamps: dict | None = None
 
 
-def write_shard(manifest, split, shard, of, settings):
+def write_shard(
+    manifest: "pd.DataFrame", split: str, shard: int, of: int, settings: ShardSettings
+) -> dict:
     """Write one shard of a split, unless it is there already and made from the same files.
 
-    The records of a split are dealt to its shards in the order of a hash of their ids, so that
-    each shard is a fair sample of the split, however the manifest is sorted. The file gets its name
-    only once it is complete. Files that cannot be used are left out and reported.
+    The records of a split are distributed to its shards in the order of a hash of their ids, so
+    that each shard is a fair sample of the split, however the manifest is sorted. The file gets its
+    name only once it is complete. Files that cannot be used are left out and reported.
 
     A finished shard is written anew if one of its files has changed since, by its size or time of
     change, or if one that was left out would not be left out again for the same reason. Files that
@@ -109,9 +114,19 @@ def write_shard(manifest, split, shard, of, settings):
     Example:
 
     ```python
-    settings = ShardSettings(output="tfrecords/mine", name="mine")
-    for shard in range(4):
-        write_shard(manifest, "train", shard, 4, settings)
+    import pathlib
+    import numpy as np
+    import soundfile
+    from keras_tune.data import ShardSettings, manifest_for, write_shard
+
+    pathlib.Path("genres/jazz").mkdir(parents=True, exist_ok=True)
+    for number in range(10):
+        noise = np.random.default_rng(number).normal(0, 0.1, 22050)
+        soundfile.write(f"genres/jazz/{number}.wav", noise, 22050)
+    manifest = manifest_for("folder", "genres", label="genre")
+    settings = ShardSettings(output="tfrecords/genres", name="genres")
+    for shard in range(2):
+        write_shard(manifest, "train", shard, 2, settings)
     ```
     """
     file, report_file = _files(split, shard, of, settings)
@@ -131,7 +146,7 @@ def write_shard(manifest, split, shard, of, settings):
         # A full disk is none of Python's errors where TensorFlow does the writing.
         raise UserError(
             f"{file}: cannot be written ({error.message}). Mend that and run prepare again: it "
-            "goes on where it stopped."
+            "resumes where it stopped."
         ) from error
     description = Shard(file.name, split, len(ids), size, shortest or 0)
     report = ShardReport(description, tuple(ids), tuple(failed), stamps)

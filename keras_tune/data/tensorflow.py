@@ -1,33 +1,6 @@
 """TensorFlow, imported when it is needed and kept off the GPU of another framework."""
 
-import os
-
-from keras_tune.errors import UserError
-
-
-def import_tensorflow():
-    """Import TensorFlow.
-
-    Returns:
-        The module `tensorflow`.
-
-    Raises:
-        UserError: If it is not installed.
-
-    Example:
-
-    ```python
-    tf = import_tensorflow()
-    ```
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise UserError(
-            "TFRecords need TensorFlow: pip install tensorflow, or pass arrays (an .npz file)."
-        ) from error
-    return tf
+from keras_tune.storage import import_tensorflow
 
 
 def import_tensorflow_for_reading():

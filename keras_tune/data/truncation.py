@@ -90,76 +90,76 @@ def _chunks(content):
     order = "<" if content[:4] in (b"RIFF", b"RF64") else ">"
     # In RF64 the lengths that do not fit stand in the first chunk: file, data, samples.
     long_size = None
-    place = 12
-    while place + 8 <= len(content):
-        name, size = struct.unpack_from(order + "4sI", content, place)
+    offset = 12
+    while offset + 8 <= len(content):
+        name, size = struct.unpack_from(order + "4sI", content, offset)
         if name == b"ds64":
-            (long_size,) = struct.unpack_from("<Q", content, place + 16)
+            (long_size,) = struct.unpack_from("<Q", content, offset + 16)
         if name in (b"data", b"SSND"):
             if content[:4] == b"RF64" and size == 2**32 - 1 and long_size is not None:
                 size = long_size
-            return _compare(len(content) - place - 8, size)
-        place += 8 + size + size % 2
+            return _compare(len(content) - offset - 8, size)
+        offset += 8 + size + size % 2
     return None
 
 
 def _pages(content):
     """Ogg: each logical stream has a page that is marked as its last."""
-    ended, place = {}, 0
-    while content[place : place + 4] == b"OggS":
-        header = content[place : place + 27]
+    ended, offset = {}, 0
+    while content[offset : offset + 4] == b"OggS":
+        header = content[offset : offset + 27]
         if len(header) < 27:
             return "the last page is cut"
-        lengths = content[place + 27 : place + 27 + header[26]]
+        lengths = content[offset + 27 : offset + 27 + header[26]]
         stream = header[14:18]
         ended[stream] = ended.get(stream, False) or bool(header[5] & 4)
-        place += 27 + header[26] + sum(lengths)
-        if place > len(content) or len(lengths) < header[26]:
+        offset += 27 + header[26] + sum(lengths)
+        if offset > len(content) or len(lengths) < header[26]:
             return "the last page is cut"
-        if content[place : place + 4] != b"OggS":
+        if content[offset : offset + 4] != b"OggS":
             # Bytes between pages, or a tag at the end.
-            place = content.find(b"OggS", place)
-            if place < 0:
+            offset = content.find(b"OggS", offset)
+            if offset < 0:
                 break
     return None if all(ended.values()) else "the last page is missing"
 
 
 def _frames(content):
     """MP3: what its first frame says, or else whether its last one is whole."""
-    place = _behind_tags(content)
-    first = _frame_length(content, place)
+    offset = _behind_tags(content)
+    first = _frame_length(content, offset)
     while first is None or (
-        place + first + 4 <= len(content) and _frame_length(content, place + first) is None
+        offset + first + 4 <= len(content) and _frame_length(content, offset + first) is None
     ):
         # Two frames in a row are no coincidence.
-        place = content.find(b"\xff", place + 1)
-        if place < 0:
+        offset = content.find(b"\xff", offset + 1)
+        if offset < 0:
             return None
-        first = _frame_length(content, place)
-    declared = _declared(content, place, first)
+        first = _frame_length(content, offset)
+    declared = _declared(content, offset, first)
     if declared is not None:
         size, frames = declared
         if size:
-            return _compare(len(content) - place, size)
-        return _too_few_frames(content, place, frames)
-    return "the last frame is cut" if _walk(content, place)[1] else None
+            return _compare(len(content) - offset, size)
+        return _too_few_frames(content, offset, frames)
+    return "the last frame is cut" if _walk(content, offset)[1] else None
 
 
 def _behind_tags(content):
     """Where the audio begins: behind ID3v2 tags, whose lengths have seven bits a byte."""
-    place = 0
-    while content[place : place + 3] == b"ID3" and len(content) >= place + 10:
-        flags, length = content[place + 5], content[place + 6 : place + 10]
+    offset = 0
+    while content[offset : offset + 3] == b"ID3" and len(content) >= offset + 10:
+        flags, length = content[offset + 5], content[offset + 6 : offset + 10]
         size = sum(
             (byte & 127) << shift for byte, shift in zip(length, (21, 14, 7, 0), strict=True)
         )
-        place += 10 + size + (10 if flags & 16 else 0)
-    return place
+        offset += 10 + size + (10 if flags & 16 else 0)
+    return offset
 
 
-def _frame_length(content, place):
-    """The length in bytes of the frame that begins at a place, None if none does."""
-    header = content[place : place + 4]
+def _frame_length(content, offset):
+    """The length in bytes of the frame that begins at an offset, None if none does."""
+    header = content[offset : offset + 4]
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -173,9 +173,9 @@ def _frame_length(content, place):
     return (72_000 if layer == 3 and version != 3 else 144_000) * kilobits // rate + padding
 
 
-def _declared(content, place, length):
+def _declared(content, offset, length):
     """Bytes and frames by the header in the first frame, 0 for what it leaves out; or None."""
-    frame = content[place : place + length]
+    frame = content[offset : offset + length]
     if frame[36:40] == b"VBRI":
         return struct.unpack_from(">2I", frame, 46)
     mono, old = frame[3] >> 6 == 3, frame[1] >> 3 & 3 != 3
@@ -188,24 +188,24 @@ def _declared(content, place, length):
     return size, frames
 
 
-def _too_few_frames(content, place, declared):
+def _too_few_frames(content, offset, declared):
     # The frame with the header itself may be counted or not.
-    found, _ = _walk(content, place)
+    found, _ = _walk(content, offset)
     return f"{found:,} of {declared:,} frames" if found < declared else None
 
 
-def _walk(content, place):
+def _walk(content, offset):
     """The number of frames, and whether the last of them is cut."""
     count = 0
     while True:
-        length = _frame_length(content, place)
+        length = _frame_length(content, offset)
         if length is None:
             # Fewer bytes than a header has, which begin like one.
-            return count, place < len(content) < place + 4 and content[place] == 0xFF
-        if place + length > len(content):
+            return count, offset < len(content) < offset + 4 and content[offset] == 0xFF
+        if offset + length > len(content):
             return count, True
         count += 1
-        place += length
+        offset += length
 
 
 _LOOKS = {

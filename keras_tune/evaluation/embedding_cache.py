@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 
-from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
 from keras_tune.evaluation.fingerprints import encoder_fingerprint
 from keras_tune.files import atomic_path
+from keras_tune.storage import to_path
 
 
 class EmbeddingCache:
@@ -32,7 +32,8 @@ class EmbeddingCache:
     Example:
 
     ```python
-    cache = EmbeddingCache("embeddings", "tfrecords/emotify", load_info("tfrecords/emotify"))
+    info = keras_tune.data.open_dataset("tfrecords/emotify").info
+    cache = EmbeddingCache("embeddings", "tfrecords/emotify", info)
     cache.embed(encoder, "test").vectors.shape  # (78, 512)
     ```
     """

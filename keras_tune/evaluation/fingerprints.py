@@ -22,7 +22,10 @@ def encoder_fingerprint(encoder):
     ```
     """
     digest = hashlib.sha256()
-    config = {key: value for key, value in encoder.get_config().items() if key != "name"}
+    config = encoder.get_config()
+    # What is trainable changes no output.
+    for key in ("name", "trainable", "layers_trainable"):
+        config.pop(key, None)
     digest.update(
         json.dumps([type(encoder).__name__, config], sort_keys=True, default=str).encode()
     )

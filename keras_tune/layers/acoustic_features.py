@@ -1,18 +1,22 @@
-"""What signal processing can say about a waveform, as targets to learn from."""
+"""Features of a waveform from signal processing, as targets to learn from."""
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_tune.layers.level_normalization import LevelNormalization
+from keras_tune.types import Shape, Tensor
 
 FFT_LENGTH, HOP = 2048, 512
-# The bins of pitch: below, a bin is wider than a semitone; above, there are mostly overtones.
+# Frequencies in Hz of the bins with a pitch: below, a bin is wider than a semitone; above, there
+# are mostly overtones.
 LOWEST_PITCH, HIGHEST_PITCH = 130.0, 4000.0
 # Relative to a mean power of about 8 a bin, -50 dB.
 FLOOR = 1e-4
-# Mel bands that fluctuate together, and the bands of rates at which they may, in Hz: from slower
-# than a bar to a tremolo.
+# The number of mel bands whose fluctuations are averaged, and the edges of the bands of fluctuation
+# rates in Hz: from slower than a bar to a tremolo.
 GROUP = 4
 RATES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 13.0, 20.0)
 MODULATION_FLOOR = 1e-2
@@ -22,29 +26,29 @@ MODULATION_FLOOR = 1e-2
 class AcousticFeatures(keras.layers.Layer):
     """Timbre, harmony and rhythm of a waveform, measured by signal processing.
 
-    The waveform is brought to one level. The features are, in this order:
+    The waveform is first scaled to a fixed RMS level. The features are, in this order:
 
     - mean and standard deviation over time of a log-mel spectrogram (`num_mels` each);
-    - chroma: the logarithm of the mean power of the 12 pitch classes from C on, less their mean;
-    - onset strength: the mean and the deviation over time of how much the log-mel spectrogram
-      rises, averaged over bands;
+    - chroma: the logarithm of the mean power of the 12 pitch classes from C on, minus their mean;
+    - onset strength: the mean and the standard deviation over time of how much the log-mel
+      spectrogram rises, averaged over bands;
     - modulation: for each group of four mel bands, the logarithm of the power with which it
       fluctuates at rates of 0.5 to 20 Hz, in eight bands of rates.
 
     Args:
-        sample_rate: Integer, of the waveforms in Hz. Defaults to 22,050.
-        num_mels: Integer, mel bands, a multiple of 4. Defaults to 64.
-        **kwargs: `name` and the other arguments of a Keras layer. Computed in float32.
+        sample_rate: Integer, the sample rate of the waveforms in Hz. Defaults to 22,050.
+        num_mels: Integer, the number of mel bands, a multiple of 4. Defaults to 64.
+        **kwargs: Arguments of `keras.layers.Layer`. `dtype` defaults to "float32".
 
-    Input shape: (batch, samples), a known length of at least 3,072 samples.
+    Input shape: (batch, samples), with a known length of at least 3,072 samples.
     Output shape: (batch, 4 · num_mels + 14).
 
     Raises:
-        ValueError: `num_mels` is not a positive multiple of 4, or waveforms that are too short.
+        ValueError: If `num_mels` is not a positive multiple of 4, or waveforms are too short.
 
-    Source: Li et al., "MERT" (ICLR 2024), which learns from an acoustic teacher beside its masked
-    targets; Böck & Widmer, "Maximum filter vibrato suppression for onset detection" (DAFx 2013),
-    section 2, for onset strength; Pampalk, Rauber & Merkl, "Content-based organization and
+    Source: Li et al., "MERT" (ICLR 2024), which learns from an acoustic teacher in addition to
+    masked targets; Böck & Widmer, "Maximum filter vibrato suppression for onset detection" (DAFx
+    2013), section 2, for onset strength; Pampalk, Rauber & Merkl, "Content-based organization and
     visualization of music archives" (ACM Multimedia 2002), for fluctuations by band and rate.
 
     Example:
@@ -55,7 +59,7 @@ class AcousticFeatures(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, sample_rate=22050, num_mels=64, **kwargs):
+    def __init__(self, sample_rate: int = 22050, num_mels: int = 64, **kwargs: Any):
         if num_mels < GROUP or num_mels % GROUP:
             raise ValueError(
                 f"`num_mels` must be a positive multiple of {GROUP}. Received: num_mels={num_mels}"
@@ -68,21 +72,21 @@ class AcousticFeatures(keras.layers.Layer):
         self._pitch_classes = _pitch_class_weights(self.sample_rate)
 
     @property
-    def width(self):
+    def width(self) -> int:
         """The number of features."""
         return 2 * self.num_mels + 14 + self.num_mels // GROUP * (len(RATES) - 1)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if input_shape[1] is None or input_shape[1] < FFT_LENGTH + 2 * HOP:
             raise ValueError(
-                f"waveforms must have a known length of at least {FFT_LENGTH + 2 * HOP} samples. "
+                f"Waveforms must have a known length of at least {FFT_LENGTH + 2 * HOP} samples. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         frames = 1 + (input_shape[1] - FFT_LENGTH) // HOP
         self._waves, self._rates = _modulation_weights(frames, self.sample_rate / HOP)
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         waveforms = self.level(inputs[..., None])[..., 0]
         real, imaginary = ops.stft(
             waveforms,
@@ -110,21 +114,21 @@ class AcousticFeatures(keras.layers.Layer):
         )
 
     def _modulation(self, mel):
-        """The fluctuations of a log-mel spectrogram (batch, frames, num_mels)."""
+        """The power of the fluctuations of a log-mel spectrogram (batch, frames, num_mels)."""
         frames = mel.shape[1]
         groups = ops.reshape(mel, (-1, frames, self.num_mels // GROUP, GROUP))
         groups = ops.transpose(ops.mean(groups, axis=-1), (0, 2, 1))
         groups = groups - ops.mean(groups, axis=-1, keepdims=True)
-        # Real and imaginary parts of the Fourier transform, as a product with waves.
+        # Real and imaginary parts of the Fourier transform, as a product with cosines and sines.
         parts = ops.square(ops.matmul(groups, ops.convert_to_tensor(self._waves)))
         power = ops.matmul(parts, ops.convert_to_tensor(self._rates))
         power = ops.log(power + MODULATION_FLOOR)
         return ops.reshape(power, (-1, self.num_mels // GROUP * (len(RATES) - 1)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.width)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "sample_rate": self.sample_rate,
@@ -133,7 +137,7 @@ class AcousticFeatures(keras.layers.Layer):
 
 
 def _mel_weights(sample_rate, num_mels):
-    """Triangles over the bins of a spectrum: (bins, num_mels)."""
+    """Triangular mel filters over the bins of a spectrum: (bins, num_mels)."""
     layer = keras.layers.MelSpectrogram(fft_length=FFT_LENGTH, dtype="float32")
     weights = layer.linear_to_mel_weight_matrix(
         num_mel_bins=num_mels,
@@ -146,24 +150,26 @@ def _mel_weights(sample_rate, num_mels):
 
 
 def _pitch_class_weights(sample_rate):
-    """Which pitch class each bin of a spectrum belongs to, the nearest: (bins, 12)."""
+    """1 where a bin of a spectrum is nearest to a note of a pitch class: (bins, 12)."""
     frequencies = np.arange(FFT_LENGTH // 2 + 1) * sample_rate / FFT_LENGTH
     weights = np.zeros((len(frequencies), 12), "float32")
     pitched = np.flatnonzero((frequencies >= LOWEST_PITCH) & (frequencies <= HIGHEST_PITCH))
-    # A4 is MIDI's note 69, and C the pitch class 0.
+    # A4 is MIDI note 69; C is pitch class 0.
     notes = np.round(69 + 12 * np.log2(frequencies[pitched] / 440.0)).astype(int)
     weights[pitched, notes % 12] = 1.0
     return weights
 
 
 def _modulation_weights(frames, frame_rate):
-    """Waves under a Hann window (frames, 2 · rates), and means over bands (2 · rates, bands)."""
+    """Cosines and sines under a Hann window (frames, 2 · rates), and the weights of means over
+    bands (2 · rates, bands).
+    """
     rates = np.fft.rfftfreq(frames, 1 / frame_rate)
     angles = 2 * np.pi * np.arange(frames)[:, None] / frame_rate * rates
     waves = np.hanning(frames)[:, None] * np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
     bands = np.zeros((len(rates), len(RATES) - 1))
     for band, (low, high) in enumerate(zip(RATES, RATES[1:], strict=False)):
         inside = (rates >= low) & (rates < high)
-        # Short waveforms have no rate in the slowest bands.
+        # The slowest bands of short waveforms contain no rate.
         bands[inside, band] = 1 / max(1, inside.sum())
     return waves.astype("float32"), np.concatenate([bands, bands]).astype("float32")

@@ -1,18 +1,22 @@
-"""Lengths that the pooling of a U-Net divides without a remainder."""
+"""Cropping to a length that the pooling of a U-Net divides without a remainder."""
+
+from typing import Any
 
 import keras
+
+from keras_tune.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class CropToMultiple(keras.layers.Layer):
     """Drop the last time steps, so that the length is a multiple of `multiple`.
 
-    Max pooling drops a remainder at every stage; dropping it once, at the input, keeps the skips of
-    a U-Net aligned with what is upsampled to meet them.
+    Max pooling drops a remainder at every stage. Dropping it once, at the input, keeps the skip
+    connections of a U-Net as long as the upsampled tensors with which they are concatenated.
 
     Args:
-        multiple: Integer.
-        **kwargs: `name`, `dtype` and the other arguments of a Keras layer.
+        multiple: Integer, the number of which the length becomes a multiple.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape: (batch, time, channels).
     Output shape: (batch, time // multiple * multiple, channels).
@@ -24,19 +28,19 @@ class CropToMultiple(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, multiple, **kwargs):
+    def __init__(self, multiple: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.multiple = multiple
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         length = keras.ops.shape(inputs)[1]
         return inputs[:, : length // self.multiple * self.multiple]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, length, channels = input_shape
         if length is not None:
             length = length // self.multiple * self.multiple
         return (batch, length, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "multiple": self.multiple}

@@ -1,22 +1,23 @@
-"""The one place that decides how activations lie in memory."""
+"""The choice of the layout of activations in memory."""
 
 import keras
 
 
-def standardize_data_format(data_format=None):
+def standardize_data_format(data_format: str | None = None) -> str:
     """Resolve None to the layout in which one-dimensional convolutions are fast on this backend.
 
-    PyTorch's convolutions want `channels_first`; TensorFlow's run on a CPU in `channels_last` only,
-    and under XLA (JAX too) the two are near equal.
+    PyTorch's convolutions are fastest with `channels_first`; TensorFlow's need `channels_last` on a
+    CPU; under XLA, which JAX uses too, the two are nearly equal.
 
     Args:
-        data_format: "channels_first", "channels_last", or None for the backend's own.
+        data_format: "channels_first", "channels_last", or None for the backend's faster one.
+            Defaults to None.
 
     Returns:
         "channels_first" or "channels_last".
 
     Raises:
-        ValueError: Any other value.
+        ValueError: For any other value.
     """
     if data_format is None:
         return "channels_first" if keras.backend.backend() == "torch" else "channels_last"
@@ -28,6 +29,6 @@ def standardize_data_format(data_format=None):
     return data_format
 
 
-def channel_axis(data_format):
+def channel_axis(data_format: str) -> int:
     """The axis of the channels in a (batch, time, channels) or (batch, channels, time) tensor."""
     return 1 if data_format == "channels_first" else -1

@@ -3,14 +3,15 @@
 import keras
 import numpy as np
 
+from keras_tune.types import DType, Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class HeUniform(keras.initializers.HeUniform):
     """He-uniform weights, drawn with NumPy.
 
-    Backends draw different numbers from the same seed, and JAX compiles a program for every shape
-    it draws. NumPy does neither, so `keras.utils.set_random_seed` fixes the weights of a model
-    whatever the backend.
+    Backends draw different numbers from the same seed, and JAX compiles a program for every shape.
+    With NumPy `keras.utils.set_random_seed` determines the weights of a model on any backend.
 
     Args:
         seed: Integer. Defaults to one drawn from Python's random generator, which
@@ -21,11 +22,12 @@ class HeUniform(keras.initializers.HeUniform):
     Example:
 
     ```python
-    keras.layers.Conv1D(8, 3, kernel_initializer=HeUniform(seed=1))
+    initializer = keras_tune.layers.HeUniform(seed=1)
+    layer = keras.layers.Conv1D(8, 3, kernel_initializer=initializer)
     ```
     """
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Shape, dtype: DType = None) -> Tensor:
         """Draw a kernel of `shape`, whose last two axes are input and output channels."""
         fan_in = np.prod(shape[:-1])
         limit = np.sqrt(6.0 / fan_in)

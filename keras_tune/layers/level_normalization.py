@@ -1,10 +1,14 @@
-"""Waveforms brought to one level."""
+"""Normalization of the level of waveforms."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
-# Digital silence would be divided by zero, and dither amplified to music: below this RMS, -80 dB of
-# full scale, a waveform is amplified by a constant factor.
+from keras_tune.types import Shape, Tensor
+
+# Below this RMS, -80 dB of full scale, a waveform is amplified by a constant factor. Otherwise
+# digital silence would be divided by zero, and dither amplified to the level of music.
 FLOOR = 1e-4
 
 
@@ -12,20 +16,20 @@ FLOOR = 1e-4
 class LevelNormalization(keras.layers.Layer):
     """Scale every waveform to the same root mean square (RMS) level.
 
-    How loud a recording was mastered says little about the music, but it is the easiest thing for
-    an encoder to tell two clips apart by. Behind this layer, no later one can see it. Waveforms
-    quieter than an RMS of 1e-4 (-80 dB of full scale) are amplified by `level / 1e-4`, so silence
-    stays silent. Computed in float32.
+    The level at which a recording was mastered says little about the music, but it makes it easy
+    for an encoder to tell two clips apart. After this layer the level is the same for all.
+    Waveforms with an RMS below 1e-4 (-80 dB of full scale) are amplified by `level / 1e-4`, so
+    silence stays silent. Computations are in float32.
 
     Args:
-        level: Float, the RMS of the output; full scale is 1. Defaults to 0.1 (-20 dB).
-        **kwargs: `name` and the other arguments of a Keras layer.
+        level: Float, the RMS of the output; full scale is 1. Defaults to 0.1, which is -20 dB.
+        **kwargs: Arguments of `keras.layers.Layer`. `dtype` defaults to "float32".
 
     Input shape: (batch, time, channels); the RMS is taken over time and channels.
     Output shape: the same.
 
     Raises:
-        ValueError: A level that is not a positive finite number.
+        ValueError: If `level` is not a positive finite number.
 
     Example:
 
@@ -35,18 +39,18 @@ class LevelNormalization(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, level=0.1, **kwargs):
+    def __init__(self, level: float = 0.1, **kwargs: Any):
         if not 0 < level < float("inf"):
-            raise ValueError(f"`level` must be positive. Received: level={level}")
+            raise ValueError(f"`level` must be positive and finite. Received: level={level}")
         super().__init__(**{"dtype": "float32", **kwargs})
         self.level = float(level)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         rms = ops.sqrt(ops.mean(ops.square(inputs), axis=(1, 2), keepdims=True))
         return inputs * (self.level / ops.maximum(rms, FLOOR))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "level": self.level}

@@ -1,4 +1,6 @@
-"""Convolution, batch normalization, ReLU: what every stage of TUNe and SampleCNN is made of."""
+"""Convolution, batch normalization and ReLU: the block of every stage of TUNe and SampleCNN."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -6,6 +8,7 @@ from keras import ops
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
 from keras_tune.layers.initializers import HeUniform
+from keras_tune.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -15,10 +18,11 @@ class SampleCNNBlock(keras.layers.Layer):
     Args:
         filters: Integer, the number of output channels.
         kernel_size: Integer, in time steps. Defaults to 3.
-        strides: Integer. Defaults to 1. SampleCNN's stem has 3.
+        strides: Integer, 3 for SampleCNN's stem. Defaults to 1.
         padding: "same" (zeros on each side) or "valid". Defaults to "same".
         data_format: "channels_last", "channels_first", or None for the backend's faster one.
-        **kwargs: `name`, `dtype` and the other arguments of a Keras layer.
+            Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape: (batch, time, channels); (batch, channels, time) with `channels_first`.
     Output shape: (batch, time, filters); (batch, filters, time) with `channels_first`.
@@ -34,7 +38,13 @@ class SampleCNNBlock(keras.layers.Layer):
     """
 
     def __init__(
-        self, filters, kernel_size=3, strides=1, padding="same", data_format=None, **kwargs
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        padding: str = "same",
+        data_format: str | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.filters = filters
@@ -52,7 +62,7 @@ class SampleCNNBlock(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="convolution",
         )
-        # The published models keep PyTorch's defaults, which are these in Keras' terms.
+        # These are PyTorch's defaults, which the published models use.
         self.normalization = BatchNormalization(
             axis=channel_axis(self.data_format),
             momentum=0.9,
@@ -62,16 +72,15 @@ class SampleCNNBlock(keras.layers.Layer):
             name="normalization",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
         self.normalization.build(self.convolution.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not (training and self.normalization.trainable):
             return self.normalization(self.convolution(inputs), training=training)
-        # Batch normalization takes any bias out again, so that training does without adding it
-        # and without its gradient, which is zero (here exactly, elsewhere but for rounding). Only
-        # the moving average has to know of it.
+        # Batch normalization cancels any bias, so in training it is not added. Its gradient is zero
+        # (exactly here, otherwise up to rounding). Only the moving average depends on it.
         bias = self.convolution.bias
         kernel = self.convolution.kernel + 0.0 * bias
         outputs = self.convolution.convolution_op(inputs, kernel)
@@ -80,10 +89,10 @@ class SampleCNNBlock(keras.layers.Layer):
         moving.assign(moving + (1.0 - self.normalization.momentum) * ops.stop_gradient(bias))
         return outputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.convolution.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -1,22 +1,26 @@
 """Transposed convolution whose kernel is as long as its stride, as a matrix product."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_tune.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class StridedConv1DTranspose(keras.layers.Conv1DTranspose):
     """Conv1DTranspose with a stride as long as the kernel.
 
-    Every step then gives `factor` steps that are its alone: a matrix product, which takes half the
-    time of a transposed convolution on a CPU, or less. With `channels_first` it is the transposed
-    convolution.
+    Each time step then determines `factor` output steps on its own, which is a matrix product. On a
+    CPU it takes at most half the time of a transposed convolution. With `channels_first` this is
+    the transposed convolution.
 
     Args:
         filters: Integer, the number of output channels.
-        factor: Integer, kernel size and stride. Defaults to 3.
-        **kwargs: `data_format`, `name`, `dtype`, initializers and the other arguments of
-            `keras.layers.Conv1DTranspose`, but for those of the kernel's geometry.
+        factor: Integer, the kernel size and stride. Defaults to 3.
+        **kwargs: Arguments of `keras.layers.Conv1DTranspose`, except `kernel_size`, `strides`,
+            `padding`, `output_padding` and `dilation_rate`.
 
     Input shape: (batch, time, channels); (batch, channels, time) with `channels_first`.
     Output shape: (batch, factor·time, filters); (batch, filters, factor·time).
@@ -29,11 +33,11 @@ class StridedConv1DTranspose(keras.layers.Conv1DTranspose):
     ```
     """
 
-    def __init__(self, filters, factor=3, **kwargs):
+    def __init__(self, filters: int, factor: int = 3, **kwargs: Any):
         super().__init__(filters, factor, strides=factor, padding="valid", **kwargs)
         self.factor = factor
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if self.data_format == "channels_first":
             return super().call(inputs)
         factor, filters, channels = self.kernel.shape
@@ -48,7 +52,7 @@ class StridedConv1DTranspose(keras.layers.Conv1DTranspose):
             outputs = outputs + ops.tile(self.bias, (factor,))
         return self.activation(ops.reshape(outputs, (batch, factor * time, filters)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "factor": self.factor}
         for fixed in ("kernel_size", "strides", "padding", "output_padding", "dilation_rate"):
             config.pop(fixed, None)

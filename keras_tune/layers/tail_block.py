@@ -1,9 +1,13 @@
-"""One step of the tail: a third of the resolution, with or without a link to the U-Net."""
+"""One step of the tail, with a third of the resolution and an optional link to the U-Net."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -12,12 +16,13 @@ class TailBlock(keras.layers.Layer):
 
     Args:
         filters: Integer, the number of output channels.
-        factor: Integer, size and stride of the pooling. Defaults to 3.
+        factor: Integer, the size and stride of the pooling. Defaults to 3.
         data_format: "channels_last", "channels_first", or None for the backend's faster one.
-        **kwargs: `name`, `dtype` and the other arguments of a Keras layer.
+            Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input: a tensor (batch, time, channels), or a list of it and the link, a tensor (batch,
-    time // factor, link channels); with `channels_first` the last two axes change places.
+    Input shape: (batch, time, channels), or a list of this shape and that of the link, (batch,
+    time // factor, link channels); with `channels_first` the last two axes are swapped.
     Output shape: (batch, time // factor, filters).
 
     Source: Vélez Vásquez & Burgoyne, "Tailed U-Net" (ISMIR 2022), section 3.
@@ -32,7 +37,9 @@ class TailBlock(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, filters, factor=3, data_format=None, **kwargs):
+    def __init__(
+        self, filters: int, factor: int = 3, data_format: str | None = None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.filters = filters
         self.factor = factor
@@ -53,10 +60,10 @@ class TailBlock(keras.layers.Layer):
             joined[axis] += link[axis]
         return tuple(joined)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape | Sequence[Shape]) -> None:
         self.block.build(self._joined_shape(input_shape))
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor | Sequence[Tensor], training: bool = False) -> Tensor:
         if isinstance(inputs, (list, tuple)):
             inputs, link = inputs
             joined = keras.ops.concatenate(
@@ -66,10 +73,10 @@ class TailBlock(keras.layers.Layer):
             joined = self.pooling(inputs)
         return self.block(joined, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
         return self.block.compute_output_shape(self._joined_shape(input_shape))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

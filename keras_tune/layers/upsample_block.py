@@ -1,4 +1,7 @@
-"""One step of the expansive path: three times the resolution, joined with the skip."""
+"""One step of the expansive path: upsampling, and concatenation with the skip connection."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -7,22 +10,24 @@ from keras_tune.layers.data_format import channel_axis, standardize_data_format
 from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
+from keras_tune.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class UpsampleBlock(keras.layers.Layer):
-    """Transposed convolution, concatenation with the skip, then a `SampleCNNBlock`.
+    """Transposed convolution, concatenation with the skip connection, then a `SampleCNNBlock`.
 
     Args:
         filters: Integer, the number of output channels of the block.
         upsampled_filters: Integer, the channels of the transposed convolution. Defaults to
             `filters`.
-        factor: Integer, kernel size and stride of the transposed convolution. Defaults to 3.
+        factor: Integer, the kernel size and stride of the transposed convolution. Defaults to 3.
         data_format: "channels_last", "channels_first", or None for the backend's faster one.
-        **kwargs: `name`, `dtype` and the other arguments of a Keras layer.
+            Defaults to None.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input: a list `[x, skip]` of shapes (batch, time, channels) and (batch, factor·time, skip
-    channels); with `channels_first` the last two axes change places.
+    Input shape: a list of (batch, time, channels) and, for the skip connection, (batch,
+    factor·time, skip channels); with `channels_first` the last two axes are swapped.
     Output shape: (batch, factor·time, filters).
 
     Source: Vélez Vásquez & Burgoyne, "Tailed U-Net" (ISMIR 2022), section 3.
@@ -35,7 +40,14 @@ class UpsampleBlock(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, filters, upsampled_filters=None, factor=3, data_format=None, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        upsampled_filters: int | None = None,
+        factor: int = 3,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.filters = filters
         self.upsampled_filters = upsampled_filters or filters
@@ -60,21 +72,21 @@ class UpsampleBlock(keras.layers.Layer):
         joined[axis] += skip[axis]
         return tuple(joined)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         self.upsampling.build(input_shape[0])
         self.block.build(self._joined_shape(input_shape))
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
         inputs, skip = inputs
         joined = ops.concatenate(
             [self.upsampling(inputs), skip], axis=channel_axis(self.data_format)
         )
         return self.block(joined, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return self.block.compute_output_shape(self._joined_shape(input_shape))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

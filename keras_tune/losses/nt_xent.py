@@ -34,7 +34,7 @@ def nt_xent_logits(z_i, z_j, temperature=0.5, groups=None):
     Example:
 
     ```python
-    logits, labels = nt_xent_logits(np.eye(3, 8), np.eye(3, 8))
+    logits, labels = keras_tune.losses.nt_xent_logits(np.eye(3, 8), np.eye(3, 8))
     labels  # [3, 4, 5, 0, 1, 2]
     ```
     """
@@ -92,6 +92,7 @@ def nt_xent(z_i, z_j, temperature=0.5, groups=None):
     Example:
 
     ```python
+    z_i, z_j = np.random.normal(size=(2, 16, 64))
     loss = ops.mean(keras_tune.losses.nt_xent(z_i, z_j, temperature=0.5))
     ```
     """
@@ -121,6 +122,7 @@ class NTXent(keras.losses.Loss):
     Example:
 
     ```python
+    z_i, z_j = np.random.normal(size=(2, 16, 64))
     loss = keras_tune.losses.NTXent(temperature=0.5)(z_i, z_j)
     ```
     """

@@ -24,7 +24,7 @@ def variance_loss(z, target=1.0, epsilon=1e-4):
     Example:
 
     ```python
-    variance_loss(np.zeros((8, 4)))  # 0.99: nothing varies
+    keras_tune.losses.variance_loss(np.zeros((8, 4)))  # 0.99: nothing varies
     ```
     """
     centered, count = _centered(z)
@@ -46,7 +46,7 @@ def covariance_loss(z):
     Example:
 
     ```python
-    covariance_loss(np.eye(4))  # 0.0208, equally shared out
+    keras_tune.losses.covariance_loss(np.eye(4))  # 0.0208
     ```
     """
     centered, count = _centered(z)

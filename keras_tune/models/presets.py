@@ -23,6 +23,13 @@ class Preset:
         extra_links: Whether the tail is linked to the expansive path (TUNe+).
         tail_type: "pooled" for TUNe's tail, "sample_cnn" for a whole SampleCNN.
         description: What the variant is, in a sentence.
+
+    Example:
+
+    ```python
+    preset = keras_tune.models.PRESETS["tune_plus"]
+    preset.tail_filters(base_filters=22)  # twice the published width
+    ```
     """
 
     base_filters: int

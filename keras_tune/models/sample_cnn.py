@@ -1,11 +1,16 @@
 """CLMR's SampleCNN, as a stack on any signal: the whole of the encoder, or a tail."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.types import DType, Tensor
 
 
-def sample_cnn(inputs, filters, data_format):
+def sample_cnn(
+    inputs: Tensor, filters: Sequence[int], data_format: str, dtype: DType = None
+) -> dict[str, Tensor]:
     """Apply SampleCNN's stem, its pooled blocks and its last block.
 
     Args:
@@ -13,6 +18,7 @@ def sample_cnn(inputs, filters, data_format):
         filters: List of integers: the stem's width, those of the blocks that are followed by max
             pooling, and the last block's. Time shrinks by 3 ** (len(filters) - 1).
         data_format: "channels_last" or "channels_first".
+        dtype: Dtype policy of the layers. Defaults to the global policy.
 
     Returns:
         A dict of Keras tensors, the output of every stage by its name: `stem`, `block_1`, …
@@ -22,18 +28,19 @@ def sample_cnn(inputs, filters, data_format):
     Example:
 
     ```python
+    from keras_tune.models.sample_cnn import sample_cnn
+
     waveform = keras.Input((59049, 1))
     stages = sample_cnn(waveform, [8, 8, 8, 16, 16, 16, 16, 16, 16, 32, 32], "channels_last")
     stages["block_10"].shape  # (None, 1, 32)
     ```
     """
-    x = SampleCNNBlock(
-        filters[0], strides=3, padding="valid", data_format=data_format, name="stem"
-    )(inputs)
+    options = {"data_format": data_format, "dtype": dtype}
+    x = SampleCNNBlock(filters[0], strides=3, padding="valid", name="stem", **options)(inputs)
     stages = {"stem": x}
     for index, width in enumerate(filters[1:], start=1):
         name = f"block_{index}"
-        x = stages[name] = SampleCNNBlock(width, data_format=data_format, name=name)(x)
+        x = stages[name] = SampleCNNBlock(width, name=name, **options)(x)
         if index < len(filters) - 1:
-            x = keras.layers.MaxPooling1D(3, data_format=data_format, name=f"{name}_pool")(x)
+            x = keras.layers.MaxPooling1D(3, name=f"{name}_pool", **options)(x)
     return stages

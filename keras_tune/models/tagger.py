@@ -124,8 +124,10 @@ class Tagger(keras.Model):
         Example:
 
         ```python
-        tagger = Tagger.from_probe(
-            encoder, [kernel, bias], task.outputs, "softmax", scaler.mean_, scaler.scale_
+        encoder = keras_tune.models.TUNe.from_preset("tune_plus_32")
+        kernel, bias = np.random.normal(size=(32, 2)), np.zeros(2)
+        tagger = keras_tune.models.Tagger.from_probe(
+            encoder, [kernel, bias], ["calm", "tense"], "softmax"
         )
         tagger.save("tagger.keras")
         ```

@@ -112,37 +112,33 @@ class TUNe(keras.Model):
             )
 
         policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
-        outer_policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(policy)
-        try:
-            waveform = keras.Input((input_samples, 1), name="waveform")
-            x = waveform if level is None else LevelNormalization(level, name="level")(waveform)
-            if decoder_depth and (input_samples or 1) % FACTOR**contraction_depth:
-                x = CropToMultiple(FACTOR**contraction_depth, name="crop")(x)
-            if data_format == "channels_first":
-                x = keras.layers.Permute((2, 1), name="channels_first")(x)
-            if decoder_depth:
-                stages = _u_net(
-                    x,
-                    contraction_depth,
-                    decoder_depth,
-                    base_filters,
-                    1 if tail_type == "sample_cnn" else None,
-                    data_format,
-                )
-                x = stages[f"expand_{decoder_depth}"]
-            else:
-                stages = {}
-            if decoder_depth and tail_type == "pooled":
-                links = _links(stages, contraction_depth, decoder_depth) if extra_links else []
-                stages.update(_tail(x, tail_filters, links, data_format))
-            else:
-                stages.update(sample_cnn(x, tail_filters, data_format))
-            outputs = keras.layers.GlobalAveragePooling1D(
-                data_format=data_format, dtype="float32", name="representation"
-            )(list(stages.values())[-1])
-        finally:
-            keras.config.set_dtype_policy(outer_policy)
+        waveform = keras.Input((input_samples, 1), name="waveform")
+        x = waveform if level is None else LevelNormalization(level, name="level")(waveform)
+        if decoder_depth and (input_samples or 1) % FACTOR**contraction_depth:
+            x = CropToMultiple(FACTOR**contraction_depth, dtype=policy, name="crop")(x)
+        if data_format == "channels_first":
+            x = keras.layers.Permute((2, 1), dtype=policy, name="channels_first")(x)
+        if decoder_depth:
+            stages = _u_net(
+                x,
+                contraction_depth,
+                decoder_depth,
+                base_filters,
+                1 if tail_type == "sample_cnn" else None,
+                data_format,
+                policy,
+            )
+            x = stages[f"expand_{decoder_depth}"]
+        else:
+            stages = {}
+        if decoder_depth and tail_type == "pooled":
+            links = _links(stages, contraction_depth, decoder_depth) if extra_links else []
+            stages.update(_tail(x, tail_filters, links, data_format, policy))
+        else:
+            stages.update(sample_cnn(x, tail_filters, data_format, policy))
+        outputs = keras.layers.GlobalAveragePooling1D(
+            data_format=data_format, dtype="float32", name="representation"
+        )(list(stages.values())[-1])
         super().__init__(inputs=waveform, outputs=outputs, name=name)
 
         self.contraction_depth = contraction_depth
@@ -234,11 +230,41 @@ class TUNe(keras.Model):
             "level": self.level,
             "dtype": self._layer_policy,
             "name": self.name,
+            "trainable": self.trainable,
+            "layers_trainable": _exceptions(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        # Earlier versions did not save what is trainable.
+        arguments = {"trainable": True, "layers_trainable": {}, **config}
+        trainable, exceptions = (arguments.pop(k) for k in ("trainable", "layers_trainable"))
+        model = cls(**arguments)
+        if not trainable:
+            model.trainable = False
+        # Outer layers come first: setting one sets those within it.
+        layers = dict(_layers_by_path(model))
+        for path, value in exceptions.items():
+            layers[path].trainable = value
+        return model
+
+
+def _layers_by_path(layer, prefix=""):
+    """Pairs of path and layer of all layers within a layer, outer layers before those in them."""
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        path = f"{prefix}{inner.name}"
+        yield path, inner
+        yield from _layers_by_path(inner, f"{path}/")
+
+
+def _exceptions(model):
+    """Whether layers are trainable, by path, where it is not what the layer around them says."""
+    outer, found = {"": model.trainable}, {}
+    for path, layer in _layers_by_path(model):
+        outer[path] = layer.trainable
+        if layer.trainable != outer[path.rpartition("/")[0]]:
+            found[path] = layer.trainable
+    return found
 
 
 def _default_tail(contraction_depth, decoder_depth, base_filters, tail_type):
@@ -277,17 +303,22 @@ def _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_l
         )
 
 
-def _u_net(x, contraction_depth, decoder_depth, base_filters, output_filters, data_format):
+def _u_net(x, contraction_depth, decoder_depth, base_filters, output_filters, data_format, dtype):
     """The contractive path, the bottleneck and the expansive path, by stage."""
     stages = {}
     for level in range(contraction_depth):
         name = f"contract_{level + 1}"
         x = stages[name] = SampleCNNBlock(
-            base_filters * 2**level, data_format=data_format, name=name
+            base_filters * 2**level, data_format=data_format, dtype=dtype, name=name
         )(x)
-        x = keras.layers.MaxPooling1D(FACTOR, data_format=data_format, name=f"{name}_pool")(x)
+        x = keras.layers.MaxPooling1D(
+            FACTOR, data_format=data_format, dtype=dtype, name=f"{name}_pool"
+        )(x)
     x = stages["bottleneck"] = SampleCNNBlock(
-        base_filters * 2**contraction_depth, data_format=data_format, name="bottleneck"
+        base_filters * 2**contraction_depth,
+        data_format=data_format,
+        dtype=dtype,
+        name="bottleneck",
     )(x)
     for step in range(1, decoder_depth + 1):
         level = contraction_depth - step
@@ -297,6 +328,7 @@ def _u_net(x, contraction_depth, decoder_depth, base_filters, output_filters, da
             output_filters or width if step == decoder_depth else width,
             upsampled_filters=width,
             data_format=data_format,
+            dtype=dtype,
             name=name,
         )([x, stages[f"contract_{level + 1}"]])
     return stages
@@ -308,10 +340,10 @@ def _links(stages, contraction_depth, decoder_depth):
     return [*expansive, stages["bottleneck"]]
 
 
-def _tail(x, filters, links, data_format):
+def _tail(x, filters, links, data_format, dtype):
     stages = {}
     for index, width in enumerate(filters):
         name = f"tail_{index + 1}"
         inputs = [x, links[index]] if index < len(links) else x
-        x = stages[name] = TailBlock(width, data_format=data_format, name=name)(inputs)
+        x = stages[name] = TailBlock(width, data_format=data_format, dtype=dtype, name=name)(inputs)
     return stages

@@ -11,8 +11,8 @@ import signal
 import sys
 import typing
 
-from keras_tune.data.paths import leave
 from keras_tune.errors import UserError
+from keras_tune.storage import leave
 
 BACKENDS = ("tensorflow", "jax", "torch")
 

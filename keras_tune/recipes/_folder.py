@@ -8,9 +8,9 @@ import pathlib
 import platform
 import subprocess
 
-from keras_tune.data.paths import is_url
 from keras_tune.errors import UserError
 from keras_tune.files import LockedError, file_lock, write_json, write_text
+from keras_tune.storage import is_url
 
 REPORTED_PACKAGES = (
     "keras",

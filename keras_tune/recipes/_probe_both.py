@@ -12,9 +12,7 @@ BASELINES = ("untrained", "untrained_bn_level")
 WIDTH = 18
 
 
-def probe_both(
-    encoder, data, target, batch_size=32, seed=0, progress=False, leave_out=(), group=None
-):
+def probe_both(encoder, dataset, target, batch_size=32, seed=0, progress=False, group=None):
     """Probe an encoder and two untrained ones of its shape by logistic regression.
 
     One untrained encoder is as it is built; the other has its batch normalization estimated on
@@ -27,12 +25,11 @@ def probe_both(
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
-        data: Path of a prepared set or an .npz file, with the splits train, valid and test.
+        dataset: `keras_tune.data.AudioDataset` with the splits train, valid and test.
         target: String, the label to predict.
         batch_size: Integer, windows encoded at a time. Defaults to 32.
         seed: Integer, for the untrained encoder and the folds. Defaults to 0.
         progress: Whether to show progress bars. Defaults to False.
-        leave_out: Names of shards that are not read. Defaults to none.
         group: Label whose clips stay in one fold, an artist for one. Defaults to `song` where the
             set has it, else to single clips.
 
@@ -48,15 +45,16 @@ def probe_both(
     """
     import numpy as np
 
-    from keras_tune.data import load_info, read_records
     from keras_tune.evaluation.baselines import estimate_batch_norm_on, make_baselines
     from keras_tune.evaluation.study import SPLITS, Study
     from keras_tune.evaluation.tasks import make_task
 
-    info = load_info(data, leave_out)
+    info = dataset.info
     missing = [split for split in SPLITS if not info.counts.get(split)]
     if missing:
-        raise UserError(f"{data}: a probe needs the splits train, valid and test; no {missing[0]}")
+        raise UserError(
+            f"{dataset.path}: a probe needs the splits train, valid and test; no {missing[0]}"
+        )
     column, _ = info.label_column(target)
     if group is not None:
         info.label_column(group)
@@ -67,11 +65,10 @@ def probe_both(
     for name, baseline in baselines.items():
         encoders[name] = baseline.encoder
         if baseline.estimates_batch_norm:
-            records = read_records(data, "train", leave_out)
+            records = dataset.records("train")
             estimate_batch_norm_on(baseline.encoder, records, info.counts["train"], seed)
     clips = {
-        name: _embed(name, model, data, info, batch_size, progress, leave_out)
-        for name, model in encoders.items()
+        name: _embed(name, model, dataset, batch_size, progress) for name, model in encoders.items()
     }
     splits = clips["pretrained"]
     task = make_task([column], splits["train"].labels)
@@ -90,18 +87,17 @@ def probe_both(
     return results
 
 
-def _embed(name, model, data, info, batch_size, progress, leave_out):
+def _embed(name, model, dataset, batch_size, progress):
     """The embeddings of each split."""
-    from keras_tune.data import read_records
     from keras_tune.evaluation import embed_clips
     from keras_tune.evaluation.study import SPLITS
 
-    total = sum(info.counts[split] for split in SPLITS)
+    total = sum(dataset.info.counts[split] for split in SPLITS)
     with progress_bar(total, f"embedding, {name}", shown=progress) as bar:
         return {
             split: embed_clips(
                 model,
-                read_records(data, split, leave_out),
+                dataset.records(split),
                 batch_size=batch_size,
                 progress=bar.update,
             )

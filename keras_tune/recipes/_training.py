@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import os
-import pathlib
 import signal
 import sys
+import warnings
 
 from keras_tune.errors import UserError
 
@@ -25,27 +25,22 @@ class Source:
     """The data of a run.
 
     Attributes:
-        path: Folder of shards or `.npz` file.
-        info: Its `DatasetInfo`, without the shards that are left out.
-        leave_out: Names of the shards that are left out.
+        dataset: `keras_tune.data.AudioDataset`.
         resident: `ResidentClips` of the split train, which `open_streams` loads where it is
             asked to.
     """
 
-    path: str
-    info: object
-    leave_out: tuple = ()
+    dataset: object
     resident: object = None
 
 
 def open_source(data, on_corrupt="raise"):
-    """Look at a run's data.
+    """Open a run's data.
 
     Args:
         data: Folder of shards or `.npz` file.
-        on_corrupt: "raise" takes the shards for whole until the reader finds out, "skip" reads them
-            all once and leaves out, with a line on standard error, those that are damaged. Defaults
-            to "raise".
+        on_corrupt: "raise" expects all shards to be good, "skip" reads them all once and excludes
+            those that are damaged, with a line on standard error. Defaults to "raise".
 
     Returns:
         `Source`.
@@ -53,18 +48,18 @@ def open_source(data, on_corrupt="raise"):
     Raises:
         UserError: There is no such data, no split train, or nothing but damage.
     """
-    from keras_tune.data import find_damaged_shards, load_info
+    from keras_tune.data import open_dataset
 
-    leave_out = ()
-    if on_corrupt == "skip" and pathlib.Path(data).suffix != ".npz":
-        damaged = find_damaged_shards(data)
-        for file, reason in damaged:
-            print(f"{file}: {reason}; the shard is left out", file=sys.stderr)
-        leave_out = tuple(pathlib.Path(file).name for file, _ in damaged)
-    info = load_info(data, leave_out)
-    if not info.counts.get("train"):
-        raise UserError(f"{data}: has no clips in the split train" + " left" * bool(leave_out))
-    return Source(str(data), info, leave_out)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        dataset = open_dataset(data, on_corrupt=on_corrupt)
+    for warning in found:
+        print(warning.message, file=sys.stderr)
+    if not dataset.info.counts.get("train"):
+        raise UserError(
+            f"{data}: has no clips in the split train" + " left" * bool(dataset.exclude)
+        )
+    return Source(dataset)
 
 
 @dataclasses.dataclass
@@ -113,23 +108,17 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
     """
     if config.mask_group is not None:
         try:
-            source.info.label_column(config.mask_group)
+            source.dataset.info.label_column(config.mask_group)
         except UserError as error:
             raise UserError(f"--mask_group {config.mask_group}: {error}") from error
     from keras_tune.training.distribution import Devices
 
     if config.resident and source.resident is None:
-        from keras_tune.data import ResidentClips
-
-        source.resident = ResidentClips.load(
-            source.path,
-            "train",
-            config.model.input_samples,
-            source.leave_out,
-            group_by=_group_by(config),
+        source.resident = source.dataset.resident(
+            "train", config.model.input_samples, _group_by(config)
         )
     devices = devices or Devices()
-    counts = source.info.counts
+    counts = source.dataset.info.counts
     epochs = max(config.epochs, initial_epoch + 1)
     train = _clips(
         source,
@@ -140,7 +129,7 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
         initial_step=initial_step,
         epochs=epochs,
     )
-    batches = _length(train)
+    batches = len(train)
     valid_clips = _count_valid(source, config)
     batch_size = min(config.batch_size, valid_clips)
     # Every device must get as many.
@@ -169,7 +158,7 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
         valid=devices.feed(valid),
         steps_per_epoch=(batches + initial_step) // (epochs - initial_epoch),
         train_clips=counts["train"],
-        valid_steps=_length(valid) if valid is not None else None,
+        valid_steps=len(valid) if valid is not None else None,
         valid_clips=valid_clips if valid is not None else 0,
         find_chance=find_chance,
     )
@@ -177,17 +166,15 @@ def open_streams(source, config, initial_epoch=0, initial_step=0, devices=None):
 
 def _count_valid(source, config):
     """How many clips of valid are long enough."""
-    count = source.info.counts.get("valid", 0)
-    if not count or pathlib.Path(source.path).suffix == ".npz":
-        return count
-    from keras_tune.data import count_clips
-
+    count = source.dataset.info.counts.get("valid", 0)
+    if not count:
+        return 0
     samples = config.model.input_samples
-    long_enough = count_clips(source.path, "valid", samples, source.leave_out)
+    long_enough = source.dataset.count("valid", samples)
     if not long_enough:
         raise UserError(
-            f"--model.input_samples {samples}: all {count} clips of valid in {source.path} are "
-            "shorter; choose shorter views"
+            f"--model.input_samples {samples}: all {count} clips of valid in {source.dataset.path} "
+            "are shorter; choose shorter views"
         )
     return long_enough
 
@@ -201,24 +188,12 @@ def _chance(source, devices, options):
         for process in range(devices.processes)
     ]
     chance, weight = 0.0, 0.0
-    for batches in zip(*map(_as_numpy, parts), strict=True):
+    for batches in zip(*(part.as_numpy_iterator() for part in parts), strict=True):
         groups, weights = (np.concatenate([b[key] for b in batches]) for key in ("group", "weight"))
         others = (groups[:, None] != groups).sum(axis=1)
         chance += (weights / (1 + 2 * others)).sum()
         weight += weights.sum()
     return float(chance / weight)
-
-
-def _length(stream):
-    """The batches of a stream that ends, of whichever kind."""
-    return stream.num_batches if hasattr(stream, "num_batches") else int(stream.cardinality())
-
-
-def _as_numpy(stream):
-    """Iterate over the batches of a stream that ends, of whichever kind."""
-    if hasattr(stream, "num_batches"):
-        return (stream[number] for number in range(stream.num_batches))
-    return stream.as_numpy_iterator()
 
 
 def batch_ids(source, config, epoch, step, devices=None):
@@ -236,17 +211,8 @@ def batch_ids(source, config, epoch, step, devices=None):
         List of texts.
     """
     options = {**_train_options(config), "initial_epoch": epoch, "initial_step": step}
-    if source.resident is not None:
-        ids = source.resident.ids
-        return [ids[row] for row in _clips(source, "train", devices, **options).rows(0)]
-    if pathlib.Path(source.path).suffix == ".npz":
-        from keras_tune.data import load_arrays
-
-        arrays = load_arrays(source.path)
-        ids = arrays.ids[arrays.split == "train"]
-        return [str(name) for name in ids[_clips(source, "train", devices, **options).rows(0)]]
-    (_, ids), *_ = _clips(source, "train", devices, **options, ids=True).take(1)
-    return [name.decode() for name in ids.numpy()]
+    batch = next(_clips(source, "train", devices, **options, ids=True).as_numpy_iterator())
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in batch["id"]]
 
 
 def _train_options(config):
@@ -267,38 +233,18 @@ def _group_by(config):
 
 def _clips(source, split, devices, **options):
     """The batches of a split, or what this process has to read of them."""
-    several = devices is not None and devices.processes > 1
-    if split == "train" and source.resident is not None:
-        # It cuts what it was loaded for.
-        del options["clip_samples"], options["group_by"]
-        return _opened(source, split, source.resident.stream, **options)
-    if pathlib.Path(source.path).suffix != ".npz":
-        from keras_tune.data import read_clips
-
-        if several:
-            if split == "train":
-                # An epoch must have as many steps for everybody, whatever lies in whose shards.
-                steps = source.info.counts[split] // options["batch_size"]
-                options["steps_per_epoch"] = options.get("steps_per_epoch") or max(1, steps)
-            options["batch_size"] = devices.local_batch(options["batch_size"])
-            options["part"] = devices.part
-        return read_clips(source.path, split, leave_out=source.leave_out, **options)
-    from keras_tune.data import array_clips, load_arrays
-
-    if several:
+    if devices is not None:
         options["part"] = devices.part
-    arrays = load_arrays(source.path)
-    audio, _ = arrays.of_split(split)
-    options["groups"] = arrays.groups_of_split(split, options.pop("group_by"))
-    return _opened(source, split, array_clips, audio, **options)
-
-
-def _opened(source, split, function, *arguments, **options):
-    """Open a stream whose constructor says what is wrong with the clips."""
     try:
-        return function(*arguments, **options)
+        if split == "train" and source.resident is not None:
+            # It cuts what it was loaded for.
+            del options["clip_samples"], options["group_by"]
+            return source.resident.stream(**options)
+        return source.dataset.batches(split, **options)
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError(f"{source.path}, {split}: {error}") from error
+        raise UserError(f"{source.dataset.path}, {split}: {error}") from error
 
 
 def build_model(config, sample_rate, steps):
@@ -446,22 +392,12 @@ def _averaged(model):
 
 def clean_batches(source, config):
     """Random windows of train, not augmented, in batches: float arrays (batch, samples, 1)."""
-    from keras_tune.training.contrastive_model import audio_of
-
     source = dataclasses.replace(source, resident=None)
-    size = min(32, source.info.counts["train"])
+    size = min(32, source.dataset.info.counts["train"])
     count = max(1, config.batch_norm_clips // size)
     options = {**_train_options(config), "batch_size": size, "steps_per_epoch": count}
-    stream = _clips(source, "train", None, **options)
-    for batch in _iterate(stream):
-        yield _to_float(audio_of(batch))[:, 0, :, None]
-
-
-def _iterate(stream):
-    """The batches of a stream of either kind."""
-    if hasattr(stream, "num_batches"):
-        return (stream[place] for place in range(stream.num_batches))
-    return iter(stream)
+    for batch in _clips(source, "train", None, **options):
+        yield _to_float(batch["audio"])[:, 0, :, None]
 
 
 def monitors(streams, clips=256):
@@ -473,7 +409,7 @@ def monitors(streams, clips=256):
     if streams.valid is None:
         return []
     batches, found = [], 0
-    for batch in _iterate(streams.valid):
+    for batch in streams.valid:
         if found >= clips:
             break
         # What fills up the last batch is not looked at.
@@ -490,15 +426,14 @@ def _to_float(batch):
     return to_float(np.asarray(batch))
 
 
-def online_probe(data, label, option, clips=None, leave_out=(), **options):
+def online_probe(dataset, label, option, clips=None, **options):
     """Make the callback that probes the encoder during training.
 
     Args:
-        data: Folder of shards or `.npz` file.
+        dataset: `keras_tune.data.AudioDataset`.
         label: Label to probe.
         option: What the command line calls the label's option, for errors.
         clips: The first so many labelled clips of train and of valid. Defaults to all.
-        leave_out: Names of shards that are not read. Defaults to none.
         **options: Arguments of `OnlineProbe`.
 
     Returns:
@@ -509,15 +444,14 @@ def online_probe(data, label, option, clips=None, leave_out=(), **options):
     """
     import itertools
 
-    from keras_tune.data import read_records
     from keras_tune.training import OnlineProbe
 
     parts = []
     for split in ("train", "valid"):
         labelled = (
             (record["audio"], record["labels"][label])
-            for record in read_records(data, split, leave_out)
-            if _label_of(record, label, option, data) is not None
+            for record in dataset.records(split)
+            if _label_of(record, label, option, dataset.path) is not None
         )
         labelled = list(itertools.islice(labelled, clips))
         parts.append(tuple(zip(*labelled, strict=True)) if labelled else ((), ()))

@@ -4,7 +4,9 @@ Values stay plain `int` and `float`. The parser refuses what is out of range, Na
 number at all, and names the option.
 """
 
+import dataclasses
 import math
+import typing
 
 from jsonargparse.typing import register_type
 
@@ -50,6 +52,36 @@ def number(low=-math.inf, high=math.inf, above=None, below=None):
         return inside and low <= value <= high
 
     return _type(" ".join(filter(None, ["number", *words])), float, within)
+
+
+def as_options(config_class):
+    """Make the options of a library's configuration: their types carry the ranges of its fields.
+
+    Args:
+        config_class: A dataclass with defaults, whose annotations hold a `keras_tune.types.Range`.
+
+    Returns:
+        A dataclass of the same name, a subclass.
+
+    Example:
+
+    ```python
+    AugmentConfig = as_options(keras_tune.augment_config.AugmentConfig)
+    ```
+    """
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    fields = [
+        (
+            field.name,
+            number(**dataclasses.asdict(hints[field.name].__metadata__[0])),
+            dataclasses.field(default=field.default),
+        )
+        for field in dataclasses.fields(config_class)
+    ]
+    namespace = {"__doc__": config_class.__doc__, "__module__": __name__}
+    return dataclasses.make_dataclass(
+        config_class.__name__, fields, bases=(config_class,), namespace=namespace
+    )
 
 
 def _type(name, base, within):
@@ -98,10 +130,3 @@ Finite = number()
 Probability = number(0, 1)
 Share = number(above=0, high=1)
 Decay = number(above=0, below=1)
-Percent = number(0, 100)
-Decibels = number(-200, 200)
-Cents = number(-12_000, 12_000)
-Frequency = number(above=0, high=SAMPLE_RATES[1])
-Milliseconds = number(0, 60_000)
-# Each step from the shortest to the longest is kept in memory.
-StepMilliseconds = number(0.01, 60_000)

@@ -9,85 +9,13 @@ import dataclasses
 import io
 from typing import Literal
 
+from keras_tune import augment_config
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import (
-    Cents,
-    Decibels,
-    Frequency,
-    Milliseconds,
-    NotNegative,
-    Percent,
-    Probability,
-    Repetitions,
-    SampleRate,
-    Samples,
-    Seed,
-    StepMilliseconds,
-)
+from keras_tune.recipes._types import Repetitions, SampleRate, Samples, Seed, as_options
 
-
-@dataclasses.dataclass
-class AugmentConfig:
-    """The augmentation chain; a probability of 0 takes a step out.
-
-    Attributes:
-        polarity_probability: Probability of inverting the polarity.
-        noise_probability: Probability of added white noise.
-        min_noise_ratio: Lowest ratio of the noise's standard deviation to the waveform's.
-        max_noise_ratio: Highest ratio of the noise's standard deviation to the waveform's.
-        gain_probability: Probability of a gain.
-        min_gain_db: Lowest gain in dB.
-        max_gain_db: Highest gain in dB.
-        filter_probability: Probability of a high-pass or low-pass filter, with even odds.
-        min_high_pass: Lowest cutoff frequency of the high-pass in Hz.
-        max_high_pass: Highest cutoff frequency of the high-pass in Hz.
-        min_low_pass: Lowest cutoff frequency of the low-pass in Hz.
-        max_low_pass: Highest cutoff frequency of the low-pass in Hz.
-        delay_probability: Probability of an echo.
-        min_delay_ms: Shortest delay in milliseconds.
-        max_delay_ms: Longest delay in milliseconds.
-        delay_step_ms: Distance between the possible delays in milliseconds.
-        delay_volume: Factor of the echo.
-        pitch_shift_probability: Probability of a pitch shift.
-        min_cents: Lowest pitch shift in cents.
-        max_cents: Highest pitch shift in cents.
-        reverb_probability: Probability of a reverberation.
-        min_reverberance: Lowest reverberance in percent.
-        max_reverberance: Highest reverberance in percent.
-        min_damping: Lowest damping of high frequencies in percent.
-        max_damping: Highest damping of high frequencies in percent.
-        min_room_size: Smallest room scale in percent.
-        max_room_size: Largest room scale in percent.
-    """
-
-    polarity_probability: Probability = 0.8
-    noise_probability: Probability = 0.01
-    min_noise_ratio: NotNegative = 1e-4
-    max_noise_ratio: NotNegative = 1e-2
-    gain_probability: Probability = 0.3
-    min_gain_db: Decibels = -20.0
-    max_gain_db: Decibels = -1.0
-    filter_probability: Probability = 0.8
-    min_high_pass: Frequency = 200.0
-    max_high_pass: Frequency = 1200.0
-    min_low_pass: Frequency = 2200.0
-    max_low_pass: Frequency = 4000.0
-    delay_probability: Probability = 0.3
-    min_delay_ms: Milliseconds = 200.0
-    max_delay_ms: Milliseconds = 450.0
-    delay_step_ms: StepMilliseconds = 50.0
-    delay_volume: NotNegative = 0.5
-    pitch_shift_probability: Probability = 0.6
-    min_cents: Cents = -700.0
-    max_cents: Cents = 700.0
-    reverb_probability: Probability = 0.6
-    min_reverberance: Percent = 0.0
-    max_reverberance: Percent = 100.0
-    min_damping: Percent = 0.0
-    max_damping: Percent = 100.0
-    min_room_size: Percent = 0.0
-    max_room_size: Percent = 100.0
+# The settings of the augmentation chain, as options.
+AugmentConfig = as_options(augment_config.AugmentConfig)
 
 
 @dataclasses.dataclass

@@ -62,13 +62,13 @@ def main(config):
 
     from tqdm import tqdm
 
-    from keras_tune.data.paths import to_path
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
     from keras_tune.evaluation.embed_audio import embedding_model, hop_in_samples
     from keras_tune.evaluation.embeddings import window_length
     from keras_tune.evaluation.fingerprints import encoder_fingerprint
     from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import named_encoder
+    from keras_tune.storage import to_path
 
     output = local_path(config.output)
     if output.suffix not in (".npz", ".parquet"):
@@ -166,16 +166,18 @@ class _Source:
     def __init__(self, path, workers):
         import os
 
-        from keras_tune.data import load_info
+        from keras_tune.data import open_dataset
+        from keras_tune.data.dataset import is_dataset
         from keras_tune.files import text_fault
 
         self.path = path
         self.workers = workers or os.cpu_count()
-        self.info = None
+        self.dataset = self.info = None
         # Files are resampled to the encoder's rate; a set has a rate of its own.
         self.sample_rate = None
-        if path.suffix == ".npz" or (path / "dataset.json").is_file():
-            self.info = load_info(path)
+        if is_dataset(path):
+            self.dataset = open_dataset(path)
+            self.info = self.dataset.info
             self.sample_rate = self.info.sample_rate
         elif path.is_dir():
             from keras_tune.data.datasets.folder import SUFFIXES, audio_files
@@ -212,7 +214,7 @@ class _Source:
 
     def stamps(self, names):
         """Size and time of change of the files of a part, None for one that is missing."""
-        from keras_tune.data.paths import file_stamp
+        from keras_tune.storage import file_stamp
 
         if self.info is None:
             return [file_stamp(self.path / name) for name in names]
@@ -223,12 +225,11 @@ class _Source:
         import collections
         import concurrent.futures
 
-        from keras_tune.data import AudioError, load_audio, read_records
+        from keras_tune.data import AudioError, load_audio
 
         if self.info is not None:
-            split, *file = names
-            others = [shard.file for shard in self.info.shards if file and shard.file != file[0]]
-            for record in read_records(self.path, split, others):
+            split, *shards = names
+            for record in self.dataset.records(split, shards or None):
                 progress(1)
                 yield {**record, "labels": {"split": split}}
             return

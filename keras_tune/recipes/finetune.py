@@ -8,7 +8,6 @@ killed leaves the best epoch so far in tagger.keras, and goes on with --resume.
 """
 
 import dataclasses
-import pathlib
 import sys
 import time
 from typing import Literal
@@ -81,7 +80,7 @@ def main(config):
     """Run the command line; see `FinetuneConfig`."""
     import keras
 
-    from keras_tune.data import load_info
+    from keras_tune.data import open_dataset
     from keras_tune.models import Tagger
     from keras_tune.recipes._folder import local_path, write_config, write_report
     from keras_tune.recipes._load import named_encoder
@@ -89,12 +88,13 @@ def main(config):
 
     if config.encoder == "mel":
         raise UserError("--encoder mel: has no weights to train")
-    info = load_info(config.data)
+    dataset = open_dataset(config.data)
+    info = dataset.info
     for split in ("train", "valid", "test"):
         if not info.counts.get(split):
             raise UserError(f"{config.data}: needs the splits train, valid and test; no {split}")
     keras.utils.set_random_seed(config.seed)
-    labels = _Labels(config, info)
+    labels = _Labels(config, dataset)
     output = local_path(config.output)
     start = claim(output, config, FREE_ON_RESUME)
     if start.finished_epochs or start.finished_steps:
@@ -111,9 +111,9 @@ def main(config):
     write_config(output, config)
     started = time.monotonic()
     with noting_stop() as should_stop:
-        epochs, valid_clips = _train(tagger, labels, config, output, start, should_stop)
+        epochs, valid_clips = _train(tagger, labels, dataset, config, output, start, should_stop)
     _save(tagger, output)
-    report = _score(tagger, labels, config)
+    report = _score(tagger, labels, dataset, config)
     report["epochs"] = epochs
     report["valid_clips"] = valid_clips
     report["seconds"] = round(time.monotonic() - started, 1)
@@ -126,16 +126,16 @@ def main(config):
 class _Labels:
     """The task, and the targets of batches of label vectors."""
 
-    def __init__(self, config, info):
+    def __init__(self, config, dataset):
         import numpy as np
 
         from keras_tune.evaluation.tasks import make_task
 
         target = [config.target] if isinstance(config.target, str) else config.target
-        found = [info.label_column(name) for name in target]
+        found = [dataset.info.label_column(name) for name in target]
         self.columns = [column for column, _ in found]
-        self.places = [place for _, place in found]
-        vectors = _label_vectors(config.data, "train")
+        self.indices = [index for _, index in found]
+        vectors = dataset.label_vectors("train")
         rows = [{c.name: c.decode(vector[p]) for c, p in found} for vector in vectors]
         self.task = make_task(self.columns, rows, config.task, config.threshold)
         known, targets = self.task.encode(rows)
@@ -150,10 +150,10 @@ class _Labels:
         """Targets for the loss, and a weight that is 0 for clips without labels."""
         import numpy as np
 
-        values = np.asarray(vectors, "float64")[:, self.places]
+        values = np.asarray(vectors, "float64")[:, self.indices]
         missing = [
-            (values[:, place] < 0) if column.kind == "category" else np.isnan(values[:, place])
-            for place, column in enumerate(self.columns)
+            (values[:, index] < 0) if column.kind == "category" else np.isnan(values[:, index])
+            for index, column in enumerate(self.columns)
         ]
         known = ~np.any(missing, axis=0)
         targets = self.task.targets(np.where(known[:, None], values, 0))
@@ -161,21 +161,6 @@ class _Labels:
             return targets, known.astype("float32")
         scaled = (targets - self.mean) / self.deviation
         return scaled.astype("float32"), known.astype("float32")
-
-
-def _label_vectors(data, split):
-    import numpy as np
-
-    if pathlib.Path(data).suffix == ".npz":
-        from keras_tune.data import load_arrays
-
-        return load_arrays(data).of_split(split)[1]
-    from keras_tune.data import read_clips
-
-    # Of each clip a single sample is read: it is the labels that are wanted.
-    options = {"clip_samples": 1, "batch_size": 256, "shuffle": False, "drop_remainder": False}
-    batches = read_clips(data, split, labels=True, **options).as_numpy_iterator()
-    return np.concatenate([vectors for _, vectors in batches])
 
 
 def _save(tagger, output):
@@ -186,42 +171,28 @@ def _save(tagger, output):
     save_model(tagger, output / "tagger.keras", "; take a smaller --learning_rate")
 
 
-def _batches(config, split, samples, labels, **options):
-    """Batches (waveforms, targets, weights) of a split.
+def _batches(dataset, split, labels, **options):
+    """Iterate over batches (waveforms, targets, weights) of a split.
 
     Args:
-        config: `FinetuneConfig`.
+        dataset: `keras_tune.data.AudioDataset`.
         split: The split.
-        samples: Samples of a crop.
         labels: `_Labels`.
-        **options: Arguments that `read_clips` and `array_clips` have in common.
+        **options: Fields of `keras_tune.data.BatchOptions`.
     """
-    import numpy as np
+    from keras_tune.data.audio import to_float
 
-    options = {"clip_samples": samples, "batch_size": config.batch_size, **options}
-    if pathlib.Path(config.data).suffix == ".npz":
-        from keras_tune.data import array_clips, load_arrays
-
-        audio, vectors = load_arrays(config.data).of_split(split)
-        stream = array_clips(audio, labels=vectors, **options)
-        numbers = range(sys.maxsize if stream.num_batches is None else stream.num_batches)
-        pairs = (stream[number] for number in numbers)
-    else:
-        from keras_tune.data import read_clips
-
-        pairs = read_clips(config.data, split, labels=True, **options).as_numpy_iterator()
-    for clips, vectors in pairs:
-        if clips.dtype == np.int16:
-            clips = clips.astype("float32") / np.float32(32768)
-        yield (clips[..., None], *labels.of(vectors))
+    for batch in dataset.batches(split, labels=True, **options).as_numpy_iterator():
+        yield (to_float(batch["audio"])[..., None], *labels.of(batch["labels"]))
 
 
-def _train(tagger, labels, config, output, start, should_stop):
+def _train(tagger, labels, dataset, config, output, start, should_stop):
     """Train in one phase, or with the encoder held fast at first.
 
     Args:
         tagger: `Tagger`, that of the checkpoint for a run that goes on.
         labels: `_Labels`.
+        dataset: `keras_tune.data.AudioDataset`.
         config: `FinetuneConfig`.
         output: Folder of the run.
         start: `Progress` to begin with.
@@ -241,10 +212,11 @@ def _train(tagger, labels, config, output, start, should_stop):
         "squares": keras.losses.MeanSquaredError(),
     }
     samples = tagger.encoder.input_shape[1] or 59049
-    count = len(_label_vectors(config.data, "train"))
+    count = len(dataset.label_vectors("train"))
     steps = max(1, count // config.batch_size)
+    crops = {"clip_samples": samples, "batch_size": config.batch_size}
     in_order = {"shuffle": False, "drop_remainder": False}
-    valid = list(_batches(config, "valid", samples, labels, **in_order))
+    valid = list(_batches(dataset, "valid", labels, **crops, **in_order))
     valid = tuple(np.concatenate(part) for part in zip(*valid, strict=True))
     held = config.epochs if config.frozen else min(config.frozen_epochs, config.epochs)
     # Head alone and whole model are two trainings: the second has patience of its own.
@@ -269,10 +241,10 @@ def _train(tagger, labels, config, output, start, should_stop):
         notes = {}
         while epoch < last and not best.stopped:
             stream = _batches(
-                config,
+                dataset,
                 "train",
-                samples,
                 labels,
+                clip_samples=samples,
                 batch_size=min(config.batch_size, count),
                 repeat=True,
                 seed=config.seed,
@@ -321,11 +293,10 @@ def _train(tagger, labels, config, output, start, should_stop):
     return epoch, len(valid[0])
 
 
-def _score(tagger, labels, config):
+def _score(tagger, labels, dataset, config):
     """Predict valid and test over consecutive windows; the report of the scores."""
     import numpy as np
 
-    from keras_tune.data import read_records
     from keras_tune.evaluation import Outcome, embed_clips
     from keras_tune.evaluation.judge import predict_test
     from keras_tune.evaluation.probe_stack import activate
@@ -341,7 +312,7 @@ def _score(tagger, labels, config):
 
     found = {}
     for split in ("valid", "test"):
-        clips = embed_clips(tagger, read_records(config.data, split), batch_size=config.batch_size)
+        clips = embed_clips(tagger, dataset.records(split), batch_size=config.batch_size)
         probe = FittedProbe(predict, {}, found.get("valid", float("nan")), [])
         one = predict_test(probe, clips, task, seed=config.seed)
         found[split] = task.scores(one.targets, one.predictions)[task.primary]

@@ -257,14 +257,14 @@ def _pretrain(config, output, own, devices):
         if _steps(start, steps_per_epoch):
             model = _training.load_checkpoint(output / "model.keras", config.jit_compile)
         else:
-            model = _training.build_model(config, source.info.sample_rate, steps_per_epoch)
+            model = _training.build_model(config, source.dataset.info.sample_rate, steps_per_epoch)
         if devices.strategy and config.sync_batch_norm:
             synchronize_batch_normalization(model)
     if config.resident:
         model.read_from(source.resident)
     for label in (config.probe, config.probe_group):
         if label is not None:
-            source.info.label_column(label)
+            source.dataset.info.label_column(label)
     probes = _online_probes(config, source)
     if devices.replicas == 1:
         probes += _training.monitors(streams)
@@ -296,8 +296,8 @@ def _pretrain(config, output, own, devices):
         "final": _last_row(output / "history.csv"),
         "chance_contrastive_accuracy": streams.chance,
         "valid_clips": streams.valid_clips,
-        "splits": source.info.fingerprints,
-        "left_out": list(source.leave_out),
+        "splits": source.dataset.info.fingerprints,
+        "left_out": list(source.dataset.exclude),
         "data": str(data),
     }
     if config.probe:
@@ -305,10 +305,9 @@ def _pretrain(config, output, own, devices):
 
         report["probe"] = probe_both(
             encoder,
-            data,
+            source.dataset,
             config.probe,
             progress=sys.stderr.isatty(),
-            leave_out=source.leave_out,
             group=config.probe_group,
         )
         print(summary(config.probe, report["probe"]))
@@ -433,11 +432,10 @@ def _online_probes(config, source):
     if chosen.label is None:
         return []
     probe = online_probe(
-        source.path,
+        source.dataset,
         chosen.label,
         "online_probe.label",
         clips=chosen.clips,
-        leave_out=source.leave_out,
         every=chosen.every,
         probe=chosen.probe,
         between="nan",

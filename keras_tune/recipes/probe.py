@@ -87,14 +87,14 @@ class ProbeConfig:
 @writes("folder")
 def main(config):
     """Run the command line; see `ProbeConfig`."""
-    from keras_tune.data import load_info
+    from keras_tune.data import open_dataset
     from keras_tune.evaluation.report import report_markdown
     from keras_tune.evaluation.study_pictures import draw_study
     from keras_tune.files import write_text
     from keras_tune.recipes._folder import local_path, versions, write_config, write_report
 
     protocols = _protocols(config)
-    info = load_info(config.data)
+    info = open_dataset(config.data).info
     splits = _splits(config, info)
     encoders = _encoders(config, info)
     rows = _rows(config, protocols, encoders)

@@ -120,7 +120,7 @@ def main(config):
 
 
 def _search(config):
-    from keras_tune.data import load_info
+    from keras_tune.data import open_dataset
     from keras_tune.data.damage import naming_damaged_shards
     from keras_tune.recipes._folder import local_path, write_config, write_report
     from keras_tune.recipes._training import demo_corpus
@@ -130,7 +130,7 @@ def _search(config):
     _claim(output, config)
     # Workers read the corpus of their chief; the file is written in one step.
     data = config.data or str(demo_corpus(output, config.seed))
-    info = load_info(data)
+    info = open_dataset(data).info
     write_config(output, config)
     tuner = _tuner(config, info.sample_rate)
     recipe = _recipe(config, data)
@@ -253,9 +253,10 @@ def _streams(recipe, initial_epoch, epochs):
 
 def _probe(data, label):
     """The callback behind the objective val_probe."""
+    from keras_tune.data import open_dataset
     from keras_tune.recipes._training import online_probe
 
-    return [online_probe(data, label, "probe", every=1)]
+    return [online_probe(open_dataset(data), label, "probe", every=1)]
 
 
 def _report_trials(tuner, config, output):

@@ -6,6 +6,7 @@ import keras
 import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
+from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
 from keras_tune.search.parameters import count_parameters, largest_width
 from keras_tune.search.space import Range, Space, as_list
@@ -26,7 +27,7 @@ class Configuration:
         tail_filters: Widths of the tail.
         learning_rate: Of Adam.
         temperature: Of NT-Xent.
-        augment: Arguments of `keras_tune.augment.clmr_chain` that were searched.
+        augment: Fields of `keras_tune.augment.AugmentConfig` that were searched.
         parameters: Trainable parameters of the encoder.
     """
 
@@ -57,7 +58,7 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         budget_slack: Share of the budget that may stay unused. Defaults to 0.35.
         input_samples: Integer, the length of a view. Defaults to 59,049.
         sample_rate: Integer, in Hz. Defaults to 22,050.
-        augment: Dict of arguments of `keras_tune.augment.clmr_chain`, where the space says nothing
+        augment: Dict of fields of `keras_tune.augment.AugmentConfig`, where the space says nothing
             else. Defaults to the published chain.
         projection_dim: Integer, the size of the projections. Defaults to 64.
         separate_views: As in `keras_tune.training.ContrastiveModel`. Defaults to False.
@@ -124,15 +125,7 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         self._check_augment()
 
     def _check_augment(self):
-        import inspect
-
-        from keras_tune.augment.clmr_chain import clmr_chain
-
-        known = [
-            name
-            for name, argument in inspect.signature(clmr_chain).parameters.items()
-            if argument.kind is argument.KEYWORD_ONLY
-        ]
+        known = [field.name for field in dataclasses.fields(AugmentConfig)]
         for key in self.space.augment:
             if key not in known:
                 raise UserError(f"space.augment.{key}: no such key; take one of {', '.join(known)}")

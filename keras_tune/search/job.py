@@ -14,8 +14,8 @@ import time
 import keras
 from keras_tuner.errors import FailedTrialError
 
-from keras_tune.data.paths import leave
 from keras_tune.errors import UserError
+from keras_tune.storage import leave
 
 
 @dataclasses.dataclass

@@ -9,8 +9,8 @@ accumulation, mixed precision, `jit_compile` and callbacks work as in any Keras 
 import keras
 from keras import ops
 
+from keras_tune.augment.augmentation import derive_seed
 from keras_tune.augment.random_crop import RandomCrop
-from keras_tune.augment.seeds import derive_seed
 from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
 from keras_tune.losses.vicreg import covariance_loss, variance_loss
@@ -36,8 +36,8 @@ class ContrastiveModel(keras.Model):
             crop before augmentation. Features are standardized over the batch; the loss is the mean
             squared error. Defaults to 0: no such task.
         temperature: Float, NT-Xent's temperature. Defaults to 0.5.
-        augmenter: `keras_tune.augment.Augmentation`, a `Chain` for instance, or None: what is done
-            to each view when `training=True`. Defaults to None.
+        augmenter: `keras_tune.augment.Augmentation`, for instance a `Compose`, or None: what is
+            done to each view when `training=True`. Defaults to None.
         crop_samples: Integer, the length of a view. Defaults to the encoder's `input_samples`.
         separate_views: Whether the first and the second views go through the encoder in two passes,
             as in the published code, so that batch normalization sees each by itself, or in one
@@ -50,16 +50,18 @@ class ContrastiveModel(keras.Model):
         name: String. Defaults to "contrastive_model".
         **kwargs: `dtype` and the other arguments of a Keras model.
 
-    Input: a batch of clips (batch, samples) or (batch, samples, 1), of which two independent crops
-    are cut on the device; or (batch, 2, samples), two crops of each clip cut already; float or
-    int16 PCM. A tuple `(clips, labels)` or a dict with the key
-    "audio" is taken too; labels are ignored. Two more keys of a dict say more about the clips:
-    "group", integer (batch,), of which equal ones are no negatives of one another (copies of a
-    clip, or clips of one track or artist; up to 32 bits), and "weight", float (batch,), which
-    multiplies what a clip adds to the loss, to the accuracy and to the alignment, as sample weights
-    do in Keras. After `read_from`, training takes the places of crops
-    in clips that lie on the device. In evaluation, views are crops at places that are the
-    same every time, without augmentation.
+    Input: a batch as `keras_tune.data.AudioDataset.batches` gives it, a dict with the keys
+
+    - "audio": float or int16 PCM, (batch, samples), of which two independent crops are cut on the
+      device, or (batch, 2, samples), two crops of each clip;
+    - "group" (optional): integer of up to 32 bits (batch,); clips with equal ones are not negatives
+      of one another (copies of a clip, or clips of one track or artist);
+    - "weight" (optional): float (batch,), which multiplies what a clip adds to the loss, to the
+      accuracy and to the alignment, as sample weights do in Keras.
+
+    Other keys are ignored. An array alone, as in `fit(clips)`, means the "audio". After
+    `read_from`, training takes the batches of `ResidentClips.stream`. In evaluation, views are
+    crops at positions that are the same every time, without augmentation.
     Output: the projections, float32 (batch, 2, projection_dim).
 
     Metrics beside `loss`, all on the normalized projections: `contrastive_accuracy`, the share of
@@ -197,7 +199,8 @@ class ContrastiveModel(keras.Model):
         Example:
 
         ```python
-        clips = keras_tune.data.ResidentClips.load("tfrecords/mine", clip_samples=59049)
+        dataset = keras_tune.data.open_dataset("tfrecords/mine")
+        clips = dataset.resident("train", clip_samples=59049)
         model.read_from(clips)
         model.fit(clips.stream(crops=2, batch_size=48, seed=1), shuffle=False)
         ```
@@ -206,28 +209,27 @@ class ContrastiveModel(keras.Model):
         # TensorFlow's is bound to the clips before.
         self.train_function = None
 
-    def clips_of(self, data):
-        """The clips in what a pipeline yields (`audio_of`), or that it points at (`read_from`)."""
-        if self.resident is not None and isinstance(data, dict) and "block" in data:
-            return self.resident.crops(data)
-        return audio_of(data)
+    def _clips(self, batch):
+        """The clips of a batch, cut on the device where the batch is one of `read_from`."""
+        if self.resident is not None and isinstance(batch, dict) and "block" in batch:
+            return self.resident.crops(batch)
+        return audio_of(batch)
 
-    def _inputs(self, data):
-        """The clips in what a pipeline yields, with what it says about them where it does."""
-        clips = self.clips_of(data)
-        while isinstance(data, (tuple, list)):
-            data = data[0]
-        if not isinstance(data, dict):
-            return clips
-        more = {key: data[key] for key in ("group", "weight") if key in data}
+    def _batch(self, data):
+        """What of a batch is computed with: the clips, with groups and weights if there are any."""
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if not isinstance(batch, dict):
+            return batch
+        clips = self._clips(batch)
+        more = {key: batch[key] for key in ("group", "weight") if key in batch}
         return {"audio": clips, **more} if more else clips
 
     def make_views(self, clips, training=False):
         """Cut two crops of every clip and augment each.
 
         Args:
-            clips: Tensor (batch, samples), (batch, samples, 1) or (batch, 2, samples), or a dict
-                with such a tensor under "audio".
+            clips: Tensor (batch, samples) or (batch, 2, samples), or a dict with such a tensor
+                under "audio".
             training: Whether crops are drawn anew and augmented. Defaults to False.
 
         Returns:
@@ -243,13 +245,17 @@ class ContrastiveModel(keras.Model):
 
     def _crops(self, clips, training):
         """The two crops of every clip, (2·batch, crop_samples)."""
-        clips = self.clips_of(clips)
-        if len(clips.shape) == 3 and clips.shape[1] == 2:
+        # Keras on JAX calls the model with batches as they come, to build it.
+        clips = self._clips(clips)
+        if len(clips.shape) == 2:
+            clips = ops.repeat(clips, 2, axis=0)
+        elif len(clips.shape) == 3 and clips.shape[1] == 2:
             clips = ops.reshape(clips, (-1, clips.shape[2]))
         else:
-            if len(clips.shape) == 3:
-                clips = ops.squeeze(clips, axis=-1)
-            clips = ops.repeat(clips, 2, axis=0)
+            raise ValueError(
+                "clips must have the shape (batch, samples) or (batch, 2, samples). "
+                f"Received: shape={tuple(clips.shape)}"
+            )
         return self.crop(clips, training=training)
 
     def _augmented(self, crops, training):
@@ -364,18 +370,18 @@ class ContrastiveModel(keras.Model):
     def train_step(self, *args):
         # JAX's step also takes and returns the state, as its first argument.
         *state, data = args
-        clips = self._inputs(data)
+        clips = self._batch(data)
         if self.micro_batch is not None:
             return replicas.as_reported(gradient_cache.train_step(self, *state, clips))
         return replicas.as_reported(super().train_step(*state, (clips,)))
 
     def test_step(self, *args):
         *state, data = args
-        return replicas.as_reported(super().test_step(*state, (self._inputs(data),)))
+        return replicas.as_reported(super().test_step(*state, (self._batch(data),)))
 
     def predict_step(self, *args):
         *state, data = args
-        return super().predict_step(*state, (audio_of(data),))
+        return super().predict_step(*state, (audio_of(self._batch(data)),))
 
     def get_config(self):
         return {
@@ -448,10 +454,10 @@ def draw_states(model):
 
 
 def audio_of(data):
-    """The clips in what a pipeline yields: an array, a dict with "audio", or a tuple with labels.
+    """Return the clips of a batch.
 
     Args:
-        data: A tensor, a dict with the key "audio", or a tuple whose first entry is one of them.
+        data: A tensor of clips, or a dict with one under the key "audio".
 
     Returns:
         The tensor of clips.
@@ -462,13 +468,11 @@ def audio_of(data):
     Example:
 
     ```python
-    audio_of(({"audio": clips, "id": ids}, labels)) is clips  # True
+    audio_of({"audio": clips, "group": groups}) is clips  # True
     ```
     """
-    while isinstance(data, (tuple, list)):
-        data = data[0]
     if isinstance(data, dict):
         if "audio" not in data:
-            raise ValueError(f"a record must have the key 'audio'. Received: keys {sorted(data)}")
+            raise ValueError(f"a batch must have the key 'audio'. Received: keys {sorted(data)}")
         data = data["audio"]
     return data

@@ -38,23 +38,19 @@ class Devices:
 
     @property
     def part(self):
-        """The part of the data that this process reads, for `read_clips` and `array_clips`."""
+        """The part of the data that this process reads; see `keras_tune.data.BatchOptions`."""
         return self.process, self.processes
 
     def scope(self):
         """The context in which models are built and loaded."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def local_batch(self, batch_size):
-        """Clips of a batch that this process reads."""
-        return batch_size // self.processes
-
     def feed(self, stream):
         """Hand this process' part of the batches to its devices.
 
         Args:
-            stream: Batches of `local_batch` clips, or dicts of them: `tf.data.Dataset`,
-                `keras.utils.PyDataset`, or None.
+            stream: Batches that were opened with `part`: `tf.data.Dataset`, a stream of
+                `keras_tune.data.array_clips`, or None.
 
         Returns:
             What `fit` takes. With several machines it never ends, since Keras cannot tell how long
@@ -191,12 +187,8 @@ def _as_dataset(tf, stream):
     """A `PyDataset` of arrays, or of dicts of arrays, as a `tf.data.Dataset`."""
     first = stream[0]
 
-    def batches():
-        for index in range(stream.num_batches):
-            yield stream[index]
-
     spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), first)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2)
+    dataset = tf.data.Dataset.from_generator(lambda: stream, output_signature=spec).prefetch(2)
     # Else Keras finds the end by a step too many, which counts in some of the metrics.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(stream.num_batches))
     return dataset.with_options(pipeline_options(tf))

@@ -85,7 +85,7 @@ class RepresentationMonitor(keras.callbacks.Callback):
     Example:
 
     ```python
-    monitor = RepresentationMonitor(crops for crops in valid.take(2))
+    monitor = RepresentationMonitor(batch["audio"] for batch in valid.take(2))
     model.fit(train, validation_data=valid, epochs=10, callbacks=[monitor])
     ```
     """

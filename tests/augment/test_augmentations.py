@@ -1,4 +1,6 @@
-"""What all augmentations share: coins, seeds, configs, odd inputs; and the simple ones."""
+"""What all augmentations share: probabilities, seeds, configs, odd inputs; and the simple ones."""
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -6,8 +8,8 @@ import pytest
 from keras import ops
 
 import keras_tune.augment as augment
-from keras_tune.augment import Chain, RandomApply, RandomCrop, clmr_chain
-from keras_tune.augment.hashed_noise import hashed_normal
+from keras_tune.augment import AugmentConfig, Compose, RandomApply, RandomCrop, clmr_chain
+from keras_tune.augment.gaussian_noise import hashed_normal
 
 RATE = 22050
 SAMPLES = 6000
@@ -30,7 +32,7 @@ LAYERS = {
     "random_apply": lambda **kwargs: RandomApply(
         [augment.Gain(), augment.HighPass(RATE)], **{"probability": 1.0, **kwargs}
     ),
-    "clmr_chain": lambda probability=1.0, seed=None: Chain(
+    "clmr_chain": lambda probability=1.0, seed=None: Compose(
         [clmr_chain(RATE, noise_probability=0.5)], probability, seed
     ),
 }
@@ -124,6 +126,34 @@ def test_the_chain_has_a_config_too():
     assert_same_draw(chain.draw(6, SAMPLES), copy.draw(6, SAMPLES))
 
 
+def saved_chain(**config):
+    """What `keras.saving.serialize_keras_object` gave when `Compose` was named `Chain`."""
+    policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}}
+    policy["registered_name"] = None
+    config = {"trainable": True, "dtype": policy, "probability": 1.0, "seed": None, **config}
+    return {
+        "module": "keras_tune.augment.chain",
+        "class_name": "Chain",
+        "config": config,
+        "registered_name": "keras_tune>Chain",
+    }
+
+
+def test_chains_of_earlier_versions_load(tmp_path):
+    polarity = keras.saving.serialize_keras_object(augment.PolarityInversion(0.3))
+    inner = saved_chain(name="inner", layers=[polarity])
+    config = saved_chain(name="outer", probability=0.75, seed=4, layers=[inner])
+    chain = keras.saving.deserialize_keras_object(config)
+    assert type(chain) is type(chain.layers[0]) is Compose
+    assert (chain.probability, chain.layers[0].layers[0].probability) == (0.75, 0.3)
+    same = Compose([Compose([augment.PolarityInversion(0.3)])], 0.75, seed=4)
+    assert_same_draw(same.draw(50, SAMPLES), chain.draw(50, SAMPLES))
+    model = keras.Sequential([keras.Input((SAMPLES,)), chain])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").layers[0]
+    assert keras.saving.serialize_keras_object(loaded)["registered_name"] == "keras_tune>Compose"
+
+
 @every_layer
 def test_it_survives_what_can_come_in(name):
     square = np.sign(np.sin(2 * np.pi * 100 * np.arange(SAMPLES) / RATE) + 1e-9)
@@ -150,7 +180,7 @@ def test_half_of_the_examples_change_if_the_probability_is_half(name):
     layer = LAYERS[name](probability=0.5, seed=5)
     changed = (numpy(layer(waveforms, training=True)) != waveforms).any(axis=1)
     assert 0.35 < changed.mean() < 0.65
-    # Examples flip coins of their own: neighbours agree half of the time.
+    # Examples are drawn independently: neighbours agree half of the time.
     assert 0.3 < (changed[1:] == changed[:-1]).mean() < 0.7
 
 
@@ -203,7 +233,7 @@ def test_parameters_are_independent_over_the_batch():
 
 
 def test_layers_of_a_chain_draw_different_numbers():
-    chain = Chain([augment.Gain(0, 1), augment.Gain(0, 1)], seed=0)
+    chain = Compose([augment.Gain(0, 1), augment.Gain(0, 1)], seed=0)
     draw = chain.draw(50, SAMPLES)
     first, second = (numpy(draw[f"step_{index}"]["gain_db"]) for index in range(2))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
@@ -314,7 +344,7 @@ def test_short_clips_are_refused():
         lambda: augment.Reverb(RATE, max_damping=101.0),
         lambda: augment.PitchShift(frame_length=1022),
         lambda: augment.TimeStretch(min_rate=0.0),
-        lambda: Chain([keras.layers.Dense(1)]),
+        lambda: Compose([keras.layers.Dense(1)]),
     ],
 )
 def test_wrong_arguments_are_named(build):
@@ -342,9 +372,9 @@ def test_all_examples_at_once_as_on_accelerators(monkeypatch):
     chain = clmr_chain(RATE, seed=1, noise_probability=0.5)
     draw = chain.draw(len(tones), SAMPLES)
     chosen = numpy(draw["step_5"]["active"]), numpy(draw["step_6"]["active"])
-    assert all(0 < coins.sum() < len(tones) for coins in chosen)
+    assert all(0 < active.sum() < len(tones) for active in chosen)
     in_chunks = numpy(chain.apply(waveforms, draw))
-    for module in ("active_rows", "pitch_shift"):
+    for module in ("augmentation", "pitch_shift"):
         monkeypatch.setattr(f"keras_tune.augment.{module}.works_in_chunks", lambda: False)
     error = numpy(chain.apply(waveforms, draw)) - in_chunks
     # Rounding, as between backends.
@@ -363,6 +393,18 @@ def test_inside_a_model_that_trains(waveforms):
     assert np.isfinite(history.history["loss"]).all()
     after = [numpy(variable) for variable in chain.non_trainable_variables]
     assert any((before != now).any() for before, now in zip(state, after, strict=True))
+
+
+@pytest.mark.parametrize("setting", [field.name for field in dataclasses.fields(AugmentConfig)])
+def test_the_published_chain_follows_every_setting(setting):
+    value = getattr(AugmentConfig(), setting)
+    changed = clmr_chain(RATE, **{setting: value + 1.0 if value < 0 else value * 0.9 + 0.001})
+    assert changed.get_config()["layers"] != clmr_chain(RATE).get_config()["layers"]
+
+
+def test_the_published_chain_has_no_other_settings():
+    with pytest.raises(TypeError, match="echo"):
+        clmr_chain(RATE, echo=1.0)
 
 
 def test_any_policy_leaves_the_work_in_float32(waveforms):

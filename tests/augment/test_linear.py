@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_tune.augment import (
     BandReject,
-    Chain,
+    Compose,
     Delay,
     Gain,
     HighLowPass,
@@ -18,7 +18,7 @@ from keras_tune.augment import (
     PolarityInversion,
     Reverb,
 )
-from keras_tune.augment.spectral_grid import SpectralGrid, choose_length
+from keras_tune.augment.spectral import SpectralGrid, choose_length
 
 RATE = 22050
 SAMPLES = 8000
@@ -169,7 +169,7 @@ def test_a_chain_of_linear_layers_is_one_after_the_other(noise):
         Delay(RATE, 50, 100, probability=0.5, seed=4),
         Reverb(RATE, max_reverberance=50, probability=0.5, seed=5),
     ]
-    chain = Chain(layers)
+    chain = Compose(layers)
     waveforms = np.concatenate([noise] * 4)
     draw = chain.draw(len(waveforms), SAMPLES)
     together = applied(chain, waveforms, draw)

@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from keras_tune.data import prepare
-from keras_tune.data.paths import files_below, to_path
 from keras_tune.errors import UserError
+from keras_tune.storage import files_below, to_path
 
 pytest.importorskip("tensorflow")
 

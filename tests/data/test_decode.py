@@ -54,7 +54,7 @@ def prepared(files, tmp_path_factory):
 
 
 def test_source_records_keep_the_bytes(files, prepared):
-    from keras_tune.data.record import Record
+    from keras_tune.data.record_format import Record
 
     (shard,) = prepared.glob("*.tfrecord")
     contents = dict(zip(files["id"], files["path"], strict=True))
@@ -67,7 +67,8 @@ def test_source_records_keep_the_bytes(files, prepared):
 
 
 def test_stream_has_the_samples_of_load_audio(files, prepared):
-    clips = list(read_clips(prepared, shuffle=False).as_numpy_iterator())
+    stream = read_clips(prepared, batch_size=None, shuffle=False)
+    clips = [record["audio"] for record in stream.as_numpy_iterator()]
     paths = dict(zip(files["id"], files["path"], strict=True))
     ids = [record["id"] for record in read_records(prepared, "train")]
     assert len(clips) == len(ids) == len(FILES) + 1
@@ -87,7 +88,10 @@ def test_flac_is_lossless(files, tmp_path):
     for encoding in ("pcm16", "flac"):
         prepare(files, tmp_path / encoding, encoding=encoding, workers=1, progress=False)
     clips, same = (
-        {clip.tobytes() for clip in read_clips(tmp_path / encoding).as_numpy_iterator()}
+        {
+            record["audio"].tobytes()
+            for record in read_clips(tmp_path / encoding, batch_size=None).as_numpy_iterator()
+        }
         for encoding in ("pcm16", "flac")
     )
     assert clips == same

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from keras_tune.data import demo, demo_clips, load_arrays, read_records, save_demo, write_demo
+from keras_tune.data import demo, demo_clips, open_dataset, read_records, save_demo, write_demo
 
 RATE = 22050
 COUNTS = {"train": 8, "valid": 2, "test": 3}
@@ -132,7 +132,7 @@ def test_shards_and_npz_hold_the_same_corpus(tmp_path):
     pytest.importorskip("tensorflow")
     info = write_demo(tmp_path / "shards", COUNTS, seconds=1.0)
     save_demo(tmp_path / "demo.npz", COUNTS, seconds=1.0)
-    arrays = load_arrays(tmp_path / "demo.npz")
+    arrays = open_dataset(tmp_path / "demo.npz")
     assert info.counts == arrays.info.counts == COUNTS
     assert info.fingerprints == arrays.info.fingerprints
     assert info.labels == arrays.info.labels

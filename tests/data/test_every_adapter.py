@@ -11,7 +11,7 @@ import test_gtzan_adapter
 import test_magnatagatune_adapter
 import test_mcgill_billboard_adapter
 
-from keras_tune.data import load_info
+from keras_tune.data import open_dataset
 from keras_tune.data.datasets import DATASETS, manifest_for, split_report
 from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.schema import fingerprint
@@ -61,7 +61,7 @@ def test_command_writes_what_is_there_and_names_the_rest(name, tmp_path, capsys)
     arguments += ["--min_seconds", 0.1, "--workers", 1, "--shards", 1, "--sample_rate", 8000]
     run(prepare.main, prepare.Config, [str(argument) for argument in arguments])
     printed = capsys.readouterr().out
-    info = load_info(output)
+    info = open_dataset(output).info
     assert split_report(manifest) in printed
     there = manifest["path"].map(lambda path: pathlib.Path(path).is_file())
     missing = manifest.loc[~there]

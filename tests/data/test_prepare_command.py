@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from keras_tune.data import load_info
+from keras_tune.data import open_dataset
 from keras_tune.recipes import prepare
 from keras_tune.recipes._cli import run
 
@@ -34,7 +34,7 @@ def test_folder_with_bad_files(command, bad_files, tmp_path):
     for name, reason in reasons.items():
         (line,) = [line for line in printed.splitlines() if name in line]
         assert line.endswith(reason)
-    assert sum(load_info(tmp_path / "out").counts.values()) == 4
+    assert sum(open_dataset(tmp_path / "out").info.counts.values()) == 4
 
 
 def test_strict(command, bad_files, tmp_path):
@@ -46,7 +46,7 @@ def test_strict(command, bad_files, tmp_path):
     assert status == 1
     assert all(name in printed for name in reasons)
     assert errors.splitlines()[-1].endswith(
-        "(and 4 more). Mend or remove them, or run without strict."
+        "(and 4 more). Fix or remove them, or run without strict."
     )
 
 
@@ -58,7 +58,7 @@ def test_csv_with_labels(command, clips, tmp_path):
     )
     assert status == 0, errors
     assert "4 test, 10 train" in printed
-    assert [column.name for column in load_info(tmp_path / "out").labels] == ["letter"]
+    assert [column.name for column in open_dataset(tmp_path / "out").info.labels] == ["letter"]
 
 
 def test_options_of_another_dataset_are_refused(command, tmp_path):

@@ -25,9 +25,9 @@ for package in ("tensorflow_io", "moto", "boto3"):
 READER = """
 import json, sys
 from keras_tune.data import (
-    DatasetInfo, find_damaged_shards, load_info, manifest_for, prepare, read_clips, read_records
+    DatasetInfo, find_damaged_shards, manifest_for, open_dataset, prepare, read_clips, read_records
 )
-from keras_tune.data.paths import to_path
+from keras_tune.storage import to_path
 from keras_tune.errors import UserError
 from keras_tune.recipes import _cli
 from keras_tune.recipes.prepare import Config
@@ -43,9 +43,9 @@ def error_of(function, *arguments, **options):
 def main(config):
     same = {"info": DatasetInfo.load(url) == DatasetInfo.load(local)}
     options = dict(clip_samples=100, crops=2, batch_size=4, seed=1, labels=True)
-    for (a, b), (c, d) in zip(read_clips(url, **options), read_clips(local, **options)):
-        same["clips"] = same.get("clips", True) and bool((a == c).numpy().all())
-        same["labels"] = same.get("labels", True) and bool((b == d).numpy().all())
+    for a, b in zip(read_clips(url, **options), read_clips(local, **options)):
+        for name, key in (("clips", "audio"), ("labels", "labels")):
+            same[name] = same.get(name, True) and bool((a[key] == b[key]).numpy().all())
     for a, b in zip(read_records(url, "test"), read_records(local, "test"), strict=True):
         same["audio"] = same.get("audio", True) and bool((a["audio"] == b["audio"]).all())
     folder = manifest_for("folder", "s3://bucket/audio")

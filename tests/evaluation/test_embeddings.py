@@ -109,12 +109,14 @@ def test_a_stage_that_is_not_there():
 
 
 def test_a_damaged_file_of_the_cache_is_written_anew(tmp_path, capsys):
-    from keras_tune.data import load_info
+    from keras_tune.data import open_dataset
     from keras_tune.evaluation.embedding_cache import EmbeddingCache
 
     audio = np.random.default_rng(0).normal(0, 0.1, (3, 200)).astype("float32")
     np.savez(tmp_path / "clips.npz", audio=audio)
-    cache = EmbeddingCache(tmp_path, tmp_path / "clips.npz", load_info(tmp_path / "clips.npz"))
+    cache = EmbeddingCache(
+        tmp_path, tmp_path / "clips.npz", open_dataset(tmp_path / "clips.npz").info
+    )
     expected = cache.embed(encoder(), "train").vectors
     (file,) = tmp_path.glob("*-train.npz")
     whole = file.read_bytes()

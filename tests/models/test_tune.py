@@ -5,6 +5,7 @@ from keras import ops
 from seeded import seed_weights
 
 from keras_tune.errors import UserError
+from keras_tune.evaluation.fingerprints import encoder_fingerprint
 from keras_tune.models import TUNe
 
 # Parameters with a 50-way linear head, and time steps averaged at the end: Vélez Vásquez &
@@ -120,6 +121,51 @@ def test_saved_models_come_back_bit_for_bit(tmp_path, arguments):
     np.testing.assert_array_equal(model.predict(x, verbose=0), restored.predict(x, verbose=0))
 
 
+def trainable_layers(model):
+    return [layer.trainable for layer in model._flatten_layers()]
+
+
+def freeze_all(model):
+    model.trainable = False
+
+
+def freeze_a_block(model):
+    model.get_layer("contract_1").trainable = False
+
+
+def freeze_a_part_of_a_block(model):
+    model.get_layer("expand_1").block.normalization.trainable = False
+
+
+def freeze_all_but_the_tail(model):
+    model.trainable = False
+    model.trainable = True
+    for layer in model.layers:
+        layer.trainable = layer.name.startswith("tail")
+    model.get_layer("tail_1").block.convolution.trainable = False
+
+
+@pytest.mark.parametrize(
+    "freeze", [freeze_all, freeze_a_block, freeze_a_part_of_a_block, freeze_all_but_the_tail]
+)
+def test_what_is_frozen_stays_frozen_when_saved(tmp_path, freeze):
+    model = seed_weights(TUNe(1, 1, base_filters=2, tail_filters=[3, 4], input_samples=27))
+    assert all(trainable_layers(model))
+    freeze(model)
+    flags, names = trainable_layers(model), [v.path for v in model.trainable_variables]
+    assert not all(flags)
+    model.save(tmp_path / "encoder.keras")
+    restored = keras.models.load_model(tmp_path / "encoder.keras")
+    assert trainable_layers(restored) == flags
+    assert [v.path for v in restored.trainable_variables] == names
+    for before, after in zip(model.get_weights(), restored.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    # Not a different encoder in a report.
+    fingerprint = encoder_fingerprint(restored)
+    restored.trainable = True
+    assert encoder_fingerprint(restored) == fingerprint
+
+
 def test_any_length_with_the_same_weights():
     fixed = seed_weights(small())
     free = small(input_samples=None)
@@ -199,6 +245,11 @@ def test_mixed_precision_gives_a_float32_representation():
     assert keras.backend.standardize_dtype(output.dtype) == "float32"
     assert keras.config.dtype_policy().name == "float32"
     assert TUNe.from_config(model.get_config()).get_layer("tail_9").compute_dtype == "bfloat16"
+    # Whatever the global policy is.
+    keras.config.set_dtype_policy("mixed_float16")
+    model = small(level=0.1, dtype="float32", input_samples=59050)
+    layers = [layer for layer in model._flatten_layers() if layer not in (model, model.layers[0])]
+    assert {layer.compute_dtype for layer in layers} == {"float32"}
 
 
 @pytest.mark.parametrize(
@@ -249,6 +300,8 @@ def test_level_and_sample_rate_are_kept_and_loudness_is_not_seen(tmp_path):
 
 def test_configurations_of_earlier_versions_have_the_published_rate_and_no_level():
     config = small().get_config()
-    del config["sample_rate"], config["level"]
+    for key in ("sample_rate", "level", "trainable", "layers_trainable"):
+        del config[key]
     model = TUNe.from_config(config)
+    assert all(trainable_layers(model))
     assert model.sample_rate == 22050 and model.level is None

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_tune.data import DatasetInfo, load_arrays, prepare
+from keras_tune.data import DatasetInfo, open_dataset, prepare
 from keras_tune.errors import UserError
 from keras_tune.recipes import _cli, pretrain
 from keras_tune.recipes._folder import locked
@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite(clips, tmp_path, capsys):
     assert (output / "model.keras").read_bytes() == poisoned
     failure = json.loads((output / "failure.json").read_text())
     assert [(b["epoch"], b["step"]) for b in failure["batches"]] == [(2, 2), (2, 1)]
-    known = set(load_arrays(clips).ids[:12])
+    known = set(open_dataset(clips).ids[:12])
     for batch in failure["batches"]:
         assert len(set(batch["ids"])) == 4 and set(batch["ids"]) <= known
 
@@ -243,7 +243,7 @@ def shards(clips, tmp_path_factory):
     import soundfile
 
     folder = tmp_path_factory.mktemp("shards")
-    arrays = load_arrays(clips)
+    arrays = open_dataset(clips)
     paths = [folder / f"{number}.wav" for number in range(16)]
     for path, audio in zip(paths, arrays.audio, strict=True):
         soundfile.write(path, audio, 22050)
@@ -258,7 +258,7 @@ def test_the_ids_of_a_batch(clips, shards):
     for data in (clips, shards):
         config = parsed("--data", data, "--epochs=2")
         batches = [batch_ids(open_source(data), config, 1, step) for step in range(3)]
-        assert sorted(sum(batches, [])) == sorted(load_arrays(clips).ids[:12])
+        assert sorted(sum(batches, [])) == sorted(open_dataset(clips).ids[:12])
         assert batches != [batch_ids(open_source(data), config, 0, step) for step in range(3)]
 
 
@@ -290,7 +290,7 @@ def test_probes_leave_out_the_shards_that_training_leaves_out(clips, tmp_path, c
     pytest.importorskip("tensorflow")
     import soundfile
 
-    arrays = load_arrays(clips)
+    arrays = open_dataset(clips)
     rows = []
     for number in range(48):
         path = tmp_path / f"{number}.wav"

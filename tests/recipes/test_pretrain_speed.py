@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_pretrain_failures import assert_same_run, command, error_of, parsed
 
-from keras_tune.data import load_arrays
+from keras_tune.data import open_dataset
 from keras_tune.recipes._training import batch_ids, open_source, open_streams
 from keras_tune.training import Checkpoint, Progress
 from keras_tune.training.distribution import Devices
@@ -81,7 +81,7 @@ def test_the_ids_of_a_resident_batch(clips):
     source = open_source(clips)
     streams = open_streams(source, config)
     assert (streams.steps_per_epoch, streams.train_clips) == (2, 10)
-    arrays = load_arrays(clips)
+    arrays = open_dataset(clips)
     for epoch, step in ((0, 0), (0, 1), (1, 0)):
         ids = batch_ids(source, config, epoch, step)
         crops = source.resident.crops(streams.train[2 * epoch + step])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from seeded import seed_weights
 
+from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
@@ -341,7 +342,7 @@ def test_one_line_says_what_is_wrong(folder, capsys, options, message):
 
 def test_probe_of_a_pretraining_run(folder, monkeypatch):
     encoder = keras.models.load_model(folder / "encoder.keras")
-    results = probe_both(encoder, folder / "tones.npz", "genre")
+    results = probe_both(encoder, open_dataset(folder / "tones.npz"), "genre")
     names = ["pretrained", "untrained", "untrained_bn_level"]
     assert results["encoders"] == names
     for name in names:
@@ -353,7 +354,7 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
     # 36 clips of valid and test tell too little, 12 artists would do.
     assert results["unseen"] is None and "not seen" not in summary("genre", results)
     monkeypatch.setattr("keras_tune.recipes._probe_both.LEAST", 36)
-    found = probe_both(encoder, folder / "tones.npz", "genre", group="artist")
+    found = probe_both(encoder, open_dataset(folder / "tones.npz"), "genre", group="artist")
     assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
     assert "36 clips that pretraining has not seen" in summary("genre", found)
     options = ("--target", "genre", "--protocol", "logistic", "--folds", "5", "--group", "artist")
@@ -363,4 +364,4 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
         expected = report["results"]["logistic"][name]["scores_of_runs"]
         assert found["unseen"][name]["scores_of_runs"] == pytest.approx(expected)
     with pytest.raises(UserError, match="no label 'singer'"):
-        probe_both(encoder, folder / "tones.npz", "genre", group="singer")
+        probe_both(encoder, open_dataset(folder / "tones.npz"), "genre", group="singer")

@@ -85,9 +85,7 @@ def small_model(**options):
 
 
 def numpy_batches(stream):
-    if hasattr(stream, "as_numpy_iterator"):
-        return list(stream.as_numpy_iterator())
-    return [stream[number] for number in range(stream.num_batches)]
+    return list(stream.as_numpy_iterator())
 
 
 @pytest.mark.filterwarnings("ignore:.*shorter than")

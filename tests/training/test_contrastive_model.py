@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from seeded import seed_weights
 
-from keras_tune.augment import Chain, Gain, PolarityInversion
+from keras_tune.augment import Compose, Gain, PolarityInversion
 from keras_tune.losses import NTXent, covariance_loss, variance_loss
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
@@ -151,7 +151,7 @@ def test_clips_are_cropped_twice_and_differently():
 
 
 def test_only_training_augments_and_reseeding_repeats_it():
-    model = ContrastiveModel(small_encoder(), augmenter=Chain([PolarityInversion(0.5)], seed=3))
+    model = ContrastiveModel(small_encoder(), augmenter=Compose([PolarityInversion(0.5)], seed=3))
     x = pairs(16)
     plain = x.reshape(32, SAMPLES)
     np.testing.assert_array_equal(ops.convert_to_numpy(model.make_views(x)), plain)
@@ -167,19 +167,21 @@ def test_only_training_augments_and_reseeding_repeats_it():
 
 def test_all_forms_of_input_mean_the_same():
     def fresh():
-        # One model for each form: TensorFlow's functions do not like a change of rank.
         model = seed_weights(ContrastiveModel(small_encoder()))
         model.compile("adam")
         return model
 
     x = (clips(4) * 32767).astype("int16")
     expected = fresh().evaluate(x.astype("float32") / 32768, batch_size=4, verbose=0)
-    forms = [(x,), (x[..., None],), ({"audio": x, "id": np.arange(4)},), (x, np.arange(4))]
+    forms = [(x,), ({"audio": x, "labels": np.zeros((4, 2))},), (x, np.arange(4))]
     for form in forms:
         found = fresh().evaluate(*form, batch_size=4, verbose=0)
         assert found == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="'audio'.*sound"):
         fresh().evaluate({"sound": x}, batch_size=4, verbose=0)
+    for wrong in (x[..., None], np.stack([x] * 3, axis=1)):
+        with pytest.raises(ValueError, match=r"\(batch, 2, samples\).*Received: shape"):
+            fresh().make_views(wrong)
 
 
 def test_tf_data_feeds_fit():
@@ -239,7 +241,7 @@ def test_compiled_or_not_the_loss_is_the_same(jit_compile):
 def test_mixed_precision_trains(policy):
     keras.config.set_dtype_policy(policy)
     try:
-        model = ContrastiveModel(small_encoder(), augmenter=Chain([Gain()], seed=0))
+        model = ContrastiveModel(small_encoder(), augmenter=Compose([Gain()], seed=0))
     finally:
         keras.config.set_dtype_policy("float32")
     model.compile("adam")
@@ -249,7 +251,7 @@ def test_mixed_precision_trains(policy):
 
 
 def test_a_saved_model_goes_on_where_it_stopped(tmp_path):
-    chain = Chain([PolarityInversion(0.5), Gain(probability=0.5)], seed=1)
+    chain = Compose([PolarityInversion(0.5), Gain(probability=0.5)], seed=1)
     whole = seed_weights(ContrastiveModel(small_encoder(), augmenter=chain, seed=1))
     whole.compile(keras.optimizers.Adam(1e-2))
 

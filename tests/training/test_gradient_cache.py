@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from seeded import seed_weights
 
-from keras_tune.augment import Chain, PolarityInversion
+from keras_tune.augment import Compose, PolarityInversion
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
 
@@ -36,7 +36,7 @@ def clips(seed=0, count=12):
 
 
 def built(encoder, micro_batch=None, **options):
-    chain = Chain([PolarityInversion(0.5)], seed=1)
+    chain = Compose([PolarityInversion(0.5)], seed=1)
     options = {"projection_dim": 5, "augmenter": chain, "seed": 1, **options}
     return seed_weights(ContrastiveModel(encoder, micro_batch=micro_batch, **options))
 

@@ -16,10 +16,15 @@ only three (GTZAN, the later Zenodo edition of GiantSteps key, and McGill Billbo
 """
 
 import inspect
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
 from keras_tune.errors import UserError
+from keras_tune.storage import AnyPath
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -50,7 +55,7 @@ DATASETS = (
 )
 
 
-def manifest_for(dataset, source, **options):
+def manifest_for(dataset: str, source: AnyPath, **options: Any) -> "pd.DataFrame":
     """Build the manifest of a set.
 
     Args:
@@ -69,7 +74,16 @@ def manifest_for(dataset, source, **options):
     Example:
 
     ```python
-    manifest = manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])
+    import pathlib
+    import numpy as np
+    import soundfile
+    from keras_tune.data import manifest_for
+
+    pathlib.Path("genres/jazz").mkdir(parents=True, exist_ok=True)
+    for number in range(10):
+        noise = np.random.default_rng(number).normal(0, 0.1, 22050)
+        soundfile.write(f"genres/jazz/{number}.wav", noise, 22050)
+    manifest = manifest_for("folder", "genres", label="genre")
     ```
     """
     if dataset not in DATASETS:

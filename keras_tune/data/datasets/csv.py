@@ -18,8 +18,8 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 
 from keras_tune.data.datasets.splits import hash_split
 from keras_tune.data.datasets.tables import read_table, table_column, unique_column
-from keras_tune.data.paths import beside, to_path
 from keras_tune.errors import UserError
+from keras_tune.storage import beside, to_path
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "file_path", "audio_path", "mp3_path")
 ID_COLUMNS = ("id", "track_id", "clip_id")

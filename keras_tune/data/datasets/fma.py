@@ -93,10 +93,10 @@ def _tracks(file):
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise UserError(f"{file}: has no column {' '.join(missing[0])!r}. Get the table anew.")
-    places = {0: "id"} | {header.index(column): column[1] for column in COLUMNS}
+    names = {0: "id"} | {header.index(column): column[1] for column in COLUMNS}
     with reading(file):
-        table = pd.read_csv(file, header=None, skiprows=3, usecols=list(places), **AS_TEXT)
-    table = table.rename(columns=places)
+        table = pd.read_csv(file, header=None, skiprows=3, usecols=list(names), **AS_TEXT)
+    table = table.rename(columns=names)
     unique_column(table, "id", file)
     for name, known in (("split", SPLIT_NAMES), ("subset", SUBSETS)):
         strange = table[~table[name].isin(known)]

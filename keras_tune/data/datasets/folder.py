@@ -9,9 +9,9 @@ A label of three files or more is in all splits.
 """
 
 from keras_tune.data.datasets.splits import stratified_split
-from keras_tune.data.paths import files_below, to_path
 from keras_tune.errors import UserError
 from keras_tune.files import text_fault
+from keras_tune.storage import files_below, to_path
 
 # The last four are not among what libsndfile decodes: such files get reported, not overlooked.
 SUFFIXES = frozenset(

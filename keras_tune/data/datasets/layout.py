@@ -5,20 +5,20 @@ import pathlib
 from keras_tune.errors import UserError
 
 
-def locate(source, places, holds, mend):
-    """Return the first of some places that holds what is looked for.
+def locate(source, folders, holds, fix):
+    """Return the first of some folders that holds what is looked for.
 
     Args:
         source: The folder that was given.
-        places: Paths within it, "." being the folder itself.
-        holds: Names, any one of which marks the right place.
-        mend: What to do if there is none, for the error.
+        folders: Paths within it, "." being the folder itself.
+        holds: Names, any one of which marks the right folder.
+        fix: What to do if there is none, for the error.
 
     Returns:
         `pathlib.Path` of a folder.
 
     Raises:
-        UserError: If the folder is missing, or none of the places holds any of the names.
+        UserError: If the folder is missing, or none of the folders holds any of the names.
 
     Example:
 
@@ -28,11 +28,11 @@ def locate(source, places, holds, mend):
     """
     source = pathlib.Path(source)
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder. {mend}")
-    for place in places:
-        if any((source / place / name).exists() for name in holds):
-            return source / place
-    raise UserError(f"{source}: holds no {' or '.join(holds)}. {mend}")
+        raise UserError(f"{source}: no such folder. {fix}")
+    for folder in folders:
+        if any((source / folder / name).exists() for name in holds):
+            return source / folder
+    raise UserError(f"{source}: holds no {' or '.join(holds)}. {fix}")
 
 
 def audio_path(folder, stem, suffixes):

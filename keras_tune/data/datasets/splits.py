@@ -30,8 +30,10 @@ def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
     ```
     """
     edges = np.cumsum(check_fractions(fractions))
-    places = [id_hash(key) / 2**256 for key in keys]
-    return [SPLITS[int(np.searchsorted(edges[:-1], place, side="right"))] for place in places]
+    positions = [id_hash(key) / 2**256 for key in keys]
+    return [
+        SPLITS[int(np.searchsorted(edges[:-1], position, side="right"))] for position in positions
+    ]
 
 
 def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
@@ -55,8 +57,8 @@ def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
     """
     fractions = check_fractions(fractions)
     members = {}
-    for place, (clip, stratum) in enumerate(zip(ids, strata, strict=True)):
-        members.setdefault(str(stratum), []).append((id_hash(clip), place))
+    for position, (clip, stratum) in enumerate(zip(ids, strata, strict=True)):
+        members.setdefault(str(stratum), []).append((id_hash(clip), position))
     splits = [None] * len(ids)
     for stratum in members.values():
         held_out = _held_out(len(stratum), fractions)
@@ -64,8 +66,8 @@ def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
             name for name, count in zip(SPLITS[1:], held_out, strict=True) for _ in range(count)
         ]
         names += ["train"] * (len(stratum) - len(names))
-        for name, (_, place) in zip(names, sorted(stratum), strict=True):
-            splits[place] = name
+        for name, (_, position) in zip(names, sorted(stratum), strict=True):
+            splits[position] = name
     return splits
 
 

@@ -3,19 +3,19 @@
 import contextlib
 import io
 
-from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
+from keras_tune.storage import to_path
 
 # Options of pandas.read_csv: an id 007 stays one, and a genre called None is not a missing value.
 AS_TEXT = {"dtype": str, "keep_default_na": False, "na_values": [""]}
 
 
-def read_table(path, mend="It comes with the set: see the adapter's description."):
+def read_table(path, fix="It comes with the set: see the adapter's description."):
     """Read a file of comma- or tab-separated values with a header line.
 
     Args:
         path: The file.
-        mend: What to do if it is missing, for the error.
+        fix: What to do if it is missing, for the error.
 
     Returns:
         DataFrame of texts; a value that is empty is missing.
@@ -33,7 +33,7 @@ def read_table(path, mend="It comes with the set: see the adapter's description.
 
     path = to_path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file. {mend}")
+        raise UserError(f"{path}: no such file. {fix}")
     with reading(path):
         text = path.read_bytes().decode("utf-8-sig")
         separator = "\t" if "\t" in text.partition("\n")[0] else ","

@@ -1,9 +1,10 @@
 """Paths of local files and of objects in a store (`gs://`, `s3://`), with one set of methods.
 
-Local paths are `pathlib`'s and need no TensorFlow. Everything with a scheme goes through
-`tf.io.gfile`, as the reading of TFRecords does, so that one set of credentials serves both. The
-paths of `etils` are not used for this: they know four schemes instead of those that TensorFlow and
-its plug-ins have, and hand on TensorFlow's errors.
+Local paths are those of `pathlib` and need no TensorFlow. Everything with a scheme goes through
+`tf.io.gfile`, as the reading of TFRecords does, so that one set of credentials serves both.
+`fsspec` with `universal_pathlib` needs a package for each kind of store, with settings of its own
+for endpoint and credentials. The paths of `etils` know four schemes instead of those that
+TensorFlow and its plug-ins have, and pass on TensorFlow's errors.
 """
 
 import contextlib
@@ -13,11 +14,36 @@ import pathlib
 import sys
 import types
 
-from keras_tune.data.tensorflow import import_tensorflow
 from keras_tune.errors import UserError
 
 # Stores that know names alone: making a folder there would leave an empty object of its name.
 WITHOUT_FOLDERS = ("az", "gs", "s3")
+
+
+def import_tensorflow():
+    """Import TensorFlow.
+
+    Returns:
+        The module `tensorflow`.
+
+    Raises:
+        UserError: If it is not installed.
+
+    Example:
+
+    ```python
+    tf = import_tensorflow()
+    ```
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UserError(
+            "TFRecords and object stores need TensorFlow: pip install tensorflow, or give a local "
+            ".npz file of clips."
+        ) from error
+    return tf
 
 
 def to_path(path):
@@ -249,7 +275,7 @@ class ObjectPath:
 
     @contextlib.contextmanager
     def _translated(self):
-        """Give `tf.io.gfile`, and turn what it raises into one line that names path and mend."""
+        """Give `tf.io.gfile`; turn its errors into one line that names the path and the fix."""
         tf = import_tensorflow()
         _load_plugin(tf, self)
         try:
@@ -258,8 +284,12 @@ class ObjectPath:
             raise store_error(self, error) from error
 
 
+# What a user may give as a path; see `to_path`.
+AnyPath = str | os.PathLike | ObjectPath
+
+
 def store_error(path, error):
-    """Return the `UserError` that says in one line what a store's answer means, and the mend.
+    """Return the `UserError` that says in one line what a store's answer means, and the fix.
 
     Args:
         path: What was asked for, `ObjectPath` or text.

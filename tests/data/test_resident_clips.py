@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_tune.augment import Chain, Gain
-from keras_tune.data import ResidentClips, array_clips, prepare, resident
+from keras_tune.augment import Compose, Gain
+from keras_tune.data import ResidentClips, array_clips, open_dataset, prepare, resident_clips
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
@@ -27,8 +27,8 @@ def test_crops_are_the_slices_of_the_host(clips, samples):
     for starts in (np.stack([0 * last, last], axis=1), last[:, None] // 2):
         crops = ops.convert_to_numpy(held.crops(held.batch(rows, starts)))
         expected = [
-            [clips[row][start : start + samples] for start in places]
-            for row, places in zip(rows, starts, strict=True)
+            [clips[row][start : start + samples] for start in positions]
+            for row, positions in zip(rows, starts, strict=True)
         ]
         assert crops.dtype == np.float32
         assert crops.shape == ((6, 2, samples) if starts.shape[1] == 2 else (6, samples))
@@ -40,7 +40,7 @@ def test_what_lies_on_the_device(clips):
     assert keras.backend.standardize_dtype(held.samples.dtype) == "int16"
     flat = ops.convert_to_numpy(held.samples).ravel()
     np.testing.assert_array_equal(flat[: sum(LENGTHS)], np.concatenate(clips))
-    assert flat.size - sum(LENGTHS) <= 2 * resident.BLOCK
+    assert flat.size - sum(LENGTHS) <= 2 * resident_clips.BLOCK
     floats = [clip.astype("float32") / 32768 for clip in clips]
     held = ResidentClips(floats, 100)
     crops = held.crops(held.batch(np.array([1]), np.array([[4901]])))
@@ -66,9 +66,9 @@ def test_starts_are_spread_over_all_of_a_clip(clips):
     """Each clip by its own room, both ends included, as read_clips draws them."""
     stream = ResidentClips(clips, 1023).stream(crops=2, batch_size=5, seed=0, steps_per_epoch=1000)
     drawn = [[] for _ in LENGTHS]
-    for rows, starts in map(stream.places, range(1000)):
-        for row, places in zip(rows, starts, strict=True):
-            drawn[row].extend(places)
+    for rows, starts in map(stream.positions, range(1000)):
+        for row, positions in zip(rows, starts, strict=True):
+            drawn[row].extend(positions)
     assert sorted(set(drawn[4])) == [0, 1, 2]
     for samples, starts in zip(LENGTHS, drawn, strict=True):
         room = samples - 1023
@@ -83,7 +83,7 @@ def model_of(micro_batch=None):
         contraction_depth=2, decoder_depth=1, base_filters=2, tail_filters=[4, 6], input_samples=243
     )
     model = ContrastiveModel(
-        encoder, augmenter=Chain([Gain(probability=0.5, seed=1)]), micro_batch=micro_batch, seed=2
+        encoder, augmenter=Compose([Gain(probability=0.5, seed=1)]), micro_batch=micro_batch, seed=2
     )
     model.compile(keras.optimizers.Adam(0.003))
     return model
@@ -131,14 +131,14 @@ def test_clips_of_an_npz(tmp_path):
     audio = np.arange(4000).reshape(4, 1000).astype("int16")
     split = ["train", "test", "train", "train"]
     np.savez(tmp_path / "clips.npz", audio=audio, split=split, ids=["a", "b", "c", "d"])
-    held = ResidentClips.load(tmp_path / "clips.npz")
+    held = open_dataset(tmp_path / "clips.npz").resident()
     assert (held.ids, held.clip_samples) == (["a", "c", "d"], 1000)
     flat = ops.convert_to_numpy(held.samples).ravel()
     np.testing.assert_array_equal(flat[:3000], audio[[0, 2, 3]].ravel())
     with pytest.raises(UserError, match="no split 'valid'"):
-        ResidentClips.load(tmp_path / "clips.npz", "valid")
+        open_dataset(tmp_path / "clips.npz").resident("valid")
     with pytest.raises(ValueError, match="clip_samples"):
-        ResidentClips.load(tmp_path / "clips.npz", clip_samples=1001).stream(batch_size=2)
+        open_dataset(tmp_path / "clips.npz").resident(clip_samples=1001).stream(batch_size=2)
 
 
 def test_clips_of_shards(clips, tmp_path):
@@ -153,7 +153,7 @@ def test_clips_of_shards(clips, tmp_path):
     manifest = pd.DataFrame({"id": names, "path": paths, "split": "train"})
     info = prepare(manifest, tmp_path / "set", name="x", shards=2, workers=1, progress=False)
     with pytest.warns(UserWarning, match="2 clips of train are shorter than 2000 samples"):
-        held = ResidentClips.load(tmp_path / "set", "train", 2000)
+        held = open_dataset(tmp_path / "set").resident("train", 2000)
     assert sorted(held.ids) == ["clip 0", "clip 1", "clip 3"]
     for row, name in enumerate(held.ids):
         clip = clips[names.index(name)]
@@ -161,11 +161,11 @@ def test_clips_of_shards(clips, tmp_path):
         expected = np.stack([clip[:2000], clip[-2000:]]).astype("float32") / 32768
         np.testing.assert_array_equal(ops.convert_to_numpy(crops)[0], expected)
     left = max(info.shards, key=lambda shard: shard.records)
-    held = ResidentClips.load(tmp_path / "set", leave_out=(left.file,))
+    held = open_dataset(tmp_path / "set", exclude=(left.file,)).resident()
     assert len(held.ids) == len(clips) - left.records
 
 
 def test_clips_that_do_not_fit_are_refused(clips, monkeypatch):
-    monkeypatch.setattr(resident, "_free_bytes", lambda: 40_000)
-    with pytest.raises(UserError, match=r"tones, train: takes 0\.0 GB.*--resident"):
+    monkeypatch.setattr(resident_clips, "_free_bytes", lambda: 40_000)
+    with pytest.raises(UserError, match=r"tones, train: takes 0\.0 GB.*free; read batches"):
         ResidentClips(clips, 100, name="tones, train")

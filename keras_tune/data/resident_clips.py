@@ -3,13 +3,15 @@
 A training step then gets a few integers from the host, and no audio.
 """
 
-import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_tune.data.crop_places import CropPlaces
+from keras_tune.data.batch_options import BatchOptions
+from keras_tune.data.crop_stream import CropStream
 from keras_tune.errors import UserError
 
 # Samples of a block. Blocks keep every index small: the samples of a large set are more than 32
@@ -42,14 +44,26 @@ class ResidentClips:
     Example:
 
     ```python
-    clips = ResidentClips.load("tfrecords/mine", clip_samples=59049)
-    model.read_from(clips)
-    stream = clips.stream(crops=2, batch_size=48, seed=1, epochs=10)
-    model.fit(stream, epochs=10, steps_per_epoch=stream.steps_per_epoch, shuffle=False)
+    import numpy as np
+    from keras_tune.data import ResidentClips
+
+    audio = np.random.default_rng(0).integers(-3000, 3000, (8, 4000)).astype("int16")
+    clips = ResidentClips(audio, clip_samples=1024)
+    stream = clips.stream(crops=2, batch_size=4, seed=1, epochs=10)
+    clips.crops(stream[0]).shape  # (4, 2, 1024)
+    # model.read_from(clips)
+    # model.fit(stream, epochs=10, steps_per_epoch=stream.steps_per_epoch, shuffle=False)
     ```
     """
 
-    def __init__(self, clips, clip_samples, ids=None, name="the clips", groups=None):
+    def __init__(
+        self,
+        clips: Iterable[np.ndarray],
+        clip_samples: int,
+        ids: list | None = None,
+        name: str = "the clips",
+        groups: Iterable[int] | None = None,
+    ):
         clips = list(clips)
         self.lengths = np.array([len(clip) for clip in clips])
         self.clip_samples = clip_samples
@@ -66,69 +80,23 @@ class ResidentClips:
             clips[number] = None
         self.samples = _on_device(blocks, name)
 
-    @classmethod
-    def load(cls, path, split="train", clip_samples=None, leave_out=(), group_by="id"):
-        """Load the clips of a split.
-
-        Args:
-            path: Folder that `prepare` has written, or `.npz` file (see `load_arrays`).
-            split: Defaults to "train".
-            clip_samples: Samples of a crop. Clips of a prepared set that are shorter are left out,
-                with a warning that names them. Defaults to None: as many as the shortest clip has.
-            leave_out: Names of shards that are not read. Defaults to none.
-            group_by: "id", each clip in a group of its own, or the name of a label, by whose value
-                clips are grouped. Defaults to "id".
-
-        Returns:
-            `ResidentClips`.
-
-        Raises:
-            UserError: There is no such set, split or label, it is damaged, no clip is long enough,
-                or the clips take more memory than the device has.
-
-        Example:
-
-        ```python
-        clips = ResidentClips.load("tfrecords/mine", clip_samples=59049)
-        ```
-        """
-        name = f"{path}, {split}"
-        if pathlib.Path(path).suffix == ".npz":
-            from keras_tune.data.arrays import load_arrays
-
-            arrays = load_arrays(path)
-            arrays.info.split_shards(split)
-            rows = np.flatnonzero(arrays.split == split)
-            clips, ids = (arrays.audio[row] for row in rows), arrays.ids[rows].tolist()
-            groups = arrays.groups_of_split(split, group_by)
-        else:
-            clips, ids, groups = _read_shards(path, split, clip_samples, leave_out, group_by)
-        clips = list(clips)
-        clip_samples = clip_samples or min(map(len, clips))
-        return cls(_handing_over(clips), clip_samples, ids, name, groups)
-
-    def stream(self, **options):
+    def stream(self, **options: Any) -> CropStream:
         """Return the batches of a training as what `crops` takes.
 
         Args:
-            **options: Arguments of `keras_tune.data.array_clips`, all but the audio, the samples of
-                a crop, the labels, the groups and `fill_remainder`.
+            **options: Fields of `keras_tune.data.BatchOptions`, all but `clip_samples`, `group_by`
+                and `labels`: crops and groups are those that the clips were loaded with.
 
         Returns:
             `keras.utils.PyDataset` of dicts.
 
         Raises:
             ValueError: Clips are shorter than a crop, or fewer than a batch.
-
-        Example:
-
-        ```python
-        batch = clips.stream(crops=2, batch_size=48, seed=1)[0]
-        ```
         """
-        return _ResidentStream(self, clip_samples=self.clip_samples, **options)
+        options = BatchOptions(clip_samples=self.clip_samples, **options)
+        return _ResidentStream(self, options)
 
-    def batch(self, rows, starts):
+    def batch(self, rows: np.ndarray, starts: np.ndarray) -> dict:
         """Say in the terms of the device which crops to cut.
 
         Args:
@@ -138,12 +106,6 @@ class ResidentClips:
         Returns:
             Dict of what a training step is given: `block` and `offset`, int32 of shape (batch,
             crops), `group`, int32 of shape (batch,), and on JAX `samples`.
-
-        Example:
-
-        ```python
-        batch = clips.batch(np.array([0, 3]), np.array([[0, 500], [10, 20]]))
-        ```
         """
         block, offset = np.divmod(self._first[rows][:, None] + starts, BLOCK)
         batch = {"block": block.astype("int32"), "offset": offset.astype("int32")}
@@ -153,7 +115,7 @@ class ResidentClips:
             batch["samples"] = self.samples
         return batch
 
-    def crops(self, batch):
+    def crops(self, batch: dict) -> Any:
         """Cut crops on the device.
 
         Args:
@@ -162,12 +124,6 @@ class ResidentClips:
         Returns:
             Float32 tensor (batch, crops, clip_samples) in [-1, 1), or (batch, clip_samples) for one
             crop of each clip.
-
-        Example:
-
-        ```python
-        crops = clips.crops(clips.stream(crops=2, batch_size=48, seed=1)[0])
-        ```
         """
         crops = batch["block"].shape[1]
         count = (self.clip_samples + BLOCK - 2) // BLOCK + 1
@@ -177,51 +133,24 @@ class ResidentClips:
         # Floats from here on: TensorFlow gathers int16 on the host.
         if keras.backend.standardize_dtype(samples.dtype) == "int16":
             samples = ops.cast(samples, "float32") / 32768.0
-        places = ops.reshape(batch["offset"], (-1, 1)) + ops.arange(
+        indices = ops.reshape(batch["offset"], (-1, 1)) + ops.arange(
             self.clip_samples, dtype="int32"
         )
-        clips = ops.take_along_axis(samples, places, axis=1)
+        clips = ops.take_along_axis(samples, indices, axis=1)
         shape = (self.clip_samples,) if crops == 1 else (crops, self.clip_samples)
         return ops.reshape(clips, (-1, *shape))
 
 
-class _ResidentStream(CropPlaces):
+class _ResidentStream(CropStream):
     """Batches that say which crops to cut on the device."""
 
-    def __init__(self, clips, **options):
-        super().__init__(clips.lengths, **options)
+    def __init__(self, clips, options):
+        columns = {"id": np.array(clips.ids)} if options.ids else {}
+        super().__init__(clips.lengths, options, columns)
         self.clips = clips
 
-    def __getitem__(self, index):
-        return self.clips.batch(*self.places(index))
-
-
-def _read_shards(path, split, clip_samples, leave_out, group_by):
-    """The clips of a split that are long enough, as int16, with their ids and groups."""
-    from keras_tune.data.damage import naming_damaged_shards
-    from keras_tune.data.read import read_clips
-
-    if clip_samples is not None:
-        # Looks for clips that are too short, and warns of them.
-        read_clips(path, split, clip_samples, leave_out=leave_out)
-    clips, ids, groups = [], [], []
-    with naming_damaged_shards(path, split):
-        options = {"shuffle": False, "leave_out": leave_out, "group_by": group_by}
-        dataset = read_clips(path, split, ids=True, **options)
-        for record, name in dataset.as_numpy_iterator():
-            clip = record["audio"]
-            if clip_samples is None or len(clip) >= clip_samples:
-                clips.append(clip)
-                ids.append(name.decode())
-                groups.append(record["group"])
-    return clips, ids, groups
-
-
-def _handing_over(clips):
-    """Iterate over a list that is not needed any more, and keep nothing of it."""
-    clips.reverse()
-    while clips:
-        yield clips.pop()
+    def cut(self, rows, starts):
+        return self.clips.batch(rows, starts)
 
 
 def _on_device(blocks, name):
@@ -229,7 +158,7 @@ def _on_device(blocks, name):
     if free is not None and blocks.nbytes > free:
         raise UserError(
             f"{name}: takes {blocks.nbytes / 1e9:.1f} GB, and the device has {free / 1e9:.1f} GB "
-            "free; train without --resident"
+            "free; read batches of them instead"
         )
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

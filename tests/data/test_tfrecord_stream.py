@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tune.data import ResidentClips, count_clips, prepare, read_clips
+from keras_tune.data import open_dataset, prepare, read_clips
 from keras_tune.errors import UserError
 
 pytest.importorskip("tensorflow")
@@ -25,7 +25,10 @@ def compressed(clips, tmp_path_factory):
 
 
 def batches(path, **options):
-    return list(read_clips(path, **({"clip_samples": CROP} | options)).as_numpy_iterator())
+    """The audio of batches, or whole batches if they have more than that."""
+    options = {"clip_samples": CROP, "batch_size": None} | options
+    read = list(read_clips(path, **options).as_numpy_iterator())
+    return [batch["audio"] for batch in read] if read[0].keys() == {"audio"} else read
 
 
 def sources(crops):
@@ -73,18 +76,20 @@ def test_a_batch_may_be_larger_than_the_split_where_its_remainder_is_not_dropped
 def test_a_last_batch_is_filled_up_from_the_beginning(prepared):
     options = {"batch_size": 4, "shuffle": False, "fill_remainder": True, "ids": True}
     read = batches(prepared, **options)
-    assert [batch["audio"].shape for batch, _ in read] == [(4, CROP)] * 3
-    ids = np.concatenate([names for _, names in read]).tolist()
-    weights = np.concatenate([batch["weight"] for batch, _ in read])
+    assert [batch["audio"].shape for batch in read] == [(4, CROP)] * 3
+    ids = np.concatenate([batch["id"] for batch in read]).tolist()
+    weights = np.concatenate([batch["weight"] for batch in read])
     assert len(set(ids[:10])) == 10 and ids[10:] == ids[:2]
     np.testing.assert_allclose(weights, [1.2] * 10 + [0, 0], rtol=1e-6)
     assert len(read_clips(prepared, clip_samples=CROP, **options)) == 3
     # The processes read as many batches each, and together every clip once.
+    options["batch_size"] = 8
     parts = [batches(prepared, part=(k, 2), **options) for k in (0, 1)]
+    assert {len(batch["id"]) for part in parts for batch in part} == {4}
     assert len(parts[0]) == len(parts[1])
     names, weights = [], []
-    for batch, ids in parts[0] + parts[1]:
-        names += [name for name, weight in zip(ids, batch["weight"], strict=True) if weight]
+    for batch in parts[0] + parts[1]:
+        names += [n for n, weight in zip(batch["id"], batch["weight"], strict=True) if weight]
         weights.append(batch["weight"])
     assert len(names) == len(set(names)) == 10
     assert np.mean(weights) == pytest.approx(1, rel=1e-6)
@@ -93,16 +98,16 @@ def test_a_last_batch_is_filled_up_from_the_beginning(prepared):
 def test_groups_tell_which_clips_belong_together(prepared):
     options = {"batch_size": 10, "steps_per_epoch": 2, "seed": 1, "ids": True}
     read = batches(prepared, group_by="id", **options)
-    groups = np.concatenate([batch["group"] for batch, _ in read])
-    ids = np.concatenate([names for _, names in read])
+    groups = np.concatenate([batch["group"] for batch in read])
+    ids = np.concatenate([batch["id"] for batch in read])
     np.testing.assert_array_equal(groups[:, None] == groups, ids[:, None] == ids)
     # Of the label it is the value that counts: every other clip has the letter a.
     read = batches(prepared, group_by="letter", **options)
-    groups = np.concatenate([batch["group"] for batch, _ in read])
+    groups = np.concatenate([batch["group"] for batch in read])
     letter = np.array([int(name.split()[1]) % 2 for name in ids])
     np.testing.assert_array_equal(groups[:, None] == groups, letter[:, None] == letter)
     # Clips on the device have the same.
-    held = ResidentClips.load(prepared, clip_samples=CROP, group_by="letter")
+    held = open_dataset(prepared).resident("train", CROP, group_by="letter")
     known = dict(zip(ids, groups, strict=True))
     assert dict(zip((i.encode() for i in held.ids), held.groups, strict=True)) == known
     with pytest.raises(UserError, match="no label 'artist'"):
@@ -143,9 +148,9 @@ def test_resumed_stream_goes_on_like_the_whole(prepared, steps):
     whole = batches(prepared, epochs=4, **options)
     rest = batches(prepared, epochs=4, initial_epoch=2, **options)
     assert len(rest) == 2 * (steps or 3)
-    for (clips, labels), (resumed, resumed_labels) in zip(whole[len(rest) :], rest, strict=True):
-        np.testing.assert_array_equal(clips, resumed)
-        np.testing.assert_array_equal(labels, resumed_labels)
+    for batch, resumed in zip(whole[len(rest) :], rest, strict=True):
+        np.testing.assert_array_equal(batch["audio"], resumed["audio"])
+        np.testing.assert_array_equal(batch["labels"], resumed["labels"])
 
 
 def test_global_seed_does_not_matter(prepared):
@@ -160,9 +165,8 @@ def test_global_seed_does_not_matter(prepared):
 
 def test_repeat_never_ends_and_begins_like_the_finite_stream(prepared):
     endless = read_clips(prepared, clip_samples=CROP, batch_size=5, seed=0, repeat=True)
-    assert equal(
-        list(endless.take(8).as_numpy_iterator()), batches(prepared, batch_size=5, seed=0, epochs=4)
-    )
+    begin = [batch["audio"] for batch in endless.take(8).as_numpy_iterator()]
+    assert equal(begin, batches(prepared, batch_size=5, seed=0, epochs=4))
 
 
 def test_length_is_known(prepared):
@@ -170,7 +174,7 @@ def test_length_is_known(prepared):
     assert len(read_clips(prepared, **options)) == 2
     assert len(read_clips(prepared, drop_remainder=False, **options)) == 3
     assert len(read_clips(prepared, epochs=5, initial_epoch=2, steps_per_epoch=7, **options)) == 21
-    assert len(read_clips(prepared, clip_samples=CROP)) == 10
+    assert len(read_clips(prepared, clip_samples=CROP, batch_size=None)) == 10
 
 
 def test_nothing_waits_for_the_autotuner(prepared):
@@ -196,25 +200,26 @@ def test_whole_records(prepared, compressed):
 
 
 def test_labels_go_with_their_clips(prepared):
-    for clips, labels in batches(prepared, batch_size=5, labels=True):
-        numbers, _ = sources(clips)
-        np.testing.assert_array_equal(labels, np.stack([numbers % 2, numbers / 2], 1))
+    for batch in batches(prepared, batch_size=5, labels=True):
+        numbers, _ = sources(batch["audio"])
+        np.testing.assert_array_equal(batch["labels"], np.stack([numbers % 2, numbers / 2], 1))
 
 
 @pytest.mark.parametrize("encoding", ["prepared", "compressed"])
 def test_short_records_are_left_out_and_named(request, encoding):
     path = request.getfixturevalue(encoding)
     with pytest.warns(UserWarning, match="2 clips of train are shorter than 1020.*clip 0[01], "):
-        dataset = read_clips(path, clip_samples=1020)
-    assert len(dataset) == 8
-    assert sorted(sources(list(dataset.as_numpy_iterator()))[0]) == list(range(2, 10))
+        dataset = read_clips(path, clip_samples=1020, batch_size=4)
+    read = np.concatenate([batch["audio"] for batch in dataset.as_numpy_iterator()])
+    assert sorted(sources(read)[0]) == list(range(2, 10))
     with pytest.raises(UserError, match="which is all of them"):
         read_clips(path, clip_samples=5000)
 
 
 def test_clips_that_are_long_enough_are_counted(prepared):
-    assert count_clips(prepared) == count_clips(prepared, clip_samples=1000) == 10
-    assert count_clips(prepared, "train", 1075) == 2
+    dataset = open_dataset(prepared)
+    assert dataset.count("train") == dataset.count("train", 1000) == 10
+    assert dataset.count("train", 1075) == 2
 
 
 def test_wrong_arguments(prepared):
@@ -238,6 +243,7 @@ def test_feeds_fit(prepared):
     )
     model.compile(loss="mse", jit_compile=False)
     stream = read_clips(prepared, clip_samples=CROP, batch_size=5, labels=True, repeat=True, seed=0)
+    stream = stream.map(lambda batch: (batch["audio"], batch["labels"]))
     history = model.fit(stream, epochs=2, steps_per_epoch=3, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert len(history.history["loss"]) == 2

@@ -1,0 +1,228 @@
+"""What is faster on TensorFlow in another way than on the other backends.
+
+The only module of the layers and augmentations that imports TensorFlow, inside functions: layers
+must work without it.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tune.types import Tensor
+
+
+def compiled(function: Callable) -> Callable:
+    """Compile a function of tensors with XLA, on the TensorFlow backend.
+
+    On a CPU the convolutions of these models are several times faster outside XLA, and elementwise
+    operations several times faster inside. So parts of a step are compiled, and not the whole step.
+
+    Args:
+        function: A function that takes and returns tensors; arguments of other kinds must be
+            hashable and are constants.
+
+    Returns:
+        The compiled function.
+    """
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def worth_compiling(tensor: Tensor) -> bool:
+    """Whether to compile operations on a tensor: if it is large and in a TensorFlow graph.
+
+    Compiling takes seconds in all, more than it saves for examples of a few thousand values.
+
+    Args:
+        tensor: Tensor whose first axis is the batch.
+    """
+    if keras.backend.backend() != "tensorflow" or None in tensor.shape[1:]:
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly() and math.prod(tensor.shape[1:]) >= 2**14
+
+
+def convolve_in_one_pass(
+    tensors: Sequence[Tensor],
+    kernel: Tensor,
+    bias: Tensor | None,
+    activation: Callable[[Tensor], Tensor] | None,
+    strides: tuple[int],
+    padding: str,
+    dilation_rate: tuple[int],
+) -> Tensor:
+    """Convolve several tensors as if their channels were concatenated.
+
+    TensorFlow computes a convolution, the sum with another one, the addition of a bias and a ReLU
+    as one operation, if they follow each other directly. Keras' one-dimensional convolution is a
+    two-dimensional one of height 1 that removes the height before the bias, which prevents this.
+    Here the height is removed last.
+
+    Args:
+        tensors: Tensors (batch, time, channels) that differ in the channels only.
+        kernel: Tensor (kernel_size, sum of channels, filters).
+        bias: Tensor (filters,) or None.
+        activation: A function or None.
+        strides: As in `keras.layers.Conv1D`.
+        padding: As in `keras.layers.Conv1D`.
+        dilation_rate: As in `keras.layers.Conv1D`.
+
+    Returns:
+        A tensor (batch, new time, filters).
+    """
+    # TensorFlow only recognizes its own operation for a bias, which Keras does not have.
+    import tensorflow as tf
+
+    ends = np.cumsum([0, *(tensor.shape[-1] for tensor in tensors)])
+    total = None
+    # The first tensor is convolved last, in one operation with bias, sum and activation.
+    for index in reversed(range(len(tensors))):
+        outputs = ops.conv(
+            tensors[index][:, None],
+            kernel[None, :, ends[index] : ends[index + 1]],
+            strides=(1, *strides),
+            padding=padding,
+            dilation_rate=(1, *dilation_rate),
+            data_format="channels_last",
+        )
+        if bias is not None and index == 0:
+            outputs = tf.nn.bias_add(outputs, bias)
+        total = outputs if total is None else ops.add(outputs, total)
+    if activation is not None:
+        total = activation(total)
+    return ops.squeeze(total, 1)
+
+
+def staged_normalization(epsilon: float, relu: bool) -> Callable:
+    """Build the normalization of a batch (batch, time, channels), with its gradient.
+
+    Sums are added up in stages of a few hundred terms, which is exact to 1e-6, and XLA compiles
+    what lies between two sums into one pass over memory.
+
+    Args:
+        epsilon: Float, added to the variances.
+        relu: Whether the outputs are rectified.
+
+    Returns:
+        A function of a tensor (batch, time, channels), scales (channels,) and offsets (channels,)
+        that returns the outputs and the batch's means and variances (channels,).
+
+    Source: Ioffe & Szegedy, "Batch Normalization" (ICML 2015), for the gradient; Higham, "The
+    accuracy of floating point summation" (1993), for the errors of different orders of adding.
+    """
+
+    @ops.custom_gradient
+    def normalize(x, gamma, beta):
+        passes = _passes(worth_compiling(x))
+        count = ops.cast(ops.shape(x)[0] * ops.shape(x)[1], "float32")
+        # Squares are taken about a rough mean, or their sum would cancel against the mean's.
+        rough = ops.mean(ops.cast(x[:, :: max(1, x.shape[1] // 16)], "float32"), axis=(0, 1))
+        shift, square = (_finish(part) / count for part in passes.moments(x, rough))
+        mean, variance = rough + shift, ops.maximum(square - ops.square(shift), 0.0)
+        inverse = ops.rsqrt(variance + epsilon)
+        scale = gamma * inverse
+        offset = beta - mean * scale
+        outputs = passes.apply(x, scale, offset, relu)
+
+        def gradient(upstream, *unused):
+            # Mean and variance are returned for the moving averages only, which have no gradient.
+            sums = passes.gradient_sums(x, upstream, mean, scale, offset, relu)
+            d_beta, d_gamma = (_finish(part) for part in sums)
+            d_gamma = d_gamma * inverse
+            slope = -scale * inverse * d_gamma / count
+            constant = -scale * d_beta / count - slope * mean
+            d_x = passes.input_gradient(x, upstream, scale, offset, slope, constant, relu)
+            return d_x, d_gamma, d_beta
+
+        return (outputs, mean, variance), gradient
+
+    return normalize
+
+
+def _finish(partial):
+    """Add up the partial sums (batch, rows, steps, channels), in stages again."""
+    return ops.sum(ops.sum(ops.sum(partial, axis=2), axis=1), axis=0)
+
+
+class _Passes:
+    """The four passes over a tensor, each compiled into one loop if that is worth it.
+
+    Time is cut into rows of `width` steps, so that loops run over many adjacent values and not over
+    a few channels. Partial sums are over `length` rows and are added up outside: inside, XLA would
+    merge all stages into one.
+    """
+
+    def __init__(self, compile):
+        compile = compiled if compile else lambda function: function
+        self.moments = compile(self._moments)
+        self.apply = compile(self._apply)
+        self.gradient_sums = compile(self._gradient_sums)
+        self.input_gradient = compile(self._input_gradient)
+
+    def _moments(self, x, rough):
+        width, length = _rows(x.shape[1])
+        values = _in_rows(x, width) - _tiled(rough, width)
+        return _partial(values, length, width), _partial(values * values, length, width)
+
+    def _apply(self, x, scale, offset, relu):
+        width, _ = _rows(x.shape[1])
+        values = _in_rows(x, width) * _tiled(scale, width) + _tiled(offset, width)
+        values = ops.relu(values) if relu else values
+        return ops.reshape(ops.cast(values, x.dtype), ops.shape(x))
+
+    def _gradient_sums(self, x, upstream, mean, scale, offset, relu):
+        width, length = _rows(x.shape[1])
+        values, upstream = _in_rows(x, width), self._gate(x, upstream, scale, offset, relu)
+        centered = values - _tiled(mean, width)
+        return _partial(upstream, length, width), _partial(upstream * centered, length, width)
+
+    def _input_gradient(self, x, upstream, scale, offset, slope, constant, relu):
+        width, _ = _rows(x.shape[1])
+        values = self._gate(x, upstream, scale, offset, relu) * _tiled(scale, width)
+        values += _in_rows(x, width) * _tiled(slope, width) + _tiled(constant, width)
+        return ops.reshape(ops.cast(values, x.dtype), ops.shape(x))
+
+    def _gate(self, x, upstream, scale, offset, relu):
+        """The gradient of what the ReLU takes, in rows."""
+        width, _ = _rows(x.shape[1])
+        upstream = _in_rows(upstream, width)
+        if not relu:
+            return upstream
+        values = _in_rows(x, width) * _tiled(scale, width) + _tiled(offset, width)
+        return ops.where(values > 0, upstream, 0.0)
+
+
+# All layers share one set of compiled loops, so each is compiled once for each shape.
+_passes = functools.cache(_Passes)
+
+
+def _rows(steps):
+    """Steps in a row and rows in a sum: divisors of the time, both near a hundred."""
+    width = _divisor(steps, 81)
+    return width, _divisor(steps // width, 243)
+
+
+def _divisor(number, limit):
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def _in_rows(x, width):
+    return ops.cast(ops.reshape(x, (-1, x.shape[1] // width, width * x.shape[2])), "float32")
+
+
+def _tiled(vector, width):
+    return ops.tile(vector, (width,))
+
+
+def _partial(values, length, width):
+    """The sum of every `length` rows: (batch, rows / length, width, channels)."""
+    rows, size = values.shape[1:]
+    values = ops.reshape(values, (-1, rows // length, length, size))
+    partial = ops.sum(values, axis=2)
+    return ops.reshape(partial, (-1, rows // length, width, size // width))
