@@ -10,7 +10,6 @@ import numpy as np
 from keras_tune.data.paths import to_path
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
-from keras_tune.evaluation.fingerprints import encoder_fingerprint
 from keras_tune.files import atomic_path
 
 
@@ -71,7 +70,7 @@ class EmbeddingCache:
                     progress(self.info.counts[split])
                 return found
         stages = tuple(getattr(encoder, "stage_names", ()))
-        found = self.embed_anew(encoder, split, progress, stages)
+        found = self.embed_uncached(encoder, split, progress, stages)
         found.save(file)
         return found
 
@@ -109,7 +108,7 @@ class EmbeddingCache:
         what = json.dumps([encoder_fingerprint(encoder), self.identity, *more])
         return hashlib.sha256(what.encode()).hexdigest()[:16]
 
-    def embed_anew(self, encoder, split, progress=None, stages=(), deform=None):
+    def embed_uncached(self, encoder, split, progress=None, stages=(), deform=None):
         """The embeddings of a split, or of deformed clips of it, past the files."""
         from keras_tune.data import read_records
 
@@ -123,3 +122,29 @@ class EmbeddingCache:
             stages=stages,
             deform=deform,
         )
+
+
+def encoder_fingerprint(encoder):
+    """Hash an encoder's configuration and weights to 64 hexadecimal digits.
+
+    Args:
+        encoder: Keras model.
+
+    Returns:
+        String, the same on every backend and machine.
+
+    Example:
+
+    ```python
+    encoder_fingerprint(encoder)[:12]
+    ```
+    """
+    digest = hashlib.sha256()
+    config = {key: value for key, value in encoder.get_config().items() if key != "name"}
+    digest.update(
+        json.dumps([type(encoder).__name__, config], sort_keys=True, default=str).encode()
+    )
+    for weights in encoder.get_weights():
+        digest.update(str(weights.shape).encode())
+        digest.update(np.ascontiguousarray(weights, "<f4").tobytes())
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, read_npz
 
 DEFAULT_WINDOW = 59049
+POOLINGS = ("mean", "mean_std")
 
 
 class TooShortError(UserError):
@@ -374,3 +375,68 @@ def crop_start(clip, room, seed):
     """Where a clip's random crop starts: an integer 0…`room`, drawn from its id and a seed."""
     digest = hashlib.sha256(f"{seed}/{clip}".encode()).digest()
     return int(np.random.default_rng(int.from_bytes(digest[:8], "big")).integers(0, room + 1))
+
+
+def default_pooling(encoder):
+    """The pooling that an encoder's embeddings have without anything done to them.
+
+    Args:
+        encoder: Keras model.
+
+    Returns:
+        "mean_std" for `MelStatistics`, else "mean".
+
+    Example:
+
+    ```python
+    default_pooling(keras_tune.evaluation.MelStatistics())  # "mean_std"
+    ```
+    """
+    return getattr(encoder, "default_pooling", "mean")
+
+
+def pool_clips(clips, own, pooling):
+    """Clips whose vectors are means, or means and deviations, over time.
+
+    Mel statistics hold means and deviations over the frames: "mean" leaves the first. Of an
+    encoder, whose output for a window is a mean over time already, "mean_std" puts the deviation
+    over the windows of a clip beside their mean; a single window has no such deviation, so that
+    windows and crops are gone, and stages, which are kept as means, are gone too.
+
+    Args:
+        clips: `ClipEmbeddings`.
+        own: The pooling that the embeddings have, see `default_pooling`.
+        pooling: "mean" or "mean_std".
+
+    Returns:
+        `ClipEmbeddings`.
+
+    Example:
+
+    ```python
+    pool_clips(clips, "mean", "mean_std").vectors.shape  # (78, 1024)
+    ```
+    """
+    if pooling == own:
+        return clips
+    if pooling == "mean":
+        half = clips.vectors.shape[1] // 2
+        return dataclasses.replace(
+            clips,
+            vectors=clips.vectors[:, :half],
+            windows=clips.windows[:, :half],
+            crops=None if clips.crops is None else clips.crops[:, :half],
+        )
+    squares = np.zeros(clips.vectors.shape)
+    deviations = clips.windows - clips.vectors[clips.owners]
+    np.add.at(squares, clips.owners, np.square(deviations, dtype="float64"))
+    counts = np.bincount(clips.owners, minlength=len(clips.ids))
+    spread = np.sqrt(squares / counts[:, None]).astype("float32")
+    return dataclasses.replace(
+        clips,
+        vectors=np.concatenate([clips.vectors, spread], axis=1),
+        windows=None,
+        owners=None,
+        crops=None,
+        stages={},
+    )

@@ -44,7 +44,7 @@ class ProbeStack:
         configurations: List of `ProbeConfiguration`, alike in `hidden_units` and `dropout`.
         width: Integer, the number of features.
         num_outputs: Integer, the outputs of each probe.
-        loss: "softmax" (targets are integers), "sigmoid" (targets are 0 or 1) or "squares".
+        loss: "softmax" (targets are integers), "sigmoid" (targets are 0 or 1) or "mse".
         seed: Integer from which the initial weights are drawn, the same for each probe: uniform
             within ±1/√(fan-in). Defaults to 0.
 
@@ -191,7 +191,7 @@ def loss_gradients(targets, outputs, loss):
     Args:
         targets: (batch,) integers for "softmax", else (batch, outputs).
         outputs: Float32 array (probes, batch, outputs), logits or values.
-        loss: "softmax", "sigmoid" or "squares".
+        loss: "softmax", "sigmoid" or "mse".
 
     Returns:
         Float32 array (probes, batch, outputs).

@@ -104,7 +104,7 @@ def fit_probe(protocol, train, valid, task, seed=0):
         raise UserError(
             f"--target {task.columns[0].name}: the train split holds fewer than two classes of it"
         )
-    if task.loss != "squares":
+    if task.loss != "mse":
         return PROTOCOLS[protocol](*sides, task, seed)
     # Probes learn values of mean 0 and deviation 1, whatever the unit of the labels.
     mean, deviation = sides[0].targets.mean(axis=0), sides[0].targets.std(axis=0)
@@ -242,7 +242,7 @@ def linear(train, valid, task, seed):
     2022), section 4.
     """
     from keras_tune.evaluation.probe_stack import ProbeConfiguration
-    from keras_tune.evaluation.train_probes import Schedule, train_probes
+    from keras_tune.evaluation.probe_training import Schedule, train_probes
 
     width = train.clips.crops.shape[1]
     configurations = [ProbeConfiguration(hidden_units=units, l2=1e-6) for units in (None, width)]
@@ -253,7 +253,7 @@ def linear(train, valid, task, seed):
         task.loss,
         len(task.outputs),
         "loss",
-        Schedule(EPOCH_STEPS, patience=10, max_looks=200, plateau_patience=5),
+        Schedule(EPOCH_STEPS, patience=10, max_evaluations=200, plateau_patience=5),
         seed,
     )
     predictions = np.stack([probe.predict(valid.clips.crops) for probe in probes])
@@ -277,7 +277,7 @@ def grid(train, valid, task, seed):
     music information retrieval" (ISMIR 2021), section 4.3.
     """
     from keras_tune.evaluation.probe_stack import activate
-    from keras_tune.evaluation.train_probes import Schedule, train_probes
+    from keras_tune.evaluation.probe_training import Schedule, train_probes
 
     configurations = grid_configurations()
 
@@ -291,7 +291,7 @@ def grid(train, valid, task, seed):
         task.loss,
         len(task.outputs),
         valid_score,
-        Schedule(min_steps=8, patience=10, max_looks=100),
+        Schedule(min_steps=8, patience=10, max_evaluations=100),
         seed,
     )
     scores = [probe.valid_score for probe in probes]
@@ -333,7 +333,7 @@ def logistic(train, valid, task, seed):
     scaler = StandardScaler().fit(train.clips.vectors)
     features = scaler.transform(train.clips.vectors)
     held_out = scaler.transform(valid.clips.vectors)
-    regress = {"squares": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
+    regress = {"mse": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
     fits, predictions = [], []
     for strength in STRENGTHS:
         kernel, bias = regress[task.loss](features, train.targets, task, strength)

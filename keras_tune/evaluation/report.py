@@ -1,7 +1,5 @@
 """A report for people: tables of scores, and in words where the encoder beats its baselines."""
 
-from keras_tune.evaluation.verdicts import verdicts
-
 # Floats of a report that are no metrics of the test clips.
 NO_METRICS = ("score", "valid_score", "cross_fitted_score", "seconds")
 
@@ -43,7 +41,7 @@ def report_markdown(content, versions, config):
             lines += _layers(reports)
         else:
             lines += [f"## {protocol}", "", *_scores(reports, content["representations"]), ""]
-            lines += [*verdicts(reports), ""]
+            lines += [*comparisons(reports), ""]
             left_out = [name for name in content["representations"] if name not in reports]
             if left_out:
                 lines += [
@@ -65,8 +63,8 @@ def report_markdown(content, versions, config):
             chosen += f", and {tagger['cross_fitted_score']:.3f} cross-fitted, by which protocols "
             chosen += "and seeds were compared"
         lines += [f"`tagger.keras` is the encoder with the probe of {chosen}.", ""]
-    if content["pictures"]:
-        lines += [*(f"![{name}]({name})" for name in content["pictures"]), ""]
+    if content["plots"]:
+        lines += [*(f"![{name}]({name})" for name in content["plots"]), ""]
     lines += ["## Configuration", ""]
     lines += [f"- {key}: {value}" for key, value in config.items() if value is not None]
     lines += [f"- split {split}: {hashed}" for split, hashed in content["splits"].items()]
@@ -111,6 +109,34 @@ def _scores(reports, representations):
             f"| {', '.join(map(str, report['seeds']))} | {report['seconds']} |"
         )
     return lines
+
+
+def comparisons(reports):
+    """Say for each yardstick whether the representation judged beats it.
+
+    Args:
+        reports: Dict from representation to report, the representation judged first.
+
+    Returns:
+        List of sentences.
+    """
+    first = next(iter(reports))
+    sentences = []
+    for name, report in reports.items():
+        found = report.get(f"{first}_minus_this")
+        if found is None:
+            continue
+        low, high = found["interval_95"]
+        if low > 0:
+            verdict = f"{first} beats {name}"
+        elif high < 0:
+            verdict = f"{first} is worse than {name}"
+        else:
+            verdict = f"{first} does not clearly differ from {name}"
+        sentences.append(
+            f"- {verdict}: difference {found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]."
+        )
+    return sentences
 
 
 def _score(report, metric):

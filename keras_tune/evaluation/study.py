@@ -1,14 +1,15 @@
 """Several representations of the same clips, judged on the same folds."""
 
 import contextlib
+import math
 import time
 
 import numpy as np
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.bootstrap import percentiles
-from keras_tune.evaluation.folds import group_folds
-from keras_tune.evaluation.judge import Fold, judge, predict_test
+from keras_tune.evaluation.embeddings import ClipEmbeddings
+from keras_tune.evaluation.metrics import percentiles
+from keras_tune.evaluation.outcomes import Fold, evaluate, group_folds, predict_test
 from keras_tune.evaluation.protocols import groups_of
 
 SPLITS = ("train", "valid", "test")
@@ -44,13 +45,11 @@ class Study:
 
     ```python
     study = Study({"mine": {"train": a, "valid": b, "test": c}}, task, seeds=[0])
-    study.judge("logistic")["mine"]["score"]
+    study.evaluate("logistic")["mine"]["score"]
     ```
     """
 
     def __init__(self, clips, task, seeds, folds=None, group=None, resamples=1000, progress=None):
-        from keras_tune.evaluation.embeddings import ClipEmbeddings
-
         self.task, self.group, self.resamples = task, group, resamples
         self.progress = progress or (lambda total, title: contextlib.nullcontext(_Silent()))
         self.seeds = list(seeds)
@@ -82,7 +81,7 @@ class Study:
             for parts in group_folds(strata, groups, folds, seed)
         ]
 
-    def judge(self, protocol):
+    def evaluate(self, protocol):
         """The reports of the representations under one protocol, by name."""
         return self._reports(protocol, protocol, self.suitable(protocol))
 
@@ -110,7 +109,7 @@ class Study:
         with self.progress(len(self.folds) * len(representations), title) as bar:
             for name, clips in representations.items():
                 started = time.monotonic()
-                outcome = judge(protocol, clips, self.folds, self.task, self.group, bar.update)
+                outcome = evaluate(protocol, clips, self.folds, self.task, self.group, bar.update)
                 samples[name] = outcome.samples(self.resamples)
                 reports[name] = outcome.report(samples[name])
                 reports[name]["seconds"] = round(time.monotonic() - started, 1)
@@ -152,7 +151,7 @@ class Study:
                 for name, clips in representations.items():
                     scores = []
                     for fold in folds:
-                        outcome = judge(protocol, clips, [fold], self.task, self.group)
+                        outcome = evaluate(protocol, clips, [fold], self.task, self.group)
                         scores.append(outcome.scores()[self.task.primary])
                         bar.update(1)
                     found[name][str(fraction)] = scores
@@ -187,3 +186,43 @@ class _Silent:
 
     def update(self, count):
         pass
+
+
+def best_head(study, name, protocols):
+    """The probe that did best on valid, among those that are a linear map or a small network.
+
+    Scores of test have no say in it. Protocols choose among 2, 6 or 216 candidates, and the best of
+    216 scores on valid is too high by more than the best of 2: protocols are compared by
+    `cross_fitted_score`, on halves of valid that did not choose. Where the study cross-validates
+    there is no such probe: each was trained for one fold.
+
+    Args:
+        study: `Study`, whose protocols were judged.
+        name: String, the representation.
+        protocols: List of the protocols to look at.
+
+    Returns:
+        Pair of the protocol and a `FittedProbe` with a `head`, or None.
+
+    Example:
+
+    ```python
+    protocol, probe = best_head(study, "pretrained", ["grid", "logistic"])
+    ```
+    """
+    if study.cross_validated:
+        return None
+    candidates = [
+        (protocol, run.probe)
+        for protocol in protocols
+        for run in study.outcomes[protocol, name].runs
+        if run.probe.head is not None
+    ]
+    return max(candidates, key=_merit, default=None)
+
+
+def _merit(candidate):
+    """What is compared; where valid is too small for it, the score on all of valid decides."""
+    _, probe = candidate
+    score = probe.cross_fitted_score
+    return (score if math.isfinite(score) else -math.inf, probe.valid_score)

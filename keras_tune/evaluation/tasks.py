@@ -9,7 +9,7 @@ same numbers for many predictions at once.
 import numpy as np
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.ranking import average_precision, roc_auc
+from keras_tune.evaluation.metrics import average_precision, roc_auc
 
 
 class Task:
@@ -20,7 +20,7 @@ class Task:
 
     Attributes:
         kind: The task's name on the command line.
-        loss: What a probe minimizes: "softmax", "sigmoid" or "squares".
+        loss: What a probe minimizes: "softmax", "sigmoid" or "mse".
         outputs: Names of the outputs.
         metrics: Names of the metrics that `quick_scores` gives, the primary one first.
         combines_songs: Whether the predictions of a song's clips are averaged and the song is
@@ -235,7 +235,7 @@ class Regression(Task):
     """One or several numbers a clip: the coefficient of determination R², averaged over them."""
 
     kind = "regression"
-    loss = "squares"
+    loss = "mse"
     metrics = ("r2",)
 
     def __init__(self, columns):

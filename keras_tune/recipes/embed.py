@@ -65,8 +65,8 @@ def main(config):
     from keras_tune.data.paths import to_path
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
     from keras_tune.evaluation.embed_audio import embedding_model, hop_in_samples
+    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
     from keras_tune.evaluation.embeddings import window_length
-    from keras_tune.evaluation.fingerprints import encoder_fingerprint
     from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import named_encoder
 

@@ -142,7 +142,7 @@ class _Labels:
         if not len(known):
             raise UserError(f"--target {', '.join(target)}: no clip of train has this label")
         self.mean, self.deviation = 0.0, 1.0
-        if self.task.loss == "squares":
+        if self.task.loss == "mse":
             deviation = targets.std(axis=0)
             self.mean, self.deviation = targets.mean(axis=0), np.where(deviation > 0, deviation, 1)
 
@@ -238,7 +238,7 @@ def _train(tagger, labels, config, output, start, should_stop):
     losses = {
         "softmax": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "sigmoid": keras.losses.BinaryCrossentropy(from_logits=True),
-        "squares": keras.losses.MeanSquaredError(),
+        "mse": keras.losses.MeanSquaredError(),
     }
     samples = tagger.encoder.input_shape[1] or 59049
     count = len(_label_vectors(config.data, "train"))
@@ -327,7 +327,7 @@ def _score(tagger, labels, config):
 
     from keras_tune.data import read_records
     from keras_tune.evaluation import Outcome, embed_clips
-    from keras_tune.evaluation.judge import predict_test
+    from keras_tune.evaluation.outcomes import predict_test
     from keras_tune.evaluation.probe_stack import activate
     from keras_tune.evaluation.protocols import FittedProbe
 

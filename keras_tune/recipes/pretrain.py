@@ -301,14 +301,14 @@ def _pretrain(config, output, own, devices):
         "data": str(data),
     }
     if config.probe:
-        from keras_tune.recipes._probe_both import probe_both, summary
+        from keras_tune.recipes._final_probe import final_probe, summary
 
-        report["probe"] = probe_both(
+        report["probe"] = final_probe(
             encoder,
             data,
             config.probe,
             progress=sys.stderr.isatty(),
-            leave_out=source.leave_out,
+            exclude=source.leave_out,
             group=config.probe_group,
         )
         print(summary(config.probe, report["probe"]))

@@ -17,12 +17,12 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._bar import progress_bar
 from keras_tune.recipes._cli import run
+from keras_tune.recipes._final_probe import final_probe, summary
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import named_encoder
-from keras_tune.recipes._probe_both import probe_both, summary
 from keras_tune.recipes._types import BatchSize, Count, Finite, Folds, Hop, Repetitions, Seed, Share
 
-__all__ = ["ProbeConfig", "main", "probe_both", "summary"]
+__all__ = ["ProbeConfig", "main", "final_probe", "summary"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -88,8 +88,8 @@ class ProbeConfig:
 def main(config):
     """Run the command line; see `ProbeConfig`."""
     from keras_tune.data import load_info
+    from keras_tune.evaluation.plots import draw_study
     from keras_tune.evaluation.report import report_markdown
-    from keras_tune.evaluation.study_pictures import draw_study
     from keras_tune.files import write_text
     from keras_tune.recipes._folder import local_path, versions, write_config, write_report
 
@@ -107,7 +107,7 @@ def main(config):
     if study.task.threshold is not None:
         config = dataclasses.replace(config, threshold=study.task.threshold)
     results = {
-        protocol: study.layers() if protocol == "layers" else study.judge(protocol)
+        protocol: study.layers() if protocol == "layers" else study.evaluate(protocol)
         for protocol in protocols
     }
     content = _description(config, info, encoders, rows, study) | {
@@ -123,7 +123,7 @@ def main(config):
         content["deformations"] = {p: study.deformed(p, deformed) for p in probes}
     columns = [label.name for label in info.labels]
     history = pathlib.Path(config.encoder) / "history.csv"
-    content["pictures"] = draw_study(output, study, content, columns, history)
+    content["plots"] = draw_study(output, study, content, columns, history)
     content["tagger"] = _save_tagger(output, study, encoders, rows, probes)
     write_report(output, config, **content)
     text = report_markdown(content, versions(), dataclasses.asdict(config))
@@ -215,7 +215,7 @@ def _encoders(config, info):
 
 def _rows(config, protocols, encoders):
     """The rows of the report: pairs of an encoder's name and a pooling, by the row's name."""
-    from keras_tune.evaluation.pooling import POOLINGS, own_pooling
+    from keras_tune.evaluation.embeddings import POOLINGS, default_pooling
 
     asked = _list(config.pooling, ())
     for pooling in asked:
@@ -228,7 +228,7 @@ def _rows(config, protocols, encoders):
         )
     rows = {}
     for name, one in encoders.items():
-        own = own_pooling(one.encoder)
+        own = default_pooling(one.encoder)
         # An encoder's own pooling goes first, and under its name alone.
         for pooling in sorted(asked or [own], key=lambda pooling, own=own: pooling != own):
             rows[name if pooling == own else f"{name}_{pooling}"] = (name, pooling)
@@ -237,11 +237,11 @@ def _rows(config, protocols, encoders):
 
 def _pooled(rows, encoders, clips):
     """Embeddings by row, from those by encoder."""
-    from keras_tune.evaluation.pooling import own_pooling, pool_clips
+    from keras_tune.evaluation.embeddings import default_pooling, pool_clips
 
     return {
         row: {
-            part: pool_clips(found, own_pooling(encoders[name].encoder), pooling)
+            part: pool_clips(found, default_pooling(encoders[name].encoder), pooling)
             for part, found in clips[name].items()
         }
         for row, (name, pooling) in rows.items()
@@ -333,7 +333,7 @@ def _deformed(encoders, cache):
     with progress_bar(total, "embedding, deformed") as bar:
         return {
             name: {
-                change: cache.embed_anew(one.encoder, "test", bar.update, deform=deform)
+                change: cache.embed_uncached(one.encoder, "test", bar.update, deform=deform)
                 for change, deform in changes.items()
             }
             for name, one in encoders.items()
@@ -342,7 +342,8 @@ def _deformed(encoders, cache):
 
 def _description(config, info, encoders, rows, study):
     """What the report says besides the scores."""
-    from keras_tune.evaluation.fingerprints import encoder_fingerprint, folds_fingerprint
+    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+    from keras_tune.evaluation.outcomes import folds_fingerprint
 
     clips = next(iter(study.clips.values()))
     return {
@@ -380,12 +381,12 @@ def _save_tagger(output, study, encoders, rows, protocols):
 
     A tagger scores windows or means over them; of a probe on deviations there is none.
     """
-    from keras_tune.evaluation.winner import winning_head
+    from keras_tune.evaluation.study import best_head
     from keras_tune.models import Tagger
     from keras_tune.models.saved import save_model
 
     row, (name, pooling) = next(iter(rows.items()))
-    found = None if pooling != "mean" else winning_head(study, row, protocols)
+    found = None if pooling != "mean" else best_head(study, row, protocols)
     if found is None or name == "mel":
         return None
     protocol, probe = found

@@ -10,7 +10,7 @@ from seeded import seed_weights
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
-from keras_tune.recipes.probe import ProbeConfig, main, probe_both, summary
+from keras_tune.recipes.probe import ProbeConfig, final_probe, main, summary
 
 DEFAULT = ["pretrained", "untrained", "untrained_bn_level", "mel", "mel_level"]
 
@@ -43,13 +43,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_mel(monkeypatch):
     """Windows here are shorter than the mel spectrogram's frames: longer ones for it alone."""
-    from keras_tune.evaluation import mel_statistics
+    from keras_tune.evaluation import baselines
 
-    class Longer(mel_statistics.MelStatistics):
+    class Longer(baselines.MelStatistics):
         def __init__(self, sample_rate=22050, input_samples=None, level=None):
             super().__init__(sample_rate, num_mels=16, input_samples=1200, level=level)
 
-    monkeypatch.setattr("keras_tune.evaluation.mel_statistics.MelStatistics", Longer)
+    monkeypatch.setattr("keras_tune.evaluation.baselines.MelStatistics", Longer)
     monkeypatch.setattr("keras_tune.evaluation.MelStatistics", Longer, raising=False)
 
 
@@ -117,9 +117,9 @@ def test_report_of_a_classification(folder):
     # Nothing was made of numbers.
     assert report["threshold"] is None
     assert all(len(hashed) == 64 for hashed in report["splits"].values())
-    for picture in ("scores.png", "layers.png", "confusion_knn_mel.png", "map_pretrained.png"):
-        assert picture in report["pictures"]
-        assert (output / picture).read_bytes().startswith(b"\x89PNG")
+    for plot in ("scores.png", "layers.png", "confusion_knn_mel.png", "map_pretrained.png"):
+        assert plot in report["plots"]
+        assert (output / plot).read_bytes().startswith(b"\x89PNG")
     text = (output / "report.md").read_text()
     assert "mel | " in text
     assert report["encoders"]["pretrained"] in text
@@ -210,7 +210,7 @@ def test_the_key_of_songs_that_are_cut_into_clips(folder, tmp_path):
     assert found["weighted_score"] == found["score"] >= found["accuracy"] > 0.5
     # Nine songs are scored, not eighteen clips.
     assert found["accuracy"] * 9 == pytest.approx(round(found["accuracy"] * 9))
-    assert "confusion_knn_mel.png" in report["pictures"]
+    assert "confusion_knn_mel.png" in report["plots"]
 
 
 def test_folds_of_tags(folder):
@@ -262,8 +262,8 @@ def test_baselines_and_poolings_side_by_side(folder):
     text = (output / "report.md").read_text()
     assert "Left out: pretrained_mean_std, untrained_mean_std." in text
     assert "| mel_mean | mean |" in text and "| mel | mean_std |" in text
-    for picture in ("scores.png", "confusion_logistic_pretrained_mean_std.png"):
-        assert picture in report["pictures"]
+    for plot in ("scores.png", "confusion_logistic_pretrained_mean_std.png"):
+        assert plot in report["plots"]
     # Means and deviations tell at least as much on the clips that a probe learns from.
     assert report["tagger"]["protocol"] in ("linear", "logistic")
     assert report["tagger"]["candidates"] in (2, 6)
@@ -307,8 +307,8 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
     assert deformed["none"] == pytest.approx(whole)
     assert deformed["noise_0_db"] < deformed["none"]
     assert set(deformed) == {"none", "noise_0_db", "mp3"}
-    for picture in ("label_fraction_knn.png", "deformations_knn.png"):
-        assert picture in report["pictures"]
+    for plot in ("label_fraction_knn.png", "deformations_knn.png"):
+        assert plot in report["plots"]
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_one_line_says_what_is_wrong(folder, capsys, options, message):
 
 def test_probe_of_a_pretraining_run(folder, monkeypatch):
     encoder = keras.models.load_model(folder / "encoder.keras")
-    results = probe_both(encoder, folder / "tones.npz", "genre")
+    results = final_probe(encoder, folder / "tones.npz", "genre")
     names = ["pretrained", "untrained", "untrained_bn_level"]
     assert results["encoders"] == names
     for name in names:
@@ -352,8 +352,8 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
     assert "chance" in summary("genre", results)
     # 36 clips of valid and test tell too little, 12 artists would do.
     assert results["unseen"] is None and "not seen" not in summary("genre", results)
-    monkeypatch.setattr("keras_tune.recipes._probe_both.LEAST", 36)
-    found = probe_both(encoder, folder / "tones.npz", "genre", group="artist")
+    monkeypatch.setattr("keras_tune.recipes._final_probe.LEAST", 36)
+    found = final_probe(encoder, folder / "tones.npz", "genre", group="artist")
     assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
     assert "36 clips that pretraining has not seen" in summary("genre", found)
     options = ("--target", "genre", "--protocol", "logistic", "--folds", "5", "--group", "artist")
@@ -363,4 +363,4 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
         expected = report["results"]["logistic"][name]["scores_of_runs"]
         assert found["unseen"][name]["scores_of_runs"] == pytest.approx(expected)
     with pytest.raises(UserError, match="no label 'singer'"):
-        probe_both(encoder, folder / "tones.npz", "genre", group="singer")
+        final_probe(encoder, folder / "tones.npz", "genre", group="singer")

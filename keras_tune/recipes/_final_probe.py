@@ -12,8 +12,8 @@ BASELINES = ("untrained", "untrained_bn_level")
 WIDTH = 18
 
 
-def probe_both(
-    encoder, data, target, batch_size=32, seed=0, progress=False, leave_out=(), group=None
+def final_probe(
+    encoder, data, target, batch_size=32, seed=0, progress=False, exclude=(), group=None
 ):
     """Probe an encoder and two untrained ones of its shape by logistic regression.
 
@@ -32,7 +32,7 @@ def probe_both(
         batch_size: Integer, windows encoded at a time. Defaults to 32.
         seed: Integer, for the untrained encoder and the folds. Defaults to 0.
         progress: Whether to show progress bars. Defaults to False.
-        leave_out: Names of shards that are not read. Defaults to none.
+        exclude: Names of shards that are not read. Defaults to none.
         group: Label whose clips stay in one fold, an artist for one. Defaults to `song` where the
             set has it, else to single clips.
 
@@ -53,7 +53,7 @@ def probe_both(
     from keras_tune.evaluation.study import SPLITS, Study
     from keras_tune.evaluation.tasks import make_task
 
-    info = load_info(data, leave_out)
+    info = load_info(data, exclude)
     missing = [split for split in SPLITS if not info.counts.get(split)]
     if missing:
         raise UserError(f"{data}: a probe needs the splits train, valid and test; no {missing[0]}")
@@ -67,16 +67,16 @@ def probe_both(
     for name, baseline in baselines.items():
         encoders[name] = baseline.encoder
         if baseline.estimates_batch_norm:
-            records = read_records(data, "train", leave_out)
+            records = read_records(data, "train", exclude)
             estimate_batch_norm_on(baseline.encoder, records, info.counts["train"], seed)
     clips = {
-        name: _embed(name, model, data, info, batch_size, progress, leave_out)
+        name: _embed(name, model, data, info, batch_size, progress, exclude)
         for name, model in encoders.items()
     }
     splits = clips["pretrained"]
     task = make_task([column], splits["train"].labels)
     study = Study(clips, task, [seed], group=group)
-    results = {"target": target, "encoders": list(encoders), **study.judge("logistic")}
+    results = {"target": target, "encoders": list(encoders), **study.evaluate("logistic")}
     results["metric"] = task.primary
     results["test_clips"] = len(splits["test"].ids)
     results["skipped"] = [clip for part in splits.values() for clip in part.skipped]
@@ -90,7 +90,7 @@ def probe_both(
     return results
 
 
-def _embed(name, model, data, info, batch_size, progress, leave_out):
+def _embed(name, model, data, info, batch_size, progress, exclude):
     """The embeddings of each split."""
     from keras_tune.data import read_records
     from keras_tune.evaluation import embed_clips
@@ -101,7 +101,7 @@ def _embed(name, model, data, info, batch_size, progress, leave_out):
         return {
             split: embed_clips(
                 model,
-                read_records(data, split, leave_out),
+                read_records(data, split, exclude),
                 batch_size=batch_size,
                 progress=bar.update,
             )
@@ -132,12 +132,12 @@ def _unseen(clips, task, seed, group, progress):
             progress=lambda total, title: progress_bar(total, title, "fold", shown=progress),
         )
         about = {"clips": len(rows), "folds": FOLDS, "repetitions": REPETITIONS, "group": group}
-        return {**about, **study.judge("logistic")}
+        return {**about, **study.evaluate("logistic")}
     return None
 
 
 def summary(target, results):
-    """The results of `probe_both` as lines of text."""
+    """The results of `final_probe` as lines of text."""
     lines = [
         f"{target}: test {results['metric']} over {results['test_clips']} clips",
         *_scores(results, results["encoders"]),

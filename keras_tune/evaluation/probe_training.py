@@ -22,7 +22,7 @@ class Schedule:
         min_steps: Integer, the fewest steps between two looks at valid; there is never less than an
             epoch between them. Defaults to 1.
         patience: Integer, looks without improvement after which a probe stops. Defaults to 10.
-        max_looks: Integer, looks after which all stop. Defaults to 200.
+        max_evaluations: Integer, looks after which all stop. Defaults to 200.
         plateau_patience: Integer, looks without improvement that leave the learning rate as it
             is; at the next one it is divided by 10, see `Plateau`. Defaults to None: a constant
             learning rate.
@@ -30,7 +30,7 @@ class Schedule:
 
     min_steps: int = 1
     patience: int = 10
-    max_looks: int = 200
+    max_evaluations: int = 200
     plateau_patience: int | None = None
 
 
@@ -49,7 +49,7 @@ class Plateau:
 
     ```python
     plateau = Plateau(patience=1)
-    [plateau.look(score) for score in (0.5, 0.5, 0.4)]  # [False, False, True]
+    [plateau.update(score) for score in (0.5, 0.5, 0.4)]  # [False, False, True]
     ```
     """
 
@@ -60,7 +60,7 @@ class Plateau:
         self.best = None
         self.waited = 0
 
-    def look(self, score):
+    def update(self, score):
         """Take the score of one look, to be maximized; True if the rate is divided after it."""
         if self.best is None or score > self.best + self.threshold * abs(self.best):
             self.best, self.waited = score, 0
@@ -81,7 +81,7 @@ class TrainedProbe:
         weights: List of arrays, kernel and bias of each layer.
         mean: Array (d,), the mean of the features in train.
         deviation: Array (d,), their deviation.
-        loss: "softmax", "sigmoid" or "squares".
+        loss: "softmax", "sigmoid" or "mse".
         valid_score: Float, what it was stopped by.
         steps: Integer, the training steps it had at its best.
     """
@@ -115,7 +115,7 @@ def train_probes(
         train: Pair of features (clips, d) and targets (clips,) or (clips, outputs).
         valid: Likewise.
         configurations: List of `ProbeConfiguration`.
-        loss: "softmax", "sigmoid" or "squares".
+        loss: "softmax", "sigmoid" or "mse".
         num_outputs: Integer.
         valid_score: Function of outputs (probes, valid clips, outputs), logits or values, that
             gives the scores (probes,) to maximize; or "loss", for the loss on valid, negated.
@@ -240,7 +240,7 @@ class _Run:
     def outputs(self):
         return self.stack.predict(self.valid_features)
 
-    def look(self, scores, schedule):
+    def update(self, scores, schedule):
         """Keep what is better than before, and go on without the probes that are done."""
         weights = self.stack.weights()
         for row, (number, score) in enumerate(zip(self.running, scores, strict=True)):
@@ -252,7 +252,7 @@ class _Run:
                 self.waited[number] = 0
             plateau = self.plateaus[number]
             # PyTorch leaves a rate alone that would change by less than 1e-8.
-            if plateau and plateau.look(score) and 0.9 * self.stack.rates[row, 0] > 1e-8:
+            if plateau and plateau.update(score) and 0.9 * self.stack.rates[row, 0] > 1e-8:
                 self.stack.rates[row] /= 10
         going_on = self.waited[self.running] < schedule.patience
         if not going_on.all():
@@ -315,7 +315,7 @@ def _train_runs(runs, targets, batch_size, score, schedule, seed, workers):
         )
 
     period = max(schedule.min_steps, math.ceil(count / batch_size))
-    for _ in range(schedule.max_looks):
+    for _ in range(schedule.max_evaluations):
         for start in range(0, period, STEPS_AT_ONCE):
             batches = [next_batch() for _ in range(min(STEPS_AT_ONCE, period - start))]
             workers.map(lambda run, batches=batches: run.advance(batches), runs)
@@ -323,7 +323,7 @@ def _train_runs(runs, targets, batch_size, score, schedule, seed, workers):
         scores = np.asarray(score(np.concatenate(workers.map(_Run.outputs, runs))))
         ends = np.cumsum([len(run.stack) for run in runs])[:-1]
         for run, part in zip(runs, np.split(scores, ends), strict=True):
-            run.look(part, schedule)
+            run.update(part, schedule)
         runs = [run for run in runs if len(run.stack)]
         if not runs:
             break

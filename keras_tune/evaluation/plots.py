@@ -4,10 +4,12 @@ import pathlib
 
 import numpy as np
 
-from keras_tune.files import atomic_path
+from keras_tune.files import atomic_path, write_text
 
 COLOURS = ("tab:blue", "tab:gray", "tab:orange", "tab:green", "tab:red", "tab:purple")
 COLOURS += ("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black", "gold", "navy", "lime")
+# Beyond some thousand dots a map takes minutes and shows no more.
+MOST_DOTS = 3000
 
 
 def draw_layers(path, curves, metric):
@@ -241,6 +243,164 @@ def draw_deformations(path, scores, metric):
     axes.grid(alpha=0.3)
     _legend(figure, axes)
     _save(figure, path)
+
+
+def draw_study(output, study, content, columns=(), history=None):
+    """Draw the pictures of a study, and write its embeddings for TensorBoard's projector.
+
+    Args:
+        output: Folder to write to.
+        study: `Study`.
+        content: What `report.json` holds: `results` and, where there are any, `label_fraction` and
+            `deformations`.
+        columns: Labels for the projector. Defaults to none.
+        history: Path of the `history.csv` of the encoder's training. Defaults to None; left out if
+            there is no such file.
+
+    Returns:
+        List of the pictures' names.
+
+    Example:
+
+    ```python
+    draw_study("report", study, {"results": {"knn": study.evaluate("knn")}}, ["genre"])
+    ```
+    """
+    drawing = _Drawing(pathlib.Path(output), study)
+    results = {k: v for k, v in content["results"].items() if k != "layers"}
+    if results:
+        drawing.draw("scores.png", draw_scores, results, study.task.primary)
+    if "layers" in content["results"]:
+        layers = content["results"]["layers"]
+        drawing.draw("layers.png", draw_layers, layers, study.task.primary)
+    for protocol in results:
+        drawing.outcomes(protocol)
+    for name, clips in study.clips.items():
+        drawing.map(name, clips)
+        write_projector(drawing.output / "projector" / name, clips, columns)
+    for protocol, curves in content.get("label_fraction", {}).items():
+        drawing.label_fractions(protocol, curves)
+    for protocol, scores in content.get("deformations", {}).items():
+        drawing.draw(f"deformations_{protocol}.png", draw_deformations, scores, study.task.primary)
+    if history is not None and pathlib.Path(history).is_file():
+        import pandas as pd
+
+        drawing.draw("training.png", draw_history, pd.read_csv(history))
+    return drawing.drawn
+
+
+class _Drawing:
+    """The pictures drawn so far."""
+
+    def __init__(self, output, study):
+        self.output, self.study = output, study
+        self.drawn = []
+
+    def draw(self, name, function, *arguments, **options):
+        function(self.output / name, *arguments, **options)
+        self.drawn.append(name)
+
+    def outcomes(self, protocol):
+        """Bars of each tag, or the confusion matrix of each representation."""
+        task = self.study.task
+        names = self.study.suitable(protocol)
+        outcomes = {name: self.study.outcomes[protocol, name] for name in names}
+        if task.kind == "tagging":
+            tags = {name: _per_tag(outcome) for name, outcome in outcomes.items()}
+            self.draw(f"tags_{protocol}.png", draw_tags, tags, protocol)
+        elif task.loss == "softmax":
+            for name, outcome in outcomes.items():
+                self.draw(
+                    f"confusion_{protocol}_{name}.png",
+                    draw_confusion,
+                    **_confusion(outcome, f"{protocol}, {name}"),
+                )
+
+    def map(self, name, clips):
+        """A map of the clips that have the first target."""
+        column = self.study.task.columns[0].name
+        rows = [row for row, labels in enumerate(clips.labels) if labels.get(column) is not None]
+        rows = rows[:: max(1, -(-len(rows) // MOST_DOTS))]
+        if len(rows) >= 5:
+            shown = [clips.labels[row][column] for row in rows]
+            self.draw(
+                f"map_{name}.png",
+                draw_map,
+                clips.vectors[rows],
+                shown,
+                f"{name}, by {column}",
+            )
+
+    def label_fractions(self, protocol, curves):
+        numbers = {
+            name: {float(fraction): scores for fraction, scores in curve.items()}
+            for name, curve in curves.items()
+        }
+        self.draw(
+            f"label_fraction_{protocol}.png",
+            draw_curve,
+            numbers,
+            self.study.task.primary,
+            "share of the labels",
+            log=True,
+        )
+
+
+def _confusion(outcome, title):
+    """What `draw_confusion` takes; the title says what the counts are the mean of."""
+    found = outcome.confusion()
+    if found["seeds"] > 1:
+        title += f": mean over {found['seeds']} seeds"
+    return {"counts": found["counts"], "classes": found["classes"], "title": title}
+
+
+def _per_tag(outcome):
+    """The scores of each tag, averaged over the runs that could score it."""
+    found = {}
+    for one in outcome.runs:
+        for tag, scores in outcome.task.per_tag(one.targets, one.predictions).items():
+            found.setdefault(tag, []).append(scores)
+    return {
+        tag: {metric: sum(s[metric] for s in runs) / len(runs) for metric in runs[0]}
+        for tag, runs in found.items()
+    }
+
+
+def write_projector(folder, embeddings, columns=()):
+    """Write `vectors.tsv`, `metadata.tsv` and the `projector_config.pbtxt` that names them.
+
+    Open them by `tensorboard --logdir FOLDER`, or load the two tables at projector.tensorflow.org.
+
+    Args:
+        folder: Folder to write to, made if it is missing.
+        embeddings: `ClipEmbeddings`.
+        columns: Labels to show. Defaults to none but the ids.
+
+    Example:
+
+    ```python
+    write_projector("runs/probe/projector", test, ["genre"])
+    ```
+    """
+    folder = pathlib.Path(folder)
+    vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]
+    write_text(folder / "vectors.tsv", "\n".join(vectors) + "\n")
+    rows = [["id", *columns]]
+    for clip, labels in zip(embeddings.ids, embeddings.labels, strict=True):
+        rows.append([clip, *(labels.get(column) for column in columns)])
+    lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in rows]
+    if not columns:
+        # A table of one column has no header.
+        lines = lines[1:]
+    write_text(folder / "metadata.tsv", "\n".join(lines) + "\n")
+    config = (
+        "embeddings {\n"
+        '  tensor_name: "clips"\n'
+        '  tensor_path: "vectors.tsv"\n'
+        '  metadata_path: "metadata.tsv"\n'
+        "}\n"
+    )
+    write_text(folder / "projector_config.pbtxt", config)
 
 
 def _distinct(count):
