@@ -4,8 +4,6 @@ import pathlib
 
 import numpy as np
 
-from keras_tune.errors import UserError
-
 POOLS = ("mean", "mean_max", "none")
 
 
@@ -31,7 +29,7 @@ def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), ba
     Raises:
         UserError: The file cannot be decoded, the clip is shorter than a window, silent, not finite
             or out of scale, the encoder is none or has no such stage, or its output is not finite.
-        ValueError: There is no such pool, or the array is not mono.
+        ValueError: There is no such pool, the hop is not positive, or the array is not mono.
 
     Example:
 
@@ -73,11 +71,11 @@ def _load(path):
 
 
 def hop_in_samples(hop, sample_rate=22050):
-    """A hop in seconds as samples, None staying None; a `UserError` unless it is positive."""
+    """A hop in seconds as samples, None staying None; a `ValueError` unless it is positive."""
     if hop is None:
         return None
     if hop <= 0:
-        raise UserError(f"hop {hop}: must be positive")
+        raise ValueError(f"`hop` must be positive. Received: hop={hop}")
     return max(1, round(hop * sample_rate))
 
 

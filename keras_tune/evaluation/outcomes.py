@@ -51,7 +51,7 @@ def group_folds(strata, groups, folds, seed=0, inner_folds=5):
         List of `folds` triples of rows: train, valid and test.
 
     Raises:
-        UserError: There are fewer groups than folds.
+        ValueError: There are not more groups than folds, or fewer than 2 folds.
 
     Example:
 
@@ -63,8 +63,9 @@ def group_folds(strata, groups, folds, seed=0, inner_folds=5):
     strata, groups = np.asarray(strata), np.asarray(groups)
     number = len(set(groups.tolist()))
     if number < folds + 1 or folds < 2:
-        raise UserError(
-            f"--folds {folds}: between 2 and one less than the {number} groups are possible"
+        raise ValueError(
+            f"`folds` must be at least 2 and less than the number of groups, which is {number}. "
+            f"Received: folds={folds}"
         )
     cuts = []
     for rest, test in _cut(strata, groups, folds, seed):
@@ -281,8 +282,7 @@ def predict_test(probe, test, task, group=None, seed=0):
     """
     rows, targets = task.encode(test.labels)
     if not len(rows):
-        columns = ", ".join(column.name for column in task.columns)
-        raise UserError(f"--target {columns}: no clip of the test split has this label")
+        raise UserError(f"no clip of the test split has {task.labels_in_words()}")
     test = test.take(rows)
     songs = songs_of(test.labels)
     predictions = probe.predict(test)

@@ -82,7 +82,8 @@ def fit_probe(protocol, train, valid, task, seed=0):
         `FittedProbe`.
 
     Raises:
-        UserError: Train or valid lack labels.
+        ValueError: There is no such protocol.
+        UserError: No clip of train or of valid has the labels, or train has only one class.
 
     Example:
 
@@ -92,17 +93,18 @@ def fit_probe(protocol, train, valid, task, seed=0):
     ```
     """
     if protocol not in PROTOCOLS:
-        raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(PROTOCOLS)}")
+        raise ValueError(
+            f"`protocol` must be one of {', '.join(PROTOCOLS)}. Received: protocol={protocol}"
+        )
     sides = []
     for name, clips in (("train", train), ("valid", valid)):
         rows, targets = task.encode(clips.labels)
         if not len(rows):
-            columns = ", ".join(column.name for column in task.columns)
-            raise UserError(f"--target {columns}: no clip of the {name} split has this label")
+            raise UserError(f"no clip of the {name} split has {task.labels_in_words()}")
         sides.append(_Side(clips.take(rows), targets))
     if task.loss == "softmax" and len(set(sides[0].targets)) < 2:
         raise UserError(
-            f"--target {task.columns[0].name}: the train split holds fewer than two classes of it"
+            f"the train split has fewer than two classes of the label {task.columns[0].name}"
         )
     if task.loss != "mse":
         return PROTOCOLS[protocol](*sides, task, seed)

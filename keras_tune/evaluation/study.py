@@ -39,7 +39,8 @@ class Study:
         outcomes: Dict from (protocol, representation) to `Outcome`.
 
     Raises:
-        UserError: No clip has the labels, or there are fewer groups than folds.
+        UserError: No clip has the labels.
+        ValueError: There are not more groups than folds.
 
     Example:
 
@@ -71,8 +72,7 @@ class Study:
     def _cross_validation(self, folds):
         rows, targets = self.task.encode(self.labels)
         if not len(rows):
-            columns = ", ".join(column.name for column in self.task.columns)
-            raise UserError(f"--target {columns}: no clip has this label")
+            raise UserError(f"no clip has {self.task.labels_in_words()}")
         strata = self.task.strata(targets)
         groups = groups_of([self.labels[row] for row in rows], self.group)
         return [
@@ -101,7 +101,7 @@ class Study:
                 stages = {stage: clips.of_stage(stage) for stage in clips.stages}
                 found[name] = self._reports("logistic", f"layers, {name}", stages)
         if not found:
-            raise UserError("--protocol layers: the encoder has no named stages")
+            raise UserError("the encoder has no named stages, so its layers cannot be evaluated")
         return found
 
     def _reports(self, protocol, title, representations):

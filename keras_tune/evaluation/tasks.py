@@ -62,6 +62,11 @@ class Task:
         """Turn an array (clips, columns) of numbers, categories by their index, into targets."""
         raise NotImplementedError
 
+    def labels_in_words(self):
+        """The labels that the task needs, for a message."""
+        names = ", ".join(column.name for column in self.columns)
+        return f"the label {names}" if len(self.columns) == 1 else f"all of the labels {names}"
+
     def matrix(self, targets):
         """The targets as a float array (clips, outputs), of which a prediction is an estimate."""
         return np.asarray(targets, "float32")
@@ -89,9 +94,9 @@ class Classification(Task):
     def __init__(self, columns):
         super().__init__(columns)
         if len(columns) != 1 or columns[0].kind != "category":
-            raise UserError(
-                f"--task {self.kind}: give --target one column of categories, "
-                f"not {', '.join(column.name for column in columns)}"
+            raise ValueError(
+                f"`columns` must be one column of categories for the task {self.kind}. "
+                f"Received: columns={[column.name for column in columns]}"
             )
         self.outputs = list(columns[0].values)
 
@@ -136,7 +141,7 @@ class Key(Classification):
         try:
             import mir_eval
         except ImportError as error:
-            raise UserError("--task key needs mir_eval: pip install mir_eval") from error
+            raise UserError("the task key needs mir_eval: pip install mir_eval") from error
         try:
             # weights[reference, estimate]
             self.weights = np.array(
@@ -146,7 +151,7 @@ class Key(Classification):
                 ]
             )
         except ValueError as error:
-            raise UserError(f"--target {columns[0].name}: {error}") from error
+            raise UserError(f"label {columns[0].name}: {error}") from error
 
     def scores(self, targets, predictions):
         import mir_eval
@@ -242,7 +247,10 @@ class Regression(Task):
         super().__init__(columns)
         for column in columns:
             if column.kind != "number":
-                raise UserError(f"--target {column.name}: not a column of numbers")
+                raise ValueError(
+                    "`columns` must hold numbers for a regression. "
+                    f"Received: columns={[column.name for column in columns]}"
+                )
 
     def targets(self, values):
         return values
@@ -286,7 +294,9 @@ def make_task(columns, labels, kind=None, threshold=None):
         `Task`.
 
     Raises:
-        UserError: The columns do not fit the task, or numbers are to be tags without a threshold.
+        ValueError: There is no such task, the columns do not fit it, or the threshold is missing or
+            out of place.
+        UserError: The task is key, and mir_eval is not installed or cannot read the categories.
 
     Example:
 
@@ -312,17 +322,20 @@ def make_task(columns, labels, kind=None, threshold=None):
         else:
             kind = "tagging" if binary else "regression"
     if kind not in TASKS:
-        raise UserError(f"--task {kind}: unknown; take one of {', '.join(TASKS)}")
+        raise ValueError(f"`kind` must be one of {', '.join(TASKS)}. Received: kind={kind}")
     if kind == "tagging":
         if threshold is None and not binary:
             names = ", ".join(column.name for column in columns if column.kind == "number")
-            raise UserError(
-                f"--target {names}: numbers other than 0 and 1; give --threshold, the number from "
-                "which on such a tag is present"
+            raise ValueError(
+                f"`threshold` must be given, as {names} has numbers other than 0 and 1: a tag is "
+                "present where its number is at least the threshold. Received: threshold=None"
             )
         return Tagging(columns, 0.5 if threshold is None else threshold)
     if threshold is not None:
-        raise UserError(f"--threshold {threshold}: only tags have one, not --task {kind}")
+        raise ValueError(
+            f"`threshold` must be left out for the task {kind}; only tagging has one. "
+            f"Received: threshold={threshold}"
+        )
     return TASKS[kind](columns)
 
 

@@ -110,7 +110,8 @@ def _embed(name, model, data, info, batch_size, progress, exclude):
 
 
 def _unseen(clips, task, seed, group, progress):
-    """The scores over folds of valid and test, or None where that is too little."""
+    """The scores over folds of valid and test, or None where there are too few clips or groups."""
+    from keras_tune.evaluation.protocols import groups_of
     from keras_tune.evaluation.study import Study
 
     parts = {
@@ -119,9 +120,10 @@ def _unseen(clips, task, seed, group, progress):
     }
     labels = [row for part in parts["pretrained"].values() for row in part.labels]
     rows, _ = task.encode(labels)
-    if len(rows) < LEAST:
+    groups = set(groups_of([labels[row] for row in rows], group))
+    if len(rows) < LEAST or len(groups) <= FOLDS:
         return None
-    # Fewer groups than folds.
+    # A part of a fold may lack all classes but one.
     with contextlib.suppress(UserError):
         study = Study(
             parts,

@@ -15,7 +15,7 @@ import sys
 from typing import Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._types import BatchSize, Hop, Workers
 
@@ -53,6 +53,7 @@ class EmbedConfig:
     backend: str | None = None
 
 
+@names_options()
 @writes("file")
 def main(config):
     """Run the command line; see `EmbedConfig`."""

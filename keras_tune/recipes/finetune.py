@@ -14,7 +14,7 @@ import time
 from typing import Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._types import (
     BatchSize,
@@ -76,6 +76,7 @@ class FinetuneConfig:
 FREE_ON_RESUME = ("epochs", "output", "resume", "backend", "jit_compile", "resamples")
 
 
+@names_options(columns="target", kind="task")
 @writes("folder")
 def main(config):
     """Run the command line; see `FinetuneConfig`."""

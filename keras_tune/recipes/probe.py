@@ -16,7 +16,7 @@ from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._bar import progress_bar
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._final_probe import final_probe, summary
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import named_encoder
@@ -84,6 +84,7 @@ class ProbeConfig:
     backend: str | None = None
 
 
+@names_options(columns="target", kind="task")
 @writes("folder")
 def main(config):
     """Run the command line; see `ProbeConfig`."""

@@ -325,7 +325,15 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         ),
         (("--target", "genre", "--label_fraction", "[2]"), "list[number above 0 to 1]"),
         (("--target", "genre", "--seeds", "0"), "--seeds 0: takes integer from 1 to 1,000"),
-        (("--target", "[genre,pitch]", "--encoder", "mel"), "pitch: numbers other than 0 and 1"),
+        (
+            ("--target", "[genre,pitch]", "--encoder", "mel"),
+            "--threshold: must be given",
+        ),
+        (("--target", "genre", "--task", "regression"), "--target [genre]: must hold numbers"),
+        (
+            ("--target", "genre", "--folds", "54", "--group", "artist"),
+            "--folds 54: must be at least 2 and less than the number of groups, which is 18",
+        ),
         (("--target", "genre", "--baselines", "[noise]"), "--baselines noise: unknown"),
         (("--target", "genre", "--pooling", "max"), "--pooling max: unknown"),
         (("--target", "genre", "--pooling", "mean_std"), "looks at single windows"),
