@@ -46,7 +46,7 @@ def with_keras(train, valid, configuration, classes, schedule):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    # As many steps between two looks at valid as the stack takes.
+    # As many steps between two evaluations on valid as the stack takes.
     repeats = max(1, -(-schedule.min_steps // -(-len(train[0]) // c.batch_size)))
     stop = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=schedule.patience, restore_best_weights=True

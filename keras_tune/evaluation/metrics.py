@@ -1,9 +1,18 @@
-"""Scores of many probes at once, and the bootstrap intervals of scores."""
+"""ROC-AUC and average precision of many probes at once, and bootstrap intervals of scores.
+
+The reported scores are scikit-learn's. Early stopping and the bootstrap need the same numbers many
+thousand times, where a call for each tag and probe would take longer than the training. The
+functions here compute them for all probes and tags together, ties included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 
-def roc_auc(truth, scores):
+def roc_auc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under the ROC curve, from the ranks of the positives.
 
     Args:
@@ -19,6 +28,8 @@ def roc_auc(truth, scores):
     Example:
 
     ```python
+    from keras_tune.evaluation.metrics import roc_auc
+
     roc_auc(np.array([[0], [1]], bool), np.array([[0.2], [0.7]]))  # [1.0]
     ```
     """
@@ -33,8 +44,8 @@ def roc_auc(truth, scores):
         return wins / (positives * negatives)
 
 
-def average_precision(truth, scores):
-    """Average precision: the mean, over the positives, of the precision at each one's score.
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision: the mean over the positives of the precision at the score of each.
 
     Args:
         truth: Boolean array (clips, tags).
@@ -46,6 +57,8 @@ def average_precision(truth, scores):
     Example:
 
     ```python
+    from keras_tune.evaluation.metrics import average_precision
+
     average_precision(np.array([[0], [1]], bool), np.array([[0.7], [0.2]]))  # [0.5]
     ```
     """
@@ -55,31 +68,38 @@ def average_precision(truth, scores):
     order = np.argsort(-scores, axis=-2, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=-2)
     hits = np.take_along_axis(np.broadcast_to(truth, scores.shape), order, axis=-2)
-    places = np.arange(count)[:, None]
-    precision = np.cumsum(hits, axis=-2) / (places + 1)
-    # Clips of one score come in together: the precision is that at the end of their run.
+    ranks = np.arange(count)[:, None]
+    precision = np.cumsum(hits, axis=-2) / (ranks + 1)
+    # Clips with equal scores are retrieved together: the precision is that after the last of them.
     ends = np.ones(scores.shape, bool)
     ends[..., :-1, :] = ranked[..., 1:, :] != ranked[..., :-1, :]
-    end = np.where(ends, places, count)
+    end = np.where(ends, ranks, count)
     end = np.flip(np.minimum.accumulate(np.flip(end, -2), axis=-2), -2)
     precision = np.take_along_axis(precision, end, axis=-2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sum(precision * hits, axis=-2) / truth.sum(axis=0)
 
 
-def bootstrap_interval(score, *arrays, groups=None, resamples=1000, level=0.95, seed=0):
+def bootstrap_interval(
+    score: Callable[..., float],
+    *arrays: np.ndarray,
+    groups: np.ndarray | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Percentile interval of a score over resampled test clips, or groups of them.
 
-    Clips of one song or artist resemble each other: where such groups are known, whole groups are
-    drawn, since drawing clips would make the interval too narrow.
+    Clips of one song or artist are alike. If such groups are known, whole groups are drawn, since
+    drawing single clips would make the interval too narrow.
 
     Args:
-        score: Function of the arrays that gives a float.
-        *arrays: Arrays with the same number of rows, one row a clip.
-        groups: Array of the clips' groups. Defaults to None: each clip is one of its own.
+        score: Function of the arrays that returns a float.
+        *arrays: Arrays with one row for each clip.
+        groups: Array (clips,), the group of each clip. Defaults to None: each clip is a group.
         resamples: Integer, how many times groups are drawn with replacement. Defaults to 1,000.
-        level: Float, the share of resampled scores inside the interval. Defaults to 0.95.
-        seed: Integer. Defaults to 0.
+        level: Float, the fraction of resampled scores inside the interval. Defaults to 0.95.
+        seed: Integer, the seed of the draws. Defaults to 0.
 
     Returns:
         A pair of floats, the lower and the upper end.
@@ -90,7 +110,12 @@ def bootstrap_interval(score, *arrays, groups=None, resamples=1000, level=0.95, 
     Example:
 
     ```python
-    bootstrap_interval(sklearn.metrics.accuracy_score, truth, predicted)  # (0.41, 0.63)
+    from sklearn.metrics import accuracy_score
+
+    from keras_tune.evaluation import bootstrap_interval
+
+    truth, predicted = np.tile([0, 1], 20), np.tile([0, 1, 1, 1], 10)
+    low, high = bootstrap_interval(accuracy_score, truth, predicted)  # around 0.75
     ```
     """
     count = len(arrays[0])
@@ -103,14 +128,14 @@ def bootstrap_interval(score, *arrays, groups=None, resamples=1000, level=0.95, 
     return percentiles(scores, level)
 
 
-def draw_groups(count, resamples, seed=0):
-    """How often each of `count` groups is drawn, an array (count,) for each resample."""
+def draw_groups(count: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each of `count` groups is drawn: an array (count,) for each resample."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(generator.integers(0, count, count), minlength=count)
 
 
-def percentiles(scores, level=0.95):
-    """The interval that holds the share `level` of the scores; those that are NaN do not count."""
+def percentiles(scores: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The central interval with the fraction `level` of the scores; NaN is ignored."""
     lower, upper = np.nanquantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)

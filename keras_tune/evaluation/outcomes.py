@@ -1,8 +1,12 @@
-"""From representations to a score with an interval: fit, predict, score, resample."""
+"""From representations to a score with an interval: split, fit, predict, score, resample."""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,16 +20,29 @@ from keras_tune.evaluation.protocols import (
     songs_of,
 )
 
+if TYPE_CHECKING:
+    from keras_tune.evaluation.embeddings import ClipEmbeddings
+    from keras_tune.evaluation.protocols import FittedProbe
+    from keras_tune.evaluation.tasks import Task
+
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One division of clips, and the seed of the probe that is trained on it.
+    """One split of the clips, and the seed of the probe that is trained on it.
 
     Args:
-        train: Rows of the clips to train on.
-        valid: Rows of the clips to choose on.
-        test: Rows of the clips that are scored once.
-        seed: Integer.
+        train: Integer array, rows of the clips to train on.
+        valid: Integer array, rows of the clips to choose on.
+        test: Integer array, rows of the clips that are scored, once.
+        seed: Integer. Defaults to 0.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import Fold
+
+    Fold(*np.split(np.arange(60), [30, 45]))
+    ```
     """
 
     train: np.ndarray
@@ -34,21 +51,28 @@ class Fold:
     seed: int = 0
 
 
-def group_folds(strata, groups, folds, seed=0, inner_folds=5):
-    """Cut clips into folds that are alike in their classes and share no group.
+def group_folds(
+    strata: Sequence[Any] | np.ndarray,
+    groups: Sequence[Any] | np.ndarray,
+    folds: int,
+    seed: int = 0,
+    inner_folds: int = 5,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Split clips into folds with similar classes that share no group.
 
-    Each fold is the test once. Of the remaining clips a part is set aside in the same manner as
-    valid; what is chosen is chosen on it, so that no choice sees the outer fold.
+    Each fold is the test set once. A part of the remaining clips, drawn in the same way, is the
+    validation set. All choices are made on it, so no choice sees the test fold.
 
     Args:
-        strata: Array (clips,), the class of each clip, in which the folds are to be alike.
-        groups: Array (clips,), what must not be in two of train, valid and test; an artist for one.
+        strata: Array (clips,), the class of each clip. The folds have similar shares of each.
+        groups: Array (clips,), the group of each clip, such as its artist. No group is in two of
+            train, valid and test.
         folds: Integer, the number of outer folds.
-        seed: Integer from which the folds are drawn. Defaults to 0.
-        inner_folds: Integer; one in so many of the remaining clips is valid. Defaults to 5.
+        seed: Integer, the seed of the folds. Defaults to 0.
+        inner_folds: Integer; one in so many of the remaining clips is in valid. Defaults to 5.
 
     Returns:
-        List of `folds` triples of rows: train, valid and test.
+        List of tuples of rows (train, valid, test), one for each fold.
 
     Raises:
         ValueError: There are not more groups than folds, or fewer than 2 folds.
@@ -56,8 +80,11 @@ def group_folds(strata, groups, folds, seed=0, inner_folds=5):
     Example:
 
     ```python
+    from keras_tune.evaluation import group_folds
+
+    genres, artists = np.arange(60) % 3, np.arange(60) // 4
     for train, valid, test in group_folds(genres, artists, folds=5):
-        ...
+        assert not set(artists[train]) & set(artists[test])
     ```
     """
     strata, groups = np.asarray(strata), np.asarray(groups)
@@ -82,13 +109,13 @@ def _cut(strata, groups, folds, seed):
 
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # A class with fewer clips than folds cannot be in all of them, which is no error here.
+        # A class with fewer clips than folds cannot be in all of them. That is not an error here.
         warnings.filterwarnings("ignore", "The least populated class")
         return list(splitter.split(np.zeros(len(strata)), strata, groups))
 
 
-def folds_fingerprint(ids, folds):
-    """Hash which clips are trained on, chosen on and tested on, in all folds.
+def folds_fingerprint(ids: Sequence[str], folds: Sequence[Fold]) -> str:
+    """Hash the train, valid and test clips of all folds.
 
     Args:
         ids: List of strings, the clips' ids.
@@ -100,7 +127,10 @@ def folds_fingerprint(ids, folds):
     Example:
 
     ```python
-    folds_fingerprint(clips.ids, folds)
+    from keras_tune.evaluation import Fold
+    from keras_tune.evaluation.outcomes import folds_fingerprint
+
+    folds_fingerprint(["a", "b", "c"], [Fold([0], [1], [2])])
     ```
     """
     digest = hashlib.sha256()
@@ -112,17 +142,17 @@ def folds_fingerprint(ids, folds):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What came of one fold.
+    """The result of one fold.
 
     Args:
         probe: `FittedProbe`.
-        targets: Targets of the test clips (or songs) with labels.
+        targets: Array (test clips, ...), the targets of the test clips (or songs) with labels.
         predictions: Array (test clips, outputs).
-        groups: Array (test clips,), what the bootstrap draws as a whole.
-        seed: Integer.
+        groups: Array (test clips,), the groups that the bootstrap draws as a whole.
+        seed: Integer, the seed of the probe.
     """
 
-    probe: object
+    probe: FittedProbe
     targets: np.ndarray
     predictions: np.ndarray
     groups: np.ndarray
@@ -131,30 +161,45 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The judgement of one representation by one protocol.
+    """The results of one representation under one protocol.
 
     Args:
         task: `Task`.
-        runs: List of `Run`.
+        runs: List of `Run`, one for each fold.
+
+    Example:
+
+    ```python
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Fold, evaluate, make_task
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    outcome = evaluate("knn", clips, [Fold(*np.split(np.arange(60), [30, 45]))], task)
+    outcome.report(outcome.samples(resamples=100))["interval_95"]
+    ```
     """
 
-    task: object
-    runs: list
+    task: Task
+    runs: list[Run]
 
-    def scores(self):
-        """Every metric, averaged over the runs: a dict of floats, the primary one first."""
+    def scores(self) -> dict[str, float]:
+        """All metrics, averaged over the runs: a dict of floats, the primary metric first."""
         found = [self.task.scores(run.targets, run.predictions) for run in self.runs]
         return {metric: float(np.nanmean([run[metric] for run in found])) for metric in found[0]}
 
-    def confusion(self):
-        """How often each class was given for each class, in clips (or songs).
+    def confusion(self) -> dict[str, Any]:
+        """Confusion matrix in clips (or songs).
 
-        Runs of one seed add up, since folds test different clips; what stands in the matrix is the
-        mean over the seeds, so that a row adds up to the clips of its class.
+        Runs with the same seed are added, since their folds test different clips. The matrix is the
+        mean over seeds, so each row adds up to the number of clips of its class.
 
         Returns:
-            A dict with `classes`, `counts` (rows: true classes), and `runs` and `seeds`, the
-            numbers of those that it is the mean over.
+            A dict with `classes`, `counts` (one row for each true class), and `runs` and `seeds`,
+            the numbers of runs and seeds.
         """
         from sklearn.metrics import confusion_matrix
 
@@ -173,31 +218,31 @@ class Outcome:
             "seeds": seeds,
         }
 
-    def samples(self, resamples=1000, seed=0):
-        """The metrics over resampled test clips: a dict from metric to an array (resamples,).
+    def samples(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+        """The metrics of resampled test clips: a dict from metric to an array (resamples,).
 
-        Groups are drawn with replacement, the same ones for all runs, and the mean over the runs is
-        scored anew. Two outcomes on the same clips are resampled alike, so that their samples can
-        be compared one by one.
+        Groups are drawn with replacement, the same ones for all runs, and the scores are averaged
+        over the runs. Two outcomes on the same clips use the same resamples, so their samples can
+        be compared pair by pair.
         """
         names = np.unique(np.concatenate([run.groups for run in self.runs]))
-        places = [np.searchsorted(names, run.groups) for run in self.runs]
+        members = [np.searchsorted(names, run.groups) for run in self.runs]
         samples = {metric: [] for metric in self.task.metrics}
         for draws in draw_groups(len(names), resamples, seed):
             found = []
-            for run, place in zip(self.runs, places, strict=True):
-                rows = np.repeat(np.arange(len(place)), draws[place])
+            for run, groups in zip(self.runs, members, strict=True):
+                rows = np.repeat(np.arange(len(groups)), draws[groups])
                 if len(rows):
                     found.append(self.task.quick_scores(run.targets[rows], run.predictions[rows]))
             for metric, values in samples.items():
                 values.append(np.nanmean([scores[metric] for scores in found]))
         return {metric: np.array(values) for metric, values in samples.items()}
 
-    def report(self, samples):
+    def report(self, samples: dict[str, np.ndarray]) -> dict[str, Any]:
         """A dict for the report: scores, intervals, seeds, and what was chosen on valid.
 
         Args:
-            samples: What `samples` gave.
+            samples: The result of `samples`.
         """
         scores = self.scores()
         intervals = {metric: list(percentiles(values)) for metric, values in samples.items()}
@@ -223,31 +268,47 @@ class Outcome:
         }
 
 
-def evaluate(protocol, clips, folds, task, group=None, progress=None):
-    """Train, choose and score once, for each fold.
+def evaluate(
+    protocol: str,
+    clips: ClipEmbeddings,
+    folds: Sequence[Fold],
+    task: Task,
+    group: str | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Outcome:
+    """Train a probe, choose its settings on valid and score it on test, for each fold.
 
     Args:
-        protocol: One of `keras_tune.evaluation.PROTOCOLS`.
+        protocol: String, one of `keras_tune.evaluation.protocols.PROTOCOLS`.
         clips: `ClipEmbeddings` of all splits.
-        folds: List of `Fold`, rows of `clips`. Of a protocol without randomness, folds that differ
-            in nothing but the seed count once.
+        folds: List of `Fold`, rows of `clips`. For a protocol without randomness, folds that differ
+            only in the seed are evaluated once.
         task: `Task`.
-        group: Column whose values the bootstrap draws as a whole. Defaults to `song` where the set
-            has it, else to single clips.
-        progress: Function of the number of folds just finished, for a progress bar. Defaults to
-            None.
+        group: Label whose values the bootstrap draws as a whole. Defaults to `song` if the set has
+            it, else to single clips.
+        progress: Function called with the number of folds just finished, for a progress bar.
+            Defaults to None.
 
     Returns:
         `Outcome`.
 
     Raises:
-        UserError: A split lacks labels.
+        ValueError: There is no such protocol.
+        UserError: No clip of a split has the labels.
 
     Example:
 
     ```python
-    outcome = evaluate("linear", clips, [Fold(train, valid, test)], task)
-    outcome.scores()["accuracy"]
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Fold, evaluate, make_task
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    fold = Fold(train=np.arange(30), valid=np.arange(30, 45), test=np.arange(45, 60))
+    evaluate("logistic", clips, [fold], task).scores()["accuracy"]
     ```
     """
     runs, seen = [], set()
@@ -264,15 +325,17 @@ def evaluate(protocol, clips, folds, task, group=None, progress=None):
     return Outcome(task, runs)
 
 
-def predict_test(probe, test, task, group=None, seed=0):
+def predict_test(
+    probe: FittedProbe, test: ClipEmbeddings, task: Task, group: str | None = None, seed: int = 0
+) -> Run:
     """Predict the test clips that have labels.
 
     Args:
         probe: `FittedProbe`.
         test: `ClipEmbeddings`.
         task: `Task`.
-        group: As in `judge`.
-        seed: Integer, the probe's. Defaults to 0.
+        group: As in `evaluate`.
+        seed: Integer, the seed of the probe. Defaults to 0.
 
     Returns:
         `Run`.

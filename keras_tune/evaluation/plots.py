@@ -1,18 +1,28 @@
-"""Pictures for a report, drawn by matplotlib without a display."""
+"""The plots of a report, drawn with matplotlib without a display."""
+
+from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_tune.files import atomic_path, write_text
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from keras_tune.evaluation.embeddings import ClipEmbeddings
+    from keras_tune.evaluation.study import Study
+
 COLOURS = ("tab:blue", "tab:gray", "tab:orange", "tab:green", "tab:red", "tab:purple")
 COLOURS += ("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black", "gold", "navy", "lime")
-# Beyond some thousand dots a map takes minutes and shows no more.
+# With more clips a map takes minutes and shows nothing more.
 MOST_DOTS = 3000
 
 
-def draw_layers(path, curves, metric):
+def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], metric: str) -> None:
     """Draw the score of each stage, with intervals.
 
     Args:
@@ -24,7 +34,10 @@ def draw_layers(path, curves, metric):
     Example:
 
     ```python
-    draw_layers("layers.png", {"pretrained": {"tail_9": report}}, "accuracy")
+    from keras_tune.evaluation.plots import draw_layers
+
+    report = {"score": 0.7, "interval_95": [0.6, 0.8]}
+    draw_layers("layers.png", {"pretrained": {"tail_8": report, "tail_9": report}}, "accuracy")
     ```
     """
     figure, axes = _figure(9, 4.5)
@@ -40,7 +53,7 @@ def draw_layers(path, curves, metric):
     _save(figure, path)
 
 
-def draw_scores(path, results, metric):
+def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], metric: str) -> None:
     """Draw the scores of all protocols and representations side by side, with intervals.
 
     Args:
@@ -51,15 +64,15 @@ def draw_scores(path, results, metric):
     """
     names = list(dict.fromkeys(name for entries in results.values() for name in entries))
     figure, axes = _figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
-    for place, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
+    for index, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
         # Not every protocol can evaluate every representation.
         columns = [column for column, found in enumerate(results.values()) if name in found]
         entries = [found[name] for found in results.values() if name in found]
         scores = np.array([entry["score"] for entry in entries])
         limits = np.transpose([entry["interval_95"] for entry in entries])
-        spread = np.maximum(np.abs(limits - scores), 0)
-        at = np.array(columns) + (place - (len(names) - 1) / 2) * min(0.2, 0.8 / len(names))
-        axes.errorbar(at, scores, spread, fmt="o", color=colour, capsize=3, label=name)
+        bars = np.maximum(np.abs(limits - scores), 0)
+        at = np.array(columns) + (index - (len(names) - 1) / 2) * min(0.2, 0.8 / len(names))
+        axes.errorbar(at, scores, bars, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(np.arange(len(results)), list(results))
     axes.set_xlim(-0.5, len(results) - 0.5)
     axes.set_ylabel(_in_words(metric))
@@ -68,12 +81,12 @@ def draw_scores(path, results, metric):
     _save(figure, path)
 
 
-def draw_history(path, history):
-    """Draw the columns of a training's history over its epochs.
+def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
+    """Draw the history of a training over its epochs.
 
     Args:
         path: The `.png` to write.
-        history: DataFrame as `history.csv` holds it; `x` and `val_x` share a panel.
+        history: DataFrame with the columns of `history.csv`; `x` and `val_x` share a panel.
     """
     columns = [name for name in history.columns if name != "epoch"]
     panels = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
@@ -98,7 +111,9 @@ def draw_history(path, history):
     _save(figure, path)
 
 
-def draw_map(path, vectors, labels, title=""):
+def draw_map(
+    path: str | pathlib.Path, vectors: np.ndarray, labels: Sequence[Any], title: str = ""
+) -> None:
     """Draw embeddings in two dimensions (t-SNE of standardized features), coloured by label.
 
     Args:
@@ -114,20 +129,20 @@ def draw_map(path, vectors, labels, title=""):
 
     perplexity = min(30, (len(vectors) - 1) / 4)
     features = StandardScaler().fit_transform(vectors)
-    # The exact method is the faster one for few clips, above all on processors that are busy.
+    # For few clips the exact method is faster, above all on busy processors.
     method = "exact" if len(features) <= 500 else "barnes_hut"
     options = {"perplexity": perplexity, "init": "pca", "random_state": 0, "method": method}
-    places = TSNE(**options).fit_transform(features)
+    points = TSNE(**options).fit_transform(features)
     figure, axes = _figure(6.5, 5.5)
     if any(isinstance(label, float) for label in labels):
-        dots = axes.scatter(*places.T, c=np.array(labels, float), s=16, cmap="viridis")
+        dots = axes.scatter(*points.T, c=np.array(labels, float), s=16, cmap="viridis")
         figure.colorbar(dots)
     else:
         names = np.array([str(label) for label in labels])
         kinds = sorted(set(names))
         for name, colour in zip(kinds, _distinct(len(kinds)), strict=True):
-            axes.scatter(*places[names == name].T, s=16, color=colour, label=name)
-        # What does not fit beside the map is not listed.
+            axes.scatter(*points[names == name].T, s=16, color=colour, label=name)
+        # Only so many names fit beside the map.
         handles, shown = axes.get_legend_handles_labels()
         figure.legend(handles[:30], shown[:30], loc="outside right upper", fontsize="small")
     axes.set_title(title)
@@ -136,13 +151,15 @@ def draw_map(path, vectors, labels, title=""):
     _save(figure, path)
 
 
-def draw_confusion(path, counts, classes, title=""):
-    """Draw a confusion matrix, each row's counts with the row's shares as colours.
+def draw_confusion(
+    path: str | pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str = ""
+) -> None:
+    """Draw a confusion matrix: counts as numbers, their fractions of the row as colours.
 
     Args:
         path: The `.png` to write.
-        counts: Array (classes, classes), clips of the class of the row that were given the class of
-            the column; means over several seeds need not be whole.
+        counts: Array (classes, classes), the number of clips by true class (row) and predicted
+            class (column). Means over several seeds need not be whole numbers.
         classes: List of class names.
         title: String. Defaults to none.
     """
@@ -164,7 +181,9 @@ def draw_confusion(path, counts, classes, title=""):
     _save(figure, path)
 
 
-def draw_tags(path, tags, title=""):
+def draw_tags(
+    path: str | pathlib.Path, tags: dict[str, dict[str, dict[str, float]]], title: str = ""
+) -> None:
     """Draw ROC-AUC and average precision of each tag as bars.
 
     Args:
@@ -177,8 +196,8 @@ def draw_tags(path, tags, title=""):
     figure, both = _figure(9, 1.5 + 0.3 * len(names), (1, 2), sharey=True)
     height = 0.8 / len(tags)
     for axes, metric in zip(both, ("roc_auc", "average_precision"), strict=True):
-        for place, (colour, (name, scores)) in enumerate(zip(COLOURS, tags.items(), strict=False)):
-            at = np.arange(len(names)) + (place - (len(tags) - 1) / 2) * height
+        for index, (colour, (name, scores)) in enumerate(zip(COLOURS, tags.items(), strict=False)):
+            at = np.arange(len(names)) + (index - (len(tags) - 1) / 2) * height
             values = [scores[tag][metric] for tag in names]
             axes.barh(at, values, height, color=colour, label=name)
         axes.set_xlabel(_in_words(metric))
@@ -186,19 +205,25 @@ def draw_tags(path, tags, title=""):
         axes.set_yticks(np.arange(len(names)), names)
         axes.grid(axis="x", alpha=0.3)
     both[0].invert_yaxis()
-    # A probe that knows nothing has this ROC-AUC.
+    # The ROC-AUC of guessing.
     both[0].axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     figure.suptitle(title)
     _legend(figure, both[0], "outside lower center")
     _save(figure, path)
 
 
-def draw_curve(path, curves, metric, xlabel, log=False):
-    """Draw scores over a number: the share of labels, or the strength of a deformation.
+def draw_curve(
+    path: str | pathlib.Path,
+    curves: dict[str, dict[float, Sequence[float]]],
+    metric: str,
+    xlabel: str,
+    log: bool = False,
+) -> None:
+    """Draw scores over a number, such as the fraction of the labels.
 
     Args:
         path: The `.png` to write.
-        curves: Dict from a name to a dict from number to a list of scores, one a seed.
+        curves: Dict from a name to a dict from number to a list of scores, one for each seed.
         metric: Name of the metric.
         xlabel: Name of the number.
         log: Whether the number's axis is logarithmic. Defaults to False.
@@ -207,8 +232,8 @@ def draw_curve(path, curves, metric, xlabel, log=False):
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
         scores = [np.asarray(values) for values in curve.values()]
         means = np.array([values.mean() for values in scores])
-        spread = np.array([values.std() for values in scores])
-        axes.errorbar(list(curve), means, spread, fmt="o-", color=colour, capsize=3, label=name)
+        stds = np.array([values.std() for values in scores])
+        axes.errorbar(list(curve), means, stds, fmt="o-", color=colour, capsize=3, label=name)
     if log:
         axes.set_xscale("log")
     axes.set_xlabel(xlabel)
@@ -218,21 +243,23 @@ def draw_curve(path, curves, metric, xlabel, log=False):
     _save(figure, path)
 
 
-def draw_deformations(path, scores, metric):
+def draw_deformations(
+    path: str | pathlib.Path, scores: dict[str, dict[str, float]], metric: str
+) -> None:
     """Draw the scores under each deformation, side by side.
 
     Args:
         path: The `.png` to write.
         scores: Dict from the name of a representation to a dict from deformation to score; "none"
-            stands for the clips as they are.
+            stands for clips without deformation.
         metric: Name of the metric.
     """
     changes = list(next(iter(scores.values())))
     figure, axes = _figure(2 + 0.75 * len(changes), 4.2)
-    for place, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):
+    for index, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):
         values = [found[change] for change in changes]
         # Side by side, so that equal scores do not hide each other.
-        at = np.arange(len(changes)) + (place - (len(scores) - 1) / 2) * min(
+        at = np.arange(len(changes)) + (index - (len(scores) - 1) / 2) * min(
             0.15, 0.8 / len(scores)
         )
         axes.plot(at, values, "o", color=colour, label=name)
@@ -245,24 +272,42 @@ def draw_deformations(path, scores, metric):
     _save(figure, path)
 
 
-def draw_study(output, study, content, columns=(), history=None):
-    """Draw the pictures of a study, and write its embeddings for TensorBoard's projector.
+def draw_study(
+    output: str | pathlib.Path,
+    study: Study,
+    content: dict[str, Any],
+    columns: Sequence[str] = (),
+    history: str | pathlib.Path | None = None,
+) -> list[str]:
+    """Draw the plots of a study, and write its embeddings for TensorBoard's projector.
 
     Args:
         output: Folder to write to.
         study: `Study`.
-        content: What `report.json` holds: `results` and, where there are any, `label_fraction` and
-            `deformations`.
+        content: Dict with the `results` of `report.json` and, if there are any, `label_fraction`
+            and `deformations`.
         columns: Labels for the projector. Defaults to none.
-        history: Path of the `history.csv` of the encoder's training. Defaults to None; left out if
-            there is no such file.
+        history: Path of the `history.csv` of the encoder's training; nothing is drawn if there is
+            no such file. Defaults to None.
 
     Returns:
-        List of the pictures' names.
+        List of the names of the plots.
 
     Example:
 
     ```python
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
+    from keras_tune.evaluation.plots import draw_study
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
+    splits = {split: clips.take(rows) for split, rows in splits.items()}
+    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
     draw_study("report", study, {"results": {"knn": study.evaluate("knn")}}, ["genre"])
     ```
     """
@@ -290,7 +335,7 @@ def draw_study(output, study, content, columns=(), history=None):
 
 
 class _Drawing:
-    """The pictures drawn so far."""
+    """Draws the plots of a study, and keeps their names."""
 
     def __init__(self, output, study):
         self.output, self.study = output, study
@@ -341,13 +386,13 @@ class _Drawing:
             draw_curve,
             numbers,
             self.study.task.primary,
-            "share of the labels",
+            "fraction of the labels",
             log=True,
         )
 
 
 def _confusion(outcome, title):
-    """What `draw_confusion` takes; the title says what the counts are the mean of."""
+    """The arguments of `draw_confusion`; the title names the number of seeds."""
     found = outcome.confusion()
     if found["seeds"] > 1:
         title += f": mean over {found['seeds']} seeds"
@@ -366,20 +411,27 @@ def _per_tag(outcome):
     }
 
 
-def write_projector(folder, embeddings, columns=()):
+def write_projector(
+    folder: str | pathlib.Path, embeddings: ClipEmbeddings, columns: Sequence[str] = ()
+) -> None:
     """Write `vectors.tsv`, `metadata.tsv` and the `projector_config.pbtxt` that names them.
 
-    Open them by `tensorboard --logdir FOLDER`, or load the two tables at projector.tensorflow.org.
+    Open them with `tensorboard --logdir FOLDER`, or load both tables at projector.tensorflow.org.
 
     Args:
-        folder: Folder to write to, made if it is missing.
+        folder: Folder to write to, created if it is missing.
         embeddings: `ClipEmbeddings`.
-        columns: Labels to show. Defaults to none but the ids.
+        columns: Labels to show beside the ids. Defaults to none.
 
     Example:
 
     ```python
-    write_projector("runs/probe/projector", test, ["genre"])
+    from keras_tune.evaluation import ClipEmbeddings
+    from keras_tune.evaluation.plots import write_projector
+
+    labels = [{"genre": "jazz"}, {"genre": "rock"}]
+    clips = ClipEmbeddings(["a", "b"], np.zeros((2, 512), "float32"), labels)
+    write_projector("projector", clips, ["genre"])
     ```
     """
     folder = pathlib.Path(folder)
@@ -404,28 +456,28 @@ def write_projector(folder, embeddings, columns=()):
 
 
 def _distinct(count):
-    """So many colours."""
+    """A list of `count` distinct colours."""
     from matplotlib import colormaps
 
     if count <= 10:
-        return [colormaps["tab10"](place) for place in range(count)]
+        return [colormaps["tab10"](index) for index in range(count)]
     return colormaps["turbo"](np.linspace(0, 1, count))
 
 
-def _legend(figure, axes, place="outside upper center"):
-    """A legend beside the axes, where it hides nothing."""
+def _legend(figure, axes, loc="outside upper center"):
+    """A legend beside the axes."""
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc=place, ncols=min(4, len(names)), frameon=False)
+    figure.legend(handles, names, loc=loc, ncols=min(4, len(names)), frameon=False)
 
 
 def _in_words(metric):
-    """A metric's name for people."""
+    """The name of a metric in words."""
     words = metric.replace("_", " ").replace("roc auc", "ROC-AUC").replace("r2", "R²")
     return words.replace("and ap", "and AP")
 
 
 def _slant(axes):
-    """Long names under an axis, each ending at its tick."""
+    """Rotate the names under an axis so that each ends at its tick."""
     for label in axes.get_xticklabels():
         label.set(rotation=45, ha="right", rotation_mode="anchor")
 
@@ -434,7 +486,7 @@ def _figure(width, height, panels=(1, 1), **options):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # A figure of its own, not pyplot's: nothing of the caller's matplotlib is changed.
+    # Not pyplot's figure, so the caller's matplotlib is not changed.
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(*panels, **options)

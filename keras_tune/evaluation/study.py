@@ -1,8 +1,12 @@
-"""Several representations of the same clips, judged on the same folds."""
+"""Several representations of the same clips, evaluated on the same folds."""
+
+from __future__ import annotations
 
 import contextlib
 import math
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,30 +16,34 @@ from keras_tune.evaluation.metrics import percentiles
 from keras_tune.evaluation.outcomes import Fold, evaluate, group_folds, predict_test
 from keras_tune.evaluation.protocols import groups_of
 
+if TYPE_CHECKING:
+    from keras_tune.evaluation.protocols import FittedProbe
+    from keras_tune.evaluation.tasks import Task
+
 SPLITS = ("train", "valid", "test")
 
 
 class Study:
-    """A representation, its baselines, and the folds on which they are compared.
+    """Compares a representation with its baselines, on the same folds.
 
     Args:
-        clips: Dict from the name of a representation to a dict from split to `ClipEmbeddings`; the
-            representation to judge comes first. All have the same clips in the same order.
+        clips: Dict from the name of a representation to a dict from split to `ClipEmbeddings`. The
+            representation to evaluate comes first. All have the same clips in the same order.
         task: `Task`.
-        seeds: List of integers, a repetition each.
-        folds: Integer, to cross-validate over the clips of all splits, or None to keep to the
-            splits. Defaults to None.
-        group: Label whose values are in one fold only and are resampled as a whole. Defaults to
-            None; needed for `folds`.
-        resamples: Integer, resamples of the bootstrap. Defaults to 1,000.
-        progress: Function of (total, title) that gives a context manager, whose value has a method
-            `update` that takes the number of folds just done. Defaults to None.
+        seeds: List of integers, one for each repetition.
+        folds: Integer, the number of folds for cross-validation over the clips of all splits, or
+            None to use the splits. Defaults to None.
+        group: Label whose values are each in one fold only and are resampled as a whole. Defaults
+            to None; needed for `folds`.
+        resamples: Integer, the resamples of the bootstrap. Defaults to 1,000.
+        progress: Function of (total, title) that returns a context manager, whose value has a
+            method `update` for the number of folds just finished. Defaults to None.
 
     Attributes:
-        clips: Dict from representation to `ClipEmbeddings` of all splits.
-        rows: Dict from split to its rows of them.
+        clips: Dict from representation to the `ClipEmbeddings` of all splits.
+        rows: Dict from split to its rows in these.
         folds: List of `Fold`.
-        cross_validated: Whether they were cut here rather than given.
+        cross_validated: Whether the folds come from cross-validation.
         outcomes: Dict from (protocol, representation) to `Outcome`.
 
     Raises:
@@ -45,12 +53,31 @@ class Study:
     Example:
 
     ```python
-    study = Study({"mine": {"train": a, "valid": b, "test": c}}, task, seeds=[0])
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
+    splits = {split: clips.take(rows) for split, rows in splits.items()}
+    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
     study.evaluate("logistic")["mine"]["score"]
     ```
     """
 
-    def __init__(self, clips, task, seeds, folds=None, group=None, resamples=1000, progress=None):
+    def __init__(
+        self,
+        clips: dict[str, dict[str, ClipEmbeddings]],
+        task: Task,
+        seeds: Sequence[int],
+        folds: int | None = None,
+        group: str | None = None,
+        resamples: int = 1000,
+        progress: Callable[[int, str], Any] | None = None,
+    ):
         self.task, self.group, self.resamples = task, group, resamples
         self.progress = progress or (lambda total, title: contextlib.nullcontext(_Silent()))
         self.seeds = list(seeds)
@@ -81,20 +108,24 @@ class Study:
             for parts in group_folds(strata, groups, folds, seed)
         ]
 
-    def evaluate(self, protocol):
-        """The reports of the representations under one protocol, by name."""
+    def evaluate(self, protocol: str) -> dict[str, dict[str, Any]]:
+        """Evaluate all representations with one protocol; returns their reports by name."""
         return self._reports(protocol, protocol, self.suitable(protocol))
 
-    def suitable(self, protocol):
-        """The representations that a protocol can evaluate: `linear` needs single windows."""
+    def suitable(self, protocol: str) -> dict[str, ClipEmbeddings]:
+        """The representations that a protocol can evaluate; `linear` needs single windows."""
         return {
             name: clips
             for name, clips in self.clips.items()
             if protocol != "linear" or clips.crops is not None
         }
 
-    def layers(self):
-        """The reports of every stage, under logistic regression: by representation, then stage."""
+    def layers(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Evaluate all stages with logistic regression; reports by representation and stage.
+
+        Raises:
+            UserError: No representation has stages.
+        """
         found = {}
         for name, clips in self.clips.items():
             if clips.stages:
@@ -125,10 +156,12 @@ class Study:
                 }
         return reports
 
-    def label_fractions(self, protocol, fractions):
-        """Scores with shares of the labels of train: by representation, share and seed.
+    def label_fractions(
+        self, protocol: str, fractions: Sequence[float]
+    ) -> dict[str, dict[str, list[float]]]:
+        """Evaluate with fractions of the train labels; scores by representation and fraction.
 
-        Of each class a share is kept, and at least one clip; each seed draws it anew.
+        The fraction is kept of each class, and at least one clip. Each seed makes its own draw.
         """
         representations = self.suitable(protocol)
         found = {name: {} for name in representations}
@@ -137,7 +170,7 @@ class Study:
         strata = self.task.strata(targets)
         with self.progress(
             len(fractions) * len(representations) * len(self.seeds),
-            f"shares of the labels, {protocol}",
+            f"fractions of the labels, {protocol}",
         ) as bar:
             for fraction in fractions:
                 folds = []
@@ -157,13 +190,15 @@ class Study:
                     found[name][str(fraction)] = scores
         return found
 
-    def deformed(self, protocol, clips):
-        """Scores on deformed test clips, by representation and deformation.
+    def deformed(
+        self, protocol: str, clips: dict[str, dict[str, ClipEmbeddings]]
+    ) -> dict[str, dict[str, float]]:
+        """Score deformed test clips; scores by representation and deformation.
 
-        The probes are those that `judge` has trained and chosen on the clips as they are.
+        The probes are those that `evaluate` has trained on the clips without deformation.
 
         Args:
-            protocol: String, judged before.
+            protocol: String, a protocol that was evaluated before.
             clips: Dict from representation to a dict from deformation to `ClipEmbeddings`.
         """
         found = {}
@@ -182,24 +217,24 @@ class Study:
 
 
 class _Silent:
-    """A progress bar that shows nothing."""
+    """A progress bar that is not shown."""
 
     def update(self, count):
         pass
 
 
-def best_head(study, name, protocols):
-    """The probe that did best on valid, among those that are a linear map or a small network.
+def best_head(study: Study, name: str, protocols: Sequence[str]) -> tuple[str, FittedProbe] | None:
+    """The best probe on valid, among those that consist of dense layers.
 
-    Scores of test have no say in it. Protocols choose among 2, 6 or 216 candidates, and the best of
-    216 scores on valid is too high by more than the best of 2: protocols are compared by
-    `cross_fitted_score`, on halves of valid that did not choose. Where the study cross-validates
-    there is no such probe: each was trained for one fold.
+    Scores on test are not used. Protocols choose among 2, 6 or 216 candidates, and the best of 216
+    scores on valid is more inflated than the best of 2. So protocols are compared by
+    `cross_fitted_score`, on halves of valid that were not used to choose. After cross-validation
+    there is no such probe, since each was trained for one fold.
 
     Args:
-        study: `Study`, whose protocols were judged.
+        study: `Study` in which the protocols were evaluated.
         name: String, the representation.
-        protocols: List of the protocols to look at.
+        protocols: List of protocols.
 
     Returns:
         Pair of the protocol and a `FittedProbe` with a `head`, or None.
@@ -207,7 +242,21 @@ def best_head(study, name, protocols):
     Example:
 
     ```python
-    protocol, probe = best_head(study, "pretrained", ["grid", "logistic"])
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
+    from keras_tune.evaluation.study import best_head
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
+    splits = {split: clips.take(rows) for split, rows in splits.items()}
+    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
+    study.evaluate("logistic")
+    protocol, probe = best_head(study, "mine", ["logistic"])
+    probe.head.weights[0].shape  # (8, 2)
     ```
     """
     if study.cross_validated:
@@ -222,7 +271,7 @@ def best_head(study, name, protocols):
 
 
 def _merit(candidate):
-    """What is compared; where valid is too small for it, the score on all of valid decides."""
+    """The score to compare; if valid is too small for it, the score on all of valid decides."""
     _, probe = candidate
     score = probe.cross_fitted_score
     return (score if math.isfinite(score) else -math.inf, probe.valid_score)

@@ -1,39 +1,39 @@
-"""The short probe at the end of a pretraining run: the encoder and its untrained selves."""
+"""The short probe at the end of a pretraining run: the encoder and untrained copies of it."""
 
 import contextlib
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._bar import progress_bar
 
-# How clips that pretraining has not seen are cross-validated, and how many that takes.
+# Cross-validation on clips that pretraining has not seen, and the fewest clips for it.
 FOLDS, REPETITIONS, LEAST = 5, 3, 50
 BASELINES = ("untrained", "untrained_bn_level")
-# Of the names in the summary.
+# Width of the names in the summary.
 WIDTH = 18
 
 
 def final_probe(
     encoder, data, target, batch_size=32, seed=0, progress=False, exclude=(), group=None
 ):
-    """Probe an encoder and two untrained ones of its shape by logistic regression.
+    """Evaluate an encoder and two untrained copies of it with logistic regression.
 
-    One untrained encoder is as it is built; the other has its batch normalization estimated on
-    clips of train and its windows brought to one level, which makes it a much better one.
+    One untrained copy is a newly built encoder. For the other, batch normalization is estimated on
+    clips of train and windows are scaled to one level, which makes it a much stronger baseline.
 
-    Twice: on the set's own splits, and by cross-validation over the clips of valid and test. The
-    first is the published way, but its probe is trained on the clips that the encoder was
-    pretrained on. An encoder that has seen a small set many times knows those one by one and sets
-    them further apart than other music, which costs such a probe some of its score.
+    There are two evaluations: on the set's own splits, and by cross-validation over the clips of
+    valid and test. The first is the published way, but its probe is trained on clips that the
+    encoder has seen in pretraining. An encoder that has seen a small set many times memorizes its
+    clips: their embeddings are further apart than those of other music, which lowers the score.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
         data: Path of a prepared set or an .npz file, with the splits train, valid and test.
         target: String, the label to predict.
-        batch_size: Integer, windows encoded at a time. Defaults to 32.
-        seed: Integer, for the untrained encoder and the folds. Defaults to 0.
+        batch_size: Integer, the number of windows encoded at a time. Defaults to 32.
+        seed: Integer, the seed of the untrained encoders and the folds. Defaults to 0.
         progress: Whether to show progress bars. Defaults to False.
-        exclude: Names of shards that are not read. Defaults to none.
-        group: Label whose clips stay in one fold, an artist for one. Defaults to `song` where the
+        exclude: Names of shards to exclude. Defaults to none.
+        group: Label whose clips stay in one fold, such as the artist. Defaults to `song` if the
             set has it, else to single clips.
 
     Returns:
@@ -44,7 +44,7 @@ def final_probe(
         groups.
 
     Raises:
-        UserError: The set, its splits or the target do not do.
+        UserError: The set lacks a split or the label.
     """
     import numpy as np
 
@@ -154,7 +154,7 @@ def summary(target, results):
         )
         lines += _scores(unseen, results["encoders"])
     if results["skipped"]:
-        lines.append(f"{len(results['skipped'])} clips were shorter than a window and left out")
+        lines.append(f"{len(results['skipped'])} clips were shorter than a window and were skipped")
     return "\n".join(lines)
 
 

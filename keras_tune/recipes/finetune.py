@@ -1,4 +1,4 @@
-"""Train an encoder end to end on labels: the supervised yardstick of a representation.
+"""Train an encoder end to end on labels: the supervised baseline of a representation.
 
 A linear head, or one with a hidden layer, is put on a pretrained or an untrained encoder, and
 trained on random crops, the encoder with it or held fast. Training stops when the loss on valid no

@@ -132,7 +132,7 @@ def test_a_damaged_file_of_the_cache_is_written_anew(tmp_path, capsys):
             ClipEmbeddings.load(file)
         np.testing.assert_array_equal(cache.embed(encoder(), "train").vectors, expected)
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert line.startswith(f"{file}: damaged; it is written anew")
+        assert line.startswith(f"{file}: damaged, so it is written again")
         ClipEmbeddings.load(file)
 
 

@@ -56,12 +56,12 @@ def test_a_probe_is_what_keras_trains(hidden):
     """The same batches through Dense layers, Adam and L2 regularizers of Keras."""
     features, classes = data(48)
     configuration = ProbeConfiguration(False, hidden, 48, 1e-2, 0.0, 0.02)
-    one_look = Schedule(min_steps=15, max_evaluations=1)
+    one_evaluation = Schedule(min_steps=15, max_evaluations=1)
     train = (features, classes)
-    [probe] = train_probes(train, train, [configuration], "softmax", 3, "loss", one_look)
+    [probe] = train_probes(train, train, [configuration], "softmax", 3, "loss", one_evaluation)
 
     start = ProbeConfiguration(False, hidden, 48, 0.0, 0.0, 0.0)
-    [initial] = train_probes(train, train, [start], "softmax", 3, "loss", one_look)
+    [initial] = train_probes(train, train, [start], "softmax", 3, "loss", one_evaluation)
     regularizer = {"kernel_regularizer": keras.regularizers.L2(0.01)}
     regularizer["bias_regularizer"] = keras.regularizers.L2(0.01)
     layers = [keras.layers.Dense(3, **regularizer)]
@@ -79,14 +79,14 @@ def test_a_probe_is_what_keras_trains(hidden):
         np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=2e-5)
 
 
-def test_the_best_look_is_kept():
-    """A score that is highest early: the probe is the one of that look, not the last one."""
+def test_the_best_evaluation_is_kept():
+    """A score that is highest early: the probe is that of the best evaluation, not the last one."""
     train, valid = data(seed=1), data(60, seed=2)
-    looks = []
+    evaluations = []
 
     def falling(outputs):
-        looks.append(outputs.copy())
-        return np.full(len(outputs), -float(len(looks)))
+        evaluations.append(outputs.copy())
+        return np.full(len(outputs), -float(len(evaluations)))
 
     [probe] = train_probes(
         train,
@@ -97,9 +97,9 @@ def test_the_best_look_is_kept():
         falling,
         Schedule(patience=3),
     )
-    assert len(looks) == 4
+    assert len(evaluations) == 4
     assert probe.valid_score == -1
-    first = np.exp(looks[0][0]) / np.exp(looks[0][0]).sum(-1, keepdims=True)
+    first = np.exp(evaluations[0][0]) / np.exp(evaluations[0][0]).sum(-1, keepdims=True)
     np.testing.assert_allclose(probe.predict(valid[0]), first, atol=1e-5)
 
 
@@ -123,8 +123,8 @@ def test_the_learning_rate_falls_when_pytorch_s_does(patience):
     assert 3 < falls < 390
 
 
-def test_a_plateau_of_patience_5_is_left_at_the_sixth_look():
-    """As PyTorch documents it: the rate falls after more than `patience` looks without a best."""
+def test_a_plateau_of_patience_5_is_left_at_the_sixth_evaluation():
+    """As PyTorch documents it: the rate falls after more than `patience` evaluations in a row."""
     plateau = Plateau(5)
     assert [plateau.update(score) for score in [-1.0] + 14 * [-1.0]] == [
         number in (6, 12) for number in range(15)
@@ -135,7 +135,7 @@ def test_a_plateau_of_patience_5_is_left_at_the_sixth_look():
 
 
 def test_probes_learn_slower_from_a_plateau_on():
-    """Every look scores the same: between the seventh and the eighth, steps are a tenth as long."""
+    """All scores are equal: from the seventh to the eighth, steps become a tenth as long."""
     features, classes = data(48)
     outputs = []
 

@@ -187,27 +187,27 @@ def test_the_key_is_that_of_the_whole_song():
 
 def test_linear_trains_small_sets_as_long_as_the_published_set(monkeypatch):
     """Sixty clips are one batch: an epoch is one step, not 74."""
-    looks = []
+    evaluations = []
     module = sys.modules["keras_tune.evaluation.probe_training"]
-    look = module._Run.update
+    original = module._Run.update
 
     def seen(run, scores, schedule):
-        looks.append(run.stack.steps)
-        return look(run, scores, schedule)
+        evaluations.append(run.stack.steps)
+        return original(run, scores, schedule)
 
     monkeypatch.setattr(module._Run, "update", seen)
     train, valid = (embeddings(60, seed, 0.3) for seed in (1, 2))
     task = make_task([GENRE], train.labels)
     fit_probe("linear", train, valid, task)
     assert EPOCH_STEPS == int(np.ceil(18706 / 256))
-    assert min(looks) == EPOCH_STEPS
-    # Ten looks without improvement, at the least.
-    assert max(looks) >= 10 * EPOCH_STEPS
+    assert min(evaluations) == EPOCH_STEPS
+    # Ten evaluations without improvement, at the least.
+    assert max(evaluations) >= 10 * EPOCH_STEPS
     # A share of the labels, too, is trained as long.
-    looks.clear()
+    evaluations.clear()
     study = Study({"mine": {"train": train, "valid": valid, "test": valid}}, task, [0])
     study.label_fractions("linear", [0.2])
-    assert min(looks) == EPOCH_STEPS and max(looks) >= 10 * EPOCH_STEPS
+    assert min(evaluations) == EPOCH_STEPS and max(evaluations) >= 10 * EPOCH_STEPS
 
 
 def test_the_best_of_many_guesses_is_worth_no_more_than_that_of_few():

@@ -58,7 +58,7 @@ def test_a_tagger_scores_as_its_probe(protocol, columns):
     np.testing.assert_allclose(scores, probe.predict(test), atol=2e-5)
 
 
-def test_the_winner_is_the_best_on_valid_whatever_test_says():
+def test_the_best_head_is_the_best_on_valid_whatever_test_says():
     splits = {split: clips(seed) for seed, split in enumerate(("train", "valid", "test"))}
     task = make_task([GENRE], splits["train"].labels)
     study = Study({"mine": splits}, task, seeds=[0, 1], resamples=2)
@@ -76,13 +76,13 @@ def test_the_winner_is_the_best_on_valid_whatever_test_says():
     assert best_head(study, "mine", ["knn"]) is None
 
 
-@pytest.mark.parametrize("unseen, winner", [((0.6, 0.7), "few"), ((0.6, float("nan")), "many")])
-def test_the_best_of_many_does_not_win_by_their_number(unseen, winner):
-    """Of 216 probes the best looks better on valid than that of six, on other clips it is worse."""
+@pytest.mark.parametrize("unseen, best", [((0.6, 0.7), "few"), ((0.6, float("nan")), "many")])
+def test_the_best_of_many_does_not_win_by_their_number(unseen, best):
+    """The best of 216 probes scores higher on valid than that of six, and lower on other clips."""
     task = make_task([GENRE], [])
     study = Study({"mine": {split: clips(1) for split in ("train", "valid", "test")}}, task, [0])
     for protocol, score, other in (("many", 0.9, unseen[0]), ("few", 0.8, unseen[1])):
         probe = FittedProbe(None, {}, score, [], head=object(), cross_fitted_score=other)
         run = Run(probe, None, None, None, 0)
         study.outcomes[protocol, "mine"] = Outcome(task, [run])
-    assert best_head(study, "mine", ["many", "few"])[0] == winner
+    assert best_head(study, "mine", ["many", "few"])[0] == best

@@ -244,7 +244,7 @@ def test_the_threshold_that_was_used_is_in_the_report(folder):
     output, report = probe(folder, *options, encoder="mel")
     assert report["outputs"] == ["high", "low", "mid", "high"]
     assert report["threshold"] == report["config"]["threshold"] == 0.5
-    assert "present from 0.5 on" in (output / "report.md").read_text()
+    assert "present if the number is 0.5 or more" in (output / "report.md").read_text()
 
 
 def test_baselines_and_poolings_side_by_side(folder):
@@ -260,7 +260,7 @@ def test_baselines_and_poolings_side_by_side(folder):
     linear = ["pretrained", "mel", "mel_mean", "untrained"]
     assert list(report["results"]["linear"]) == linear
     text = (output / "report.md").read_text()
-    assert "Left out: pretrained_mean_std, untrained_mean_std." in text
+    assert "Not evaluated: pretrained_mean_std, untrained_mean_std." in text
     assert "| mel_mean | mean |" in text and "| mel | mean_std |" in text
     for plot in ("scores.png", "confusion_logistic_pretrained_mean_std.png"):
         assert plot in report["plots"]
@@ -318,7 +318,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         (("--target", "genre", "--protocol", "svm"), "--protocol svm: unknown"),
         (("--target", "genre", "--folds", "3"), "give --group too"),
         (("--target", "genre", "--folds", "3", "--group", "label"), "has no label 'label'"),
-        (("--target", "genre", "--fold_splits", "[test]"), "--fold_splits: goes with --folds"),
+        (("--target", "genre", "--fold_splits", "[test]"), "only valid together with --folds"),
         (
             ("--target", "genre", "--folds", "3", "--group", "artist", "--fold_splits", "[exam]"),
             "--fold_splits exam: ",
@@ -336,7 +336,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         ),
         (("--target", "genre", "--baselines", "[noise]"), "--baselines noise: unknown"),
         (("--target", "genre", "--pooling", "max"), "--pooling max: unknown"),
-        (("--target", "genre", "--pooling", "mean_std"), "looks at single windows"),
+        (("--target", "genre", "--pooling", "mean_std"), "uses single windows"),
     ],
 )
 def test_one_line_says_what_is_wrong(folder, capsys, options, message):
