@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
+from keras_tune.evaluation.probe_training import Schedule, train_probes
 from keras_tune.evaluation.protocols import grid_configurations
-from keras_tune.evaluation.train_probes import Schedule, train_probes
 
 
 def representations(clips, width, classes, seed):
@@ -46,7 +46,7 @@ def with_keras(train, valid, configuration, classes, schedule):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    # As many steps between two looks at valid as the stack takes.
+    # As many steps between two evaluations on valid as the stack takes.
     repeats = max(1, -(-schedule.min_steps // -(-len(train[0]) // c.batch_size)))
     stop = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=schedule.patience, restore_best_weights=True
@@ -56,7 +56,7 @@ def with_keras(train, valid, configuration, classes, schedule):
         np.tile(train[1], repeats),
         validation_data=valid,
         batch_size=c.batch_size,
-        epochs=schedule.max_looks,
+        epochs=schedule.max_evaluations,
         callbacks=[stop],
         verbose=0,
     )
@@ -69,12 +69,12 @@ def main():
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--every", type=int, default=7)
-    parser.add_argument("--max_looks", type=int, default=100)
+    parser.add_argument("--max_evaluations", type=int, default=100)
     options = parser.parse_args()
     train = representations(options.clips, options.width, options.classes, 1)
     valid = representations(options.valid_clips, options.width, options.classes, 2)
     configurations = grid_configurations()
-    schedule = Schedule(min_steps=8, patience=10, max_looks=options.max_looks)
+    schedule = Schedule(min_steps=8, patience=10, max_evaluations=options.max_evaluations)
 
     def accuracy(outputs):
         return (outputs.argmax(-1) == valid[1]).mean(-1)

@@ -180,7 +180,7 @@ def key_accuracy(vectors, keys):
 def baselines(sets, windows_of_train):
     """Scores of what was never trained on music, by name."""
     from keras_tune.evaluation import MelStatistics
-    from keras_tune.evaluation.untrained import untrained_copy
+    from keras_tune.evaluation.baselines import untrained_copy
     from keras_tune.models import TUNe, estimate_batch_norm
 
     mel = MelStatistics()

@@ -1,20 +1,28 @@
-"""What an encoder is compared with: itself before training, and the mel spectrogram.
+"""The baselines of an encoder: the same encoder before training, and the mel spectrogram.
 
-How well a trained encoder does says little unless something that has learned nothing was given the
-same chances. An encoder as it is built has batch normalization with mean 0 and variance 1 and no
-biases, so that loudness is most of what tells its outputs apart. With statistics estimated on
-clips, and with all windows at one level, it is a much better one; what the mel spectrogram gains
-from its level can be told likewise.
+The score of a trained encoder means little without the score of an encoder that has learned
+nothing. A new encoder has batch normalization with mean 0 and variance 1, and no biases, so its
+outputs mostly tell how loud a window is. It becomes a much stronger baseline if batch normalization
+is estimated on clips and all windows have one level. The mel spectrogram is reported with and
+without its level as well.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
+from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import TooShortError, crop_start, window_length
+from keras_tune.layers.level_normalization import LevelNormalization
 
-# What is reported beside an encoder unless something else is asked for.
+# The baselines that are reported by default.
 DEFAULT_BASELINES = ("untrained", "untrained_bn_level", "mel", "mel_level")
 BASELINES = (
     "untrained",
@@ -24,10 +32,12 @@ BASELINES = (
     "mel",
     "mel_level",
 )
-# The root mean square that windows are brought to, -20 dB of full scale.
+# The root mean square (RMS) of windows at one level: -20 dB of full scale.
 LEVEL = 0.1
-# Windows a batch, and the most windows, from which batch normalization is estimated.
+# Batch normalization is estimated on batches of this size, and on at most so many windows.
 BATCH, MOST_WINDOWS = 32, 1024
+# The length of a frame of the spectrogram, in samples.
+FRAME = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,31 +46,33 @@ class Baseline:
 
     Args:
         encoder: Keras model.
-        level: Float, the root mean square that it brings windows to, or None.
-        estimates_batch_norm: Whether its batch normalization is still to be estimated, by
-            `estimate_batch_norm_on`.
+        level: Float, the root mean square to which it scales windows, or None.
+        estimates_batch_norm: Whether its batch normalization must be estimated before it is used,
+            with `estimate_batch_norm_on`. Defaults to False.
     """
 
-    encoder: object
+    encoder: keras.Model
     level: float | None
     estimates_batch_norm: bool = False
 
 
-def make_baselines(encoder, names, sample_rate=22050, seed=0):
+def make_baselines(
+    encoder: keras.Model, names: Sequence[str], sample_rate: int = 22050, seed: int = 0
+) -> dict[str, Baseline]:
     """Build the baselines of an encoder.
 
-    Names say what the baselines are. Of an encoder that brings its windows to one level itself, the
-    untrained copies do so too: "untrained" is then built under the name "untrained_level". Of an
-    encoder without batch normalization, "untrained_bn" is built as "untrained".
+    The name of a baseline says what it is. If the encoder itself scales its windows to one level,
+    its untrained copies do so as well, and "untrained" is returned as "untrained_level". If the
+    encoder has no batch normalization, "untrained_bn" is returned as "untrained".
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
         names: List of names from `BASELINES`.
-        sample_rate: Integer, of the waveforms in Hz. Defaults to 22,050.
-        seed: Integer from which untrained weights are drawn. Defaults to 0.
+        sample_rate: Integer, the sample rate of the waveforms in Hz. Defaults to 22,050.
+        seed: Integer, the seed of the untrained weights. Defaults to 0.
 
     Returns:
-        Dict from name to `Baseline`, each only once.
+        Dict from name to `Baseline`, without duplicates.
 
     Raises:
         ValueError: There is no such baseline.
@@ -68,11 +80,12 @@ def make_baselines(encoder, names, sample_rate=22050, seed=0):
     Example:
 
     ```python
-    baselines = make_baselines(encoder, ["untrained", "mel_level"])
+    from keras_tune.evaluation import make_baselines
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    make_baselines(encoder, ["untrained", "mel_level"])["mel_level"].level  # 0.1
     ```
     """
-    from keras_tune.evaluation import MelStatistics, untrained_copy
-
     own = getattr(encoder, "level", None)
     made = {}
     for name in names:
@@ -94,21 +107,23 @@ def make_baselines(encoder, names, sample_rate=22050, seed=0):
     return made
 
 
-def batch_norm_variables(encoder):
-    """The moving means and variances of an encoder's batch normalization, in their order."""
+def batch_norm_variables(encoder: keras.Model) -> list[keras.Variable]:
+    """The moving means and variances of an encoder's batch normalization, in order."""
     ends = ("moving_mean", "moving_variance")
     return [variable for variable in encoder.weights if variable.path.endswith(ends)]
 
 
-def estimate_batch_norm_on(encoder, records, count, seed=0):
-    """Estimate an encoder's batch normalization on a random crop of each clip, in place.
+def estimate_batch_norm_on(
+    encoder: keras.Model, records: Iterable[dict[str, Any]], count: int, seed: int = 0
+) -> None:
+    """Estimate an encoder's batch normalization on one random crop of each clip, in place.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
-        records: Iterable of dicts with `id` and `audio`, as `keras_tune.data.read_records` gives.
-        count: Integer, the number of records. Of more than 1,024 clips, that many at even distances
-            are taken.
-        seed: Integer from which the crops are drawn. Defaults to 0.
+        records: Iterable of dicts with `id` and `audio`, the clips.
+        count: Integer, the number of records. If there are more than 1,024, evenly spaced ones are
+            used, at most 1,024.
+        seed: Integer, the seed of the crops. Defaults to 0.
 
     Raises:
         UserError: No clip is as long as a window.
@@ -116,7 +131,12 @@ def estimate_batch_norm_on(encoder, records, count, seed=0):
     Example:
 
     ```python
-    estimate_batch_norm_on(encoder, keras_tune.data.read_records("tfrecords/mine", "train"), 235)
+    from keras_tune.evaluation.baselines import estimate_batch_norm_on
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    noise = np.random.default_rng(0).normal(0, 0.1, (4, 3000)).astype("float32")
+    records = [{"id": str(number), "audio": audio} for number, audio in enumerate(noise)]
+    estimate_batch_norm_on(encoder, records, count=4)
     ```
     """
     from keras_tune.models import estimate_batch_norm
@@ -136,7 +156,7 @@ def estimate_batch_norm_on(encoder, records, count, seed=0):
 
 
 def _batches(crops):
-    """Batches (windows, samples, 1); a small rest, whose own statistics are poor, is dropped."""
+    """Batches (windows, samples, 1). A small last batch is dropped: its statistics are poor."""
     waiting, some = [], False
     for crop in crops:
         waiting.append(crop)
@@ -145,3 +165,126 @@ def _batches(crops):
             waiting, some = [], True
     if waiting and (not some or len(waiting) >= BATCH // 2):
         yield np.stack(waiting)[..., None]
+
+
+def untrained_copy(encoder: keras.Model, seed: int = 0, level: float | None = None) -> keras.Model:
+    """Build an encoder with the same configuration and newly initialized weights.
+
+    Args:
+        encoder: Keras model.
+        seed: Integer, the seed of the weights; it is also set as Keras' global seed. Defaults to 0.
+        level: Float, the root mean square to which waveforms are scaled first, or None to keep the
+            encoder's own setting. Defaults to None.
+
+    Returns:
+        A new model of the encoder's class and configuration, at this level. If the class has no
+        setting for the level, the model is placed after a layer that scales the waveforms.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import untrained_copy
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    untrained_copy(encoder, seed=1, level=0.1).level  # 0.1
+    ```
+    """
+    keras.utils.set_random_seed(seed)
+    config = encoder.get_config()
+    if level is None:
+        return encoder.__class__.from_config(config)
+    if "level" in config:
+        return encoder.__class__.from_config({**config, "level": level})
+    # Fixed names, since the fingerprint must not depend on which models were built before.
+    waveform = keras.Input(encoder.input_shape[1:], name="waveform")
+    at_level = LevelNormalization(level, name="level")(waveform)
+    return keras.Model(waveform, encoder.__class__.from_config(config)(at_level))
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class MelStatistics(keras.Model):
+    """Mean and standard deviation over time of the log-mel spectrogram, as an encoder.
+
+    The outputs are the means of the log-mel values and of their squares, which can be averaged over
+    windows. `finish` turns the averages into means and standard deviations.
+
+    Args:
+        sample_rate: Integer, the sample rate of the waveforms in Hz. Defaults to 22,050.
+        num_mels: Integer, the number of mel bands. Defaults to 128.
+        input_samples: Integer, the length of a window, or None for any length. Defaults to 59,049,
+            as for the encoders.
+        level: Float, the root mean square to which each window is scaled first (see
+            `keras_tune.layers.LevelNormalization`), or None to keep the levels. Defaults to None.
+        name: String. Defaults to "mel_statistics".
+
+    Raises:
+        UserError: The windows have 1,024 samples (half a frame of the spectrogram) or fewer.
+
+    Input shape: (batch, input_samples, 1).
+    Output shape: (batch, 2 · num_mels).
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import MelStatistics, embed_clips
+
+    noise = np.random.default_rng(0).normal(0, 0.1, 10000)
+    records = [{"id": "noise", "audio": noise, "labels": {}}]
+    embed_clips(MelStatistics(input_samples=2048), records).vectors.shape  # (1, 256)
+    ```
+    """
+
+    # Its outputs are means and deviations; see `keras_tune.evaluation.embeddings.pool_clips`.
+    default_pooling = "mean_std"
+
+    def __init__(
+        self,
+        sample_rate: int = 22050,
+        num_mels: int = 128,
+        input_samples: int | None = 59049,
+        level: float | None = None,
+        name: str = "mel_statistics",
+    ):
+        if input_samples is not None and input_samples <= FRAME // 2:
+            raise UserError(
+                f"mel statistics need windows of more than {FRAME // 2} samples (half a frame); "
+                f"these have {input_samples}. Give longer windows."
+            )
+        waveform = keras.Input((input_samples, 1), name="waveform")
+        x = waveform if level is None else LevelNormalization(level, name="level")(waveform)
+        power = keras.layers.MelSpectrogram(
+            fft_length=FRAME,
+            sequence_stride=512,
+            sampling_rate=sample_rate,
+            num_mel_bins=num_mels,
+            max_freq=sample_rate / 2,
+            # The layer's decibels would depend on the loudest value of the batch.
+            power_to_db=False,
+            dtype="float32",
+        )(x[..., 0])
+        log = ops.log(power + 1e-10)
+        outputs = ops.concatenate([ops.mean(log, -1), ops.mean(ops.square(log), -1)], axis=-1)
+        super().__init__(inputs=waveform, outputs=outputs, name=name)
+        self.sample_rate = sample_rate
+        self.num_mels = num_mels
+        self.input_samples = input_samples
+        self.level = level
+
+    def finish(self, averages: np.ndarray) -> np.ndarray:
+        """Turn averages (clips, 2 · num_mels) into means and deviations of the same shape."""
+        mean, square = np.split(np.asarray(averages, "float64"), 2, axis=-1)
+        deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
+        return np.concatenate([mean, deviation], axis=-1).astype("float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "sample_rate": self.sample_rate,
+            "num_mels": self.num_mels,
+            "input_samples": self.input_samples,
+            "level": self.level,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MelStatistics:
+        return cls(**config)

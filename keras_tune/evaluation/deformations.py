@@ -1,25 +1,32 @@
-"""Changes of the test clips that a representation should not mind much.
+"""Deformations of test clips, to which a representation should be robust.
 
-Source: the set of Plachouras et al., "mir_ref" (2023): noise, gain, lossy compression; with
-low-pass and reverberation beside them.
+Source: Plachouras et al., "mir_ref" (2023), for noise, gain and lossy compression. The low-pass
+filter and the reverberation are ours.
 """
 
+from __future__ import annotations
+
 import io
+from collections.abc import Callable
 
 import numpy as np
 
 SAMPLE_RATE = 22050
 
 
-def deformations():
-    """The deformations by name, each a function of a clip (float array (samples,)).
+def deformations() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """The deformations, by name.
 
     Returns:
-        Dict from name to function; a function gives a float32 array of the same length.
+        Dict from name to a function of a clip, a float array (samples,) at 22,050 Hz, which returns
+        a float32 array of the same length.
 
     Example:
 
     ```python
+    from keras_tune.evaluation.deformations import deformations
+
+    clip = 0.3 * np.sin(2 * np.pi * 440 * np.arange(22050) / 22050)
     noisy = deformations()["noise_20_db"](clip)
     ```
     """
@@ -50,12 +57,12 @@ def _by_layer(layer):
     return deform
 
 
-def through_mp3(clip, compression=0.9):
-    """Encode a clip as MP3 and decode it again, by libsndfile.
+def through_mp3(clip: np.ndarray, compression: float = 0.9) -> np.ndarray:
+    """Encode a clip as MP3 and decode it again, with libsndfile.
 
     Args:
         clip: Float array (samples,).
-        compression: Float 0…1, from the highest bit rate to the lowest. Defaults to 0.9.
+        compression: Float from 0 (the highest bit rate) to 1 (the lowest). Defaults to 0.9.
 
     Returns:
         Float32 array (samples,).
@@ -63,7 +70,10 @@ def through_mp3(clip, compression=0.9):
     Example:
 
     ```python
-    through_mp3(clip).shape == clip.shape  # True
+    from keras_tune.evaluation.deformations import through_mp3
+
+    clip = 0.3 * np.sin(2 * np.pi * 440 * np.arange(22050) / 22050)
+    through_mp3(clip).shape  # (22050,)
     ```
     """
     import soundfile

@@ -1,42 +1,60 @@
-"""Embeddings for anyone who has audio: one line for a clip, a model for many."""
+"""Embeddings of audio files and arrays: `embed` for one clip, `embedding_model` for many."""
+
+from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_tune.errors import UserError
+if TYPE_CHECKING:
+    import keras
+
+    from keras_tune.evaluation.embeddings import ClipEmbeddings
 
 POOLS = ("mean", "mean_max", "none")
 
 
-def embed(audio, encoder, sample_rate=None, hop=None, pool="mean", layers=(), batch_size=16):
+def embed(
+    audio: str | pathlib.Path | np.ndarray,
+    encoder: keras.Model | str | pathlib.Path,
+    sample_rate: int | None = None,
+    hop: float | None = None,
+    pool: str = "mean",
+    layers: Sequence[str] = (),
+    batch_size: int = 16,
+) -> np.ndarray:
     """Embed one clip.
 
     Args:
-        audio: Path of an audio file, or array (samples,), mono: floats with full scale 1, or int16.
+        audio: Path of an audio file, or a mono array (samples,), floats with full scale 1 or int16.
         encoder: Keras model from (batch, samples, 1) to (batch, d), or the path of a `.keras` file
-            or of the folder of a run.
-        sample_rate: Integer, of an array, in Hz. Defaults to the encoder's own; other rates are
-            resampled to that.
+            or of a run folder.
+        sample_rate: Integer, the sample rate of an array in Hz. The array is resampled if the
+            encoder has another one. Defaults to the encoder's own.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
-        pool: "mean" over the windows, "mean_max" for mean and maximum, "none" for all windows.
-            Defaults to "mean".
-        layers: Names of stages of the encoder, whose outputs averaged over time are put side by
-            side. Defaults to none: the representation.
-        batch_size: Integer, windows encoded at a time. Defaults to 16.
+        pool: "mean" for the mean over windows, "mean_max" for mean and maximum, "none" for one
+            vector a window. Defaults to "mean".
+        layers: Names of stages of the encoder. Their outputs, averaged over time, are concatenated
+            and take the place of the representation. Defaults to none.
+        batch_size: Integer, the number of windows encoded at a time. Defaults to 16.
 
     Returns:
         Float32 array (d,), (2 · d,) for "mean_max", or (windows, d) for "none".
 
     Raises:
         UserError: The file cannot be decoded, the clip is shorter than a window, silent, not finite
-            or out of scale, the encoder is none or has no such stage, or its output is not finite.
-        ValueError: There is no such pool, or the array is not mono.
+            or out of scale; or the model is not an encoder, has no such stage, or its output is not
+            finite.
+        ValueError: There is no such pool, the hop is not positive, or the array is not mono.
 
     Example:
 
     ```python
-    vector = keras_tune.embed("song.mp3", keras.models.load_model("encoder.keras"))
+    encoder = keras_tune.evaluation.MelStatistics(input_samples=2048)
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
+    keras_tune.embed(tone, encoder, sample_rate=44100).shape  # (256,)
     ```
     """
     from keras_tune.data import load_audio
@@ -72,21 +90,25 @@ def _load(path):
     return load_saved_model(path / "encoder.keras" if path.is_dir() else path)
 
 
-def hop_in_samples(hop, sample_rate=22050):
-    """A hop in seconds as samples, None staying None; a `UserError` unless it is positive."""
+def hop_in_samples(hop: float | None, sample_rate: int = 22050) -> int | None:
+    """Convert a hop from seconds to samples; None stays None.
+
+    Raises:
+        ValueError: The hop is not positive.
+    """
     if hop is None:
         return None
     if hop <= 0:
-        raise UserError(f"hop {hop}: must be positive")
+        raise ValueError(f"`hop` must be positive. Received: hop={hop}")
     return max(1, round(hop * sample_rate))
 
 
-def embedding_model(encoder, layers=()):
-    """The encoder, or a model that gives stages of it, averaged over time, side by side.
+def embedding_model(encoder: keras.Model, layers: Sequence[str] = ()) -> keras.Model:
+    """Make a model that outputs stages of an encoder, averaged over time and concatenated.
 
     Args:
         encoder: Keras model.
-        layers: Names of its stages. Defaults to none: the encoder itself.
+        layers: Names of its stages. Defaults to none: the encoder is returned as it is.
 
     Returns:
         Keras model from (batch, samples, 1) to (batch, d).
@@ -97,7 +119,10 @@ def embedding_model(encoder, layers=()):
     Example:
 
     ```python
-    model = embedding_model(encoder, ["tail_7", "tail_8", "tail_9"])
+    from keras_tune.evaluation import embedding_model
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    embedding_model(encoder, ["expand_1", "tail_1"]).output_shape  # (None, 6)
     ```
     """
     import keras
@@ -112,8 +137,8 @@ def embedding_model(encoder, layers=()):
     return keras.Model(encoder.input, joined)
 
 
-def pool_windows(clips, pool):
-    """One vector a clip from those of its windows.
+def pool_windows(clips: ClipEmbeddings, pool: str) -> np.ndarray:
+    """Combine the vectors of a clip's windows into one vector a clip.
 
     Args:
         clips: `ClipEmbeddings` with windows.
@@ -125,7 +150,12 @@ def pool_windows(clips, pool):
     Example:
 
     ```python
-    pool_windows(clips, "mean_max").shape  # (78, 1024)
+    from keras_tune.evaluation import ClipEmbeddings
+    from keras_tune.evaluation.embed_audio import pool_windows
+
+    windows, owners = np.array([[1.0], [3.0]]), np.array([0, 0])
+    clips = ClipEmbeddings(["song"], np.array([[2.0]]), [{}], windows=windows, owners=owners)
+    pool_windows(clips, "mean_max")  # [[2.0, 3.0]]
     ```
     """
     if pool == "mean":

@@ -1,44 +1,64 @@
-"""Embeddings of prepared sets, kept in files, so that each encoder reads a set once."""
+"""Embeddings of prepared sets, kept in files so that each encoder reads a set only once."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import pathlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
-from keras_tune.evaluation.fingerprints import encoder_fingerprint
 from keras_tune.files import atomic_path
 from keras_tune.storage import to_path
 
+if TYPE_CHECKING:
+    import keras
+
+    from keras_tune.data import DatasetInfo
+
 
 class EmbeddingCache:
-    """The embeddings of a set's splits, from files where they are there, and into files if not.
+    """The embeddings of the splits of a set, read from files, which are written on first use.
 
-    A file's name is a hash over the encoder's weights, the windows and the set: the time at which
-    it was written counts too, since labels are kept with the embeddings. All stages that the
-    encoder names are tapped in the same pass.
+    The name of a file is a hash of the encoder's weights, the windows and the set. The time at
+    which the set was written is part of it, since labels are stored with the embeddings. All stages
+    that the encoder names are embedded in the same pass.
 
     Args:
-        folder: Folder for the files, made if it is missing.
-        data: Folder that `prepare` has written, or an `.npz` file of clips.
-        info: Its `DatasetInfo`.
+        folder: Folder for the files, created if it is missing.
+        data: Folder written by `prepare`, or an `.npz` file of clips.
+        info: `DatasetInfo` of the set.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
-        batch_size: Integer, windows encoded at a time. Defaults to 32.
-        crop_seed: Integer, for the random crop of each clip. Defaults to 0.
+        batch_size: Integer, the number of windows encoded at a time. Defaults to 32.
+        crop_seed: Integer, the seed of the random crop of each clip. Defaults to 0.
 
     Example:
 
     ```python
-    info = keras_tune.data.open_dataset("tfrecords/emotify").info
-    cache = EmbeddingCache("embeddings", "tfrecords/emotify", info)
-    cache.embed(encoder, "test").vectors.shape  # (78, 512)
+    from keras_tune.evaluation import EmbeddingCache, MelStatistics
+
+    noise = np.random.default_rng(0).normal(0, 0.1, (4, 5000)).astype("float32")
+    np.savez("clips.npz", audio=noise, split=["train", "train", "valid", "test"])
+    cache = EmbeddingCache("embeddings", "clips.npz", keras_tune.data.open_dataset("clips.npz").info)
+    encoder = MelStatistics(input_samples=2048)
+    cache.embed(encoder, "train").vectors.shape  # (2, 256), and a file in the folder
     ```
     """
 
-    def __init__(self, folder, data, info, hop=None, batch_size=32, crop_seed=0):
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        data: str | pathlib.Path,
+        info: DatasetInfo,
+        hop: float | None = None,
+        batch_size: int = 32,
+        crop_seed: int = 0,
+    ):
         self.folder, self.data, self.info = pathlib.Path(folder), to_path(data), info
         self.hop_samples = None if hop is None else max(1, round(hop * info.sample_rate))
         self.batch_size, self.crop_seed = batch_size, crop_seed
@@ -50,13 +70,15 @@ class EmbeddingCache:
             written.stat().st_mtime_ns,
         ]
 
-    def embed(self, encoder, split, progress=None):
-        """The embeddings of a split.
+    def embed(
+        self, encoder: keras.Model, split: str, progress: Callable[[int], object] | None = None
+    ) -> ClipEmbeddings:
+        """Get the embeddings of a split.
 
         Args:
             encoder: Keras model from (batch, samples, 1) to (batch, d).
             split: String.
-            progress: Function of the number of clips just done. Defaults to None.
+            progress: Function called with the number of clips just finished. Defaults to None.
 
         Returns:
             `ClipEmbeddings`.
@@ -66,25 +88,25 @@ class EmbeddingCache:
             try:
                 found = ClipEmbeddings.load(file)
             except UserError as error:
-                print(f"{file}: damaged; it is written anew ({error})", file=sys.stderr)
+                print(f"{file}: damaged, so it is written again ({error})", file=sys.stderr)
             else:
                 if progress is not None:
                     progress(self.info.counts[split])
                 return found
         stages = tuple(getattr(encoder, "stage_names", ()))
-        found = self.embed_anew(encoder, split, progress, stages)
+        found = self.embed_uncached(encoder, split, progress, stages)
         found.save(file)
         return found
 
-    def estimate_batch_norm(self, encoder, splits):
-        """Estimate an encoder's batch normalization on clips of a set, in place.
+    def estimate_batch_norm(self, encoder: keras.Model, splits: Sequence[str]) -> None:
+        """Estimate an encoder's batch normalization on clips of the set, in place.
 
-        The statistics are kept in a file like the embeddings: found again, they are the same to the
-        last bit, and so are the encoder's fingerprint and the name of its embeddings' file.
+        The statistics are kept in a file as well. Read from there they are the same to the last
+        bit, so the encoder's fingerprint and the names of its embedding files stay the same.
 
         Args:
             encoder: Keras model, see `keras_tune.evaluation.baselines`.
-            splits: List of strings, the splits of whose clips a random crop each is taken.
+            splits: List of splits. One random crop of each of their clips is used.
         """
         import keras
 
@@ -106,12 +128,19 @@ class EmbeddingCache:
             np.savez(temporary, **{str(number): value for number, value in enumerate(values)})
 
     def _key(self, encoder, *more):
-        """Sixteen hexadecimal digits for what changes vectors."""
+        """Sixteen hexadecimal digits that stand for everything that changes the vectors."""
         what = json.dumps([encoder_fingerprint(encoder), self.identity, *more])
         return hashlib.sha256(what.encode()).hexdigest()[:16]
 
-    def embed_anew(self, encoder, split, progress=None, stages=(), deform=None):
-        """The embeddings of a split, or of deformed clips of it, past the files."""
+    def embed_uncached(
+        self,
+        encoder: keras.Model,
+        split: str,
+        progress: Callable[[int], object] | None = None,
+        stages: Sequence[str] = (),
+        deform: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> ClipEmbeddings:
+        """Compute the embeddings of a split without using the files; see `embed_clips`."""
         from keras_tune.data import read_records
 
         return embed_clips(
@@ -124,3 +153,35 @@ class EmbeddingCache:
             stages=stages,
             deform=deform,
         )
+
+
+def encoder_fingerprint(encoder: keras.Model) -> str:
+    """Hash an encoder's configuration and weights to 64 hexadecimal digits.
+
+    Args:
+        encoder: Keras model.
+
+    Returns:
+        String, the same on every backend and machine.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import MelStatistics
+    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+
+    len(encoder_fingerprint(MelStatistics()))  # 64
+    ```
+    """
+    digest = hashlib.sha256()
+    config = encoder.get_config()
+    # What is trainable changes no output.
+    for key in ("name", "trainable", "layers_trainable"):
+        config.pop(key, None)
+    digest.update(
+        json.dumps([type(encoder).__name__, config], sort_keys=True, default=str).encode()
+    )
+    for weights in encoder.get_weights():
+        digest.update(str(weights.shape).encode())
+        digest.update(np.ascontiguousarray(weights, "<f4").tobytes())
+    return digest.hexdigest()

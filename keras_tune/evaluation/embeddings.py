@@ -1,8 +1,13 @@
-"""Embeddings of clips: the encoder's outputs for their windows, and the means of these."""
+"""Embeddings of clips: the encoder's outputs for their windows, and the means over windows."""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,14 +15,18 @@ from keras_tune.checks import check_encoder, check_finite
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, read_npz
 
+if TYPE_CHECKING:
+    import keras
+
 DEFAULT_WINDOW = 59049
+POOLINGS = ("mean", "mean_std")
 
 
 class TooShortError(UserError):
     """No clip is as long as a window.
 
     Args:
-        window_samples: Integer, the window.
+        window_samples: Integer, the length of a window.
         skipped: List of the ids of the clips. Defaults to none.
 
     Attributes:
@@ -26,55 +35,71 @@ class TooShortError(UserError):
     Example:
 
     ```python
-    raise TooShortError(59049, ["clips/03.wav"])
+    from keras_tune.evaluation.embeddings import TooShortError
+
+    error = TooShortError(59049, ["clips/03.wav"])
+    error.skipped  # ["clips/03.wav"]
     ```
     """
 
-    def __init__(self, window_samples, skipped=()):
+    def __init__(self, window_samples: int, skipped: Iterable[str] = ()):
         self.skipped = list(skipped)
         super().__init__(
             f"no clip is as long as the encoder's window of {window_samples} samples; "
-            "give longer clips or an encoder of shorter windows"
+            "use longer clips, or an encoder with shorter windows"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipEmbeddings:
-    """The embeddings of some clips, with what the clips are called and labelled.
+    """The embeddings of clips, with the clips' ids and labels.
 
     Args:
         ids: List of strings.
         vectors: Float32 array (clips, d), the mean over the windows of a clip.
         labels: List of dicts from label name to value.
-        skipped: List of the ids of clips shorter than a window, which have no embedding.
-        windows: Float32 array (windows of all clips, d).
-        owners: Integer array (windows of all clips,), the row of the clip that a window is of.
-        crops: Float32 array (clips, d), the embedding of one random crop of each clip, or None.
-        stages: Dict from the name of a stage to a float32 array (clips, width): its output
-            averaged over time and windows. Empty if stages were not asked for.
+        skipped: List of the ids of clips that are shorter than a window and have no embedding.
+            Defaults to none.
+        windows: Float32 array (windows of all clips, d). Defaults to None.
+        owners: Integer array (windows of all clips,), the row of the clip to which a window
+            belongs. Defaults to None.
+        crops: Float32 array (clips, d), the embedding of one random crop of each clip. Defaults to
+            None.
+        stages: Dict from the name of a stage to a float32 array (clips, width): its output averaged
+            over time and windows. Defaults to none.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import ClipEmbeddings
+
+    labels = [{"genre": "jazz"}, {"genre": "rock"}]
+    clips = ClipEmbeddings(["a", "b"], np.zeros((2, 512), "float32"), labels)
+    clips.take([1]).target("genre")  # ["rock"]
+    ```
     """
 
-    ids: list
+    ids: list[str]
     vectors: np.ndarray
-    labels: list
-    skipped: list = dataclasses.field(default_factory=list)
+    labels: list[dict[str, Any]]
+    skipped: list[str] = dataclasses.field(default_factory=list)
     windows: np.ndarray | None = None
     owners: np.ndarray | None = None
     crops: np.ndarray | None = None
-    stages: dict = dataclasses.field(default_factory=dict)
+    stages: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def target(self, name):
+    def target(self, name: str) -> np.ndarray:
         """The values of one label, as an array (clips,)."""
         return np.array([labels[name] for labels in self.labels])
 
-    def take(self, rows):
-        """The embeddings of some of the clips, in the order of `rows`, integers without doubles."""
+    def take(self, rows: Sequence[int] | np.ndarray) -> ClipEmbeddings:
+        """The embeddings of some of the clips, in the order of `rows`, which must be distinct."""
         rows = np.asarray(rows, dtype=int)
-        place = np.full(len(self.ids), -1)
-        place[rows] = np.arange(len(rows))
+        new_row = np.full(len(self.ids), -1)
+        new_row[rows] = np.arange(len(rows))
         kept = {}
         if self.windows is not None:
-            owners = place[self.owners]
+            owners = new_row[self.owners]
             kept = {"windows": self.windows[owners >= 0], "owners": owners[owners >= 0]}
         return ClipEmbeddings(
             ids=[self.ids[row] for row in rows],
@@ -85,13 +110,13 @@ class ClipEmbeddings:
             **kept,
         )
 
-    def of_stage(self, name):
-        """The same clips with the output of a stage in place of the representation."""
+    def of_stage(self, name: str) -> ClipEmbeddings:
+        """The same clips, with the output of a stage in place of the representation."""
         return ClipEmbeddings(self.ids, self.stages[name], self.labels, self.skipped)
 
     @classmethod
-    def merge(cls, parts):
-        """Put several sets of clips one after another."""
+    def merge(cls, parts: Iterable[ClipEmbeddings]) -> ClipEmbeddings:
+        """Concatenate several sets of clips."""
         parts = list(parts)
         starts = np.cumsum([0] + [len(part.ids) for part in parts[:-1]])
         kept = {}
@@ -114,14 +139,14 @@ class ClipEmbeddings:
             **kept,
         )
 
-    def check_finite(self, name, hint=""):
+    def check_finite(self, name: str | pathlib.Path, hint: str = "") -> None:
         """Raise a `UserError` that begins with `name` unless all numbers are finite."""
         for row, vector in enumerate(self.vectors):
             check_finite(name, [(f"the vector of {self.ids[row]}", vector)], hint)
         arrays = {"windows": self.windows, "crops": self.crops, **self.stages}
         check_finite(name, ((k, array) for k, array in arrays.items() if array is not None), hint)
 
-    def save(self, path):
+    def save(self, path: str | pathlib.Path) -> None:
         """Write everything to an `.npz` file, in one step."""
         arrays = {"vectors": self.vectors, "windows": self.windows, "owners": self.owners}
         if self.crops is not None:
@@ -132,11 +157,11 @@ class ClipEmbeddings:
             np.savez(temporary, description=np.array(text), **arrays)
 
     @classmethod
-    def load(cls, path):
-        """Read what `save` has written.
+    def load(cls, path: str | pathlib.Path) -> ClipEmbeddings:
+        """Read a file written by `save`.
 
         Raises:
-            UserError: The file is damaged or something else, or a number is not finite.
+            UserError: The file is damaged or holds something else, or a number is not finite.
         """
         arrays = read_npz(path)
         try:
@@ -151,12 +176,12 @@ class ClipEmbeddings:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             fits = False
         if not fits:
-            raise UserError(f"{path}: damaged, or no embeddings. Delete it and run again.")
+            raise UserError(f"{path}: damaged, or not embeddings. Delete it and run again.")
         found.check_finite(path, "; delete the file")
         return found
 
     def _fits(self):
-        """Whether the parts, as a file has them, go together."""
+        """Whether the parts that were read from a file belong together."""
         count = len(self.ids)
         lists = (self.ids, self.labels, self.skipped)
         if not count or not all(isinstance(part, list) for part in lists):
@@ -179,8 +204,10 @@ class ClipEmbeddings:
         )
 
 
-def cut_windows(audio, window_samples, hop_samples=None):
-    """Cut a clip into windows; what is left over at the end is dropped, as the papers do.
+def cut_windows(
+    audio: np.ndarray, window_samples: int, hop_samples: int | None = None
+) -> np.ndarray:
+    """Cut a clip into windows. The rest at the end is dropped, as in the papers.
 
     Args:
         audio: Array (samples,).
@@ -189,8 +216,8 @@ def cut_windows(audio, window_samples, hop_samples=None):
             `window_samples`: consecutive windows without overlap.
 
     Returns:
-        Array (windows, window_samples), a view where it can be one; no windows if the clip is
-        shorter than one.
+        Array (windows, window_samples), a view of the clip; empty if the clip is shorter than a
+        window.
 
     Source: Vélez Vásquez & Burgoyne (ISMIR 2022), section 4; Castellon et al., jukemir (ISMIR
     2021).
@@ -198,6 +225,8 @@ def cut_windows(audio, window_samples, hop_samples=None):
     Example:
 
     ```python
+    from keras_tune.evaluation import cut_windows
+
     cut_windows(np.arange(10), 4).tolist()  # [[0, 1, 2, 3], [4, 5, 6, 7]]
     ```
     """
@@ -207,61 +236,64 @@ def cut_windows(audio, window_samples, hop_samples=None):
     return windows[:: hop_samples or window_samples]
 
 
-def window_length(encoder, window_samples=None):
-    """The length of an encoder's windows: the one given, or its own, or 59,049 samples."""
+def window_length(encoder: keras.Model, window_samples: int | None = None) -> int:
+    """The length of an encoder's windows: the one given, else its own, else 59,049 samples."""
     return window_samples or encoder.input_shape[1] or DEFAULT_WINDOW
 
 
 def embed_clips(
-    encoder,
-    records,
-    window_samples=None,
-    hop_samples=None,
-    batch_size=32,
-    progress=None,
-    crop_seed=None,
-    stages=(),
-    deform=None,
-):
-    """Embed clips of any length: encode their windows in batches across clips, and average.
+    encoder: keras.Model,
+    records: Iterable[dict[str, Any]],
+    window_samples: int | None = None,
+    hop_samples: int | None = None,
+    batch_size: int = 32,
+    progress: Callable[[int], object] | None = None,
+    crop_seed: int | None = None,
+    stages: Sequence[str] = (),
+    deform: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> ClipEmbeddings:
+    """Embed clips of any length: encode their windows, and average the outputs of each clip.
 
     Args:
         encoder: Keras model from (batch, window_samples, 1) to (batch, d). If it has a method
             `finish`, means over windows go through it (see `MelStatistics`).
-        records: Iterable of dicts with `id`, `audio` (float array (samples,)) and `labels`, as
-            `keras_tune.data.read_records` gives.
-        window_samples: Integer, the length of a window. Defaults to the encoder's own, and 59,049
+        records: Iterable of dicts with `id`, `audio` (float array (samples,)) and `labels`.
+        window_samples: Integer, the length of a window. Defaults to the encoder's own, or 59,049
             for an encoder of any length.
         hop_samples: Integer, from one window to the next. Defaults to `window_samples`.
-        batch_size: Integer, windows a batch. Defaults to 32.
-        progress: Function of the number of clips just read, for a progress bar. Defaults to None.
-        crop_seed: Integer, to also embed one random crop of each clip, drawn from it and the clip's
-            id. Defaults to None: no crops.
-        stages: Names of stages of the encoder to tap in the same pass. Defaults to none.
-        deform: Function of a clip (float array (samples,)) that gives what to embed in its place.
-            Defaults to None.
+        batch_size: Integer, the number of windows in a batch. Defaults to 32.
+        progress: Function called with the number of clips just read, for a progress bar. Defaults
+            to None.
+        crop_seed: Integer, to embed one random crop of each clip as well; the crop depends on the
+            seed and the clip's id. Defaults to None: no crops.
+        stages: Names of stages of the encoder to embed in the same pass. Defaults to none.
+        deform: Function of a clip (float array (samples,)) that returns the clip to embed in its
+            place. Defaults to None.
 
     Returns:
         `ClipEmbeddings`.
 
     Raises:
         TooShortError: No clip is as long as a window.
-        UserError: The model is no encoder, it has no such stage, or its output is not finite.
+        UserError: The model is not an encoder, has no such stage, or its output is not finite.
 
     Example:
 
     ```python
-    test = embed_clips(encoder, keras_tune.data.read_records("tfrecords/emotify", "test"))
-    test.vectors.shape  # (78, 512)
+    from keras_tune.evaluation import MelStatistics, embed_clips
+
+    noise = np.random.default_rng(0).normal(0, 0.1, (3, 5000))
+    records = [{"id": str(k), "audio": clip, "labels": {}} for k, clip in enumerate(noise)]
+    embed_clips(MelStatistics(input_samples=2048), records).vectors.shape  # (3, 256)
     ```
     """
     check_encoder("the encoder", encoder)
     window_samples = window_length(encoder, window_samples)
     model = tap_stages(encoder, stages) if stages else encoder
     finish = getattr(encoder, "finish", lambda vectors: vectors)
-    # Every batch has the same shape, so that compiled backends compile once; the last is padded.
+    # All batches have one shape, so that backends compile only once; the last one is padded.
     batch = np.zeros((batch_size, window_samples, 1), "float32")
-    # For each window of the batch the row of its clip, or the complement of it for a random crop.
+    # The row of the clip of each window in the batch, or its bitwise complement for a random crop.
     waiting = []
     outputs, owners, crops = [], [], {}
     sums = {name: [] for name in stages}
@@ -270,14 +302,14 @@ def embed_clips(
     def flush():
         found = model.predict_on_batch(batch)
         vectors = np.asarray(found["representation"] if stages else found, "float32")
-        for place, row in enumerate(waiting):
+        for index, row in enumerate(waiting):
             if row < 0:
-                crops[~row] = vectors[place].copy()
+                crops[~row] = vectors[index].copy()
                 continue
-            outputs.append(vectors[place].copy())
+            outputs.append(vectors[index].copy())
             owners.append(row)
             for name in stages:
-                sums[name][row] += np.asarray(found[name][place], "float64")
+                sums[name][row] += np.asarray(found[name][index], "float64")
         waiting.clear()
 
     def put(window, row):
@@ -328,20 +360,20 @@ def embed_clips(
             for name, values in sums.items()
         },
     )
-    found.check_finite("the encoder's output", "; its weights are damaged, or too large")
+    found.check_finite("the encoder's output", "; its weights are damaged or too large")
     return found
 
 
-def tap_stages(encoder, stages):
-    """A model that gives the outputs of stages, averaged over time, beside the representation.
+def tap_stages(encoder: keras.Model, stages: Sequence[str]) -> keras.Model:
+    """Make a model that outputs stages, averaged over time, beside the representation.
 
     Args:
         encoder: `TUNe`.
         stages: Names of its stages; see `encoder.stage_names`.
 
     Returns:
-        Keras model from waveforms (batch, samples, 1) to a dict: `representation` (batch, d) and,
-        under the name of each stage, (batch, width).
+        Keras model from waveforms (batch, samples, 1) to a dict with `representation` (batch, d)
+        and, under the name of each stage, its output (batch, width).
 
     Raises:
         UserError: The encoder has no such stage.
@@ -349,8 +381,11 @@ def tap_stages(encoder, stages):
     Example:
 
     ```python
-    model = tap_stages(encoder, ["bottleneck", "tail_9"])
-    model.predict(windows)["bottleneck"].shape  # (windows, 176)
+    from keras_tune.evaluation import tap_stages
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    outputs = tap_stages(encoder, ["bottleneck"])(np.zeros((3, 2187, 1)))
+    outputs["representation"].shape  # (3, 4)
     ```
     """
     import keras
@@ -370,7 +405,78 @@ def tap_stages(encoder, stages):
     return keras.Model(encoder.input, outputs)
 
 
-def crop_start(clip, room, seed):
-    """Where a clip's random crop starts: an integer 0…`room`, drawn from its id and a seed."""
+def crop_start(clip: str, room: int, seed: int) -> int:
+    """The start of a clip's random crop: an integer from 0 to `room`, from its id and a seed."""
     digest = hashlib.sha256(f"{seed}/{clip}".encode()).digest()
     return int(np.random.default_rng(int.from_bytes(digest[:8], "big")).integers(0, room + 1))
+
+
+def default_pooling(encoder: keras.Model) -> str:
+    """The pooling over time that an encoder's embeddings have as they are.
+
+    Args:
+        encoder: Keras model.
+
+    Returns:
+        "mean_std" for `MelStatistics`, else "mean".
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation.embeddings import default_pooling
+
+    default_pooling(keras_tune.evaluation.MelStatistics())  # "mean_std"
+    ```
+    """
+    return getattr(encoder, "default_pooling", "mean")
+
+
+def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
+    """Change the pooling of embeddings to means, or to means and standard deviations, over time.
+
+    Mel statistics have means and deviations over the frames, and "mean" keeps only the means. The
+    output of an encoder for a window is a mean over time already; "mean_std" adds the deviation
+    over the windows of a clip. A single window has no such deviation, so the result has no windows,
+    crops or stages.
+
+    Args:
+        clips: `ClipEmbeddings`.
+        own: The pooling that the embeddings have now; see `default_pooling`.
+        pooling: "mean" or "mean_std".
+
+    Returns:
+        `ClipEmbeddings`.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import ClipEmbeddings, pool_clips
+
+    windows, owners = np.array([[1.0], [3.0]]), np.array([0, 0])
+    clips = ClipEmbeddings(["song"], np.array([[2.0]]), [{}], windows=windows, owners=owners)
+    pool_clips(clips, "mean", "mean_std").vectors  # [[2.0, 1.0]]
+    ```
+    """
+    if pooling == own:
+        return clips
+    if pooling == "mean":
+        half = clips.vectors.shape[1] // 2
+        return dataclasses.replace(
+            clips,
+            vectors=clips.vectors[:, :half],
+            windows=clips.windows[:, :half],
+            crops=None if clips.crops is None else clips.crops[:, :half],
+        )
+    variances = np.zeros(clips.vectors.shape)
+    deviations = clips.windows - clips.vectors[clips.owners]
+    np.add.at(variances, clips.owners, np.square(deviations, dtype="float64"))
+    counts = np.bincount(clips.owners, minlength=len(clips.ids))
+    stds = np.sqrt(variances / counts[:, None]).astype("float32")
+    return dataclasses.replace(
+        clips,
+        vectors=np.concatenate([clips.vectors, stds], axis=1),
+        windows=None,
+        owners=None,
+        crops=None,
+        stages={},
+    )

@@ -1,18 +1,21 @@
 """Many small probes trained at once, their weights stacked in one array.
 
-A probe is a linear map, or one hidden layer with ReLU, on a frozen representation. Trained one
-after another by a framework, probes of this size spend their time on everything but arithmetic.
-Here the probes that see the same inputs share them: one more axis in front of the weights, the
-probe, and for each its own learning rate and L2 penalty. Every probe begins with the same weights
-and is trained exactly as it would be on its own. The arithmetic is NumPy's, so that scores do not
-depend on the backend, nothing is compiled, and a probe that is done leaves the stack at once.
+A probe is a linear layer, or one hidden layer with ReLU, on a frozen representation. If a framework
+trains probes of this size one after another, most of the time goes into overhead. Here all probes
+with the same inputs are trained together: their weights have one more axis, the probe, and each
+probe has its own learning rate and L2 penalty. All start from the same weights, and each is trained
+exactly as it would be alone. The arithmetic is done by NumPy, so scores do not depend on the
+backend, nothing is compiled, and a finished probe can leave the stack at once.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-# Numbers that Adam changes at a time: few enough to stay in a core's cache.
+# Adam updates so many numbers at a time, few enough to stay in the cache of a core.
 BLOCK = 2**15
 
 
@@ -21,12 +24,22 @@ class ProbeConfiguration:
     """What one probe is and how it is trained.
 
     Args:
-        standardize: Whether features are standardized with the mean and deviation of train.
-        hidden_units: Width of a hidden layer with ReLU, or None for a linear probe.
-        batch_size: Clips a batch.
-        learning_rate: Of Adam.
-        dropout: Dropout rate of the features and of the hidden layer.
-        l2: Weight of the penalty l2 / 2 · |w|², over all weights.
+        standardize: Whether features are standardized with the mean and standard deviation of
+            train. Defaults to False.
+        hidden_units: Integer, the width of a hidden layer with ReLU, or None for a linear probe.
+            Defaults to None.
+        batch_size: Integer, the number of clips in a batch. Defaults to 256.
+        learning_rate: Float, the learning rate of Adam. Defaults to 1e-3.
+        dropout: Float, the dropout rate of the features and of the hidden layer. Defaults to 0.
+        l2: Float, the weight of the penalty l2 / 2 · |w|² over all weights. Defaults to 0.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import ProbeConfiguration
+
+    ProbeConfiguration(hidden_units=512, dropout=0.25)
+    ```
     """
 
     standardize: bool = False
@@ -38,36 +51,46 @@ class ProbeConfiguration:
 
 
 class ProbeStack:
-    """Probes that see the same features, trained side by side by Adam.
+    """Probes on the same features, trained side by side with Adam.
 
     Args:
-        configurations: List of `ProbeConfiguration`, alike in `hidden_units` and `dropout`.
+        configurations: List of `ProbeConfiguration` with the same `hidden_units` and `dropout`.
         width: Integer, the number of features.
-        num_outputs: Integer, the outputs of each probe.
-        loss: "softmax" (targets are integers), "sigmoid" (targets are 0 or 1) or "squares".
-        seed: Integer from which the initial weights are drawn, the same for each probe: uniform
+        num_outputs: Integer, the number of outputs of each probe.
+        loss: "softmax" (targets are integers), "sigmoid" (targets are 0 or 1) or "mse".
+        seed: Integer, the seed of the initial weights, which are the same for all probes: uniform
             within ±1/√(fan-in). Defaults to 0.
 
     Raises:
-        ValueError: The configurations differ in what they have to be alike in.
+        ValueError: The configurations have different `hidden_units` or `dropout`.
 
     Source: Kingma & Ba, "Adam: A Method for Stochastic Optimization" (ICLR 2015).
 
     Example:
 
     ```python
-    rates = [ProbeConfiguration(learning_rate=rate) for rate in (1e-4, 1e-3)]
-    stack = ProbeStack(rates, width=512, num_outputs=10, loss="softmax")
+    from keras_tune.evaluation import ProbeConfiguration, ProbeStack
+
+    configurations = [ProbeConfiguration(learning_rate=rate) for rate in (1e-4, 1e-3)]
+    stack = ProbeStack(configurations, width=8, num_outputs=3, loss="softmax")
+    features, classes = np.eye(8, dtype="float32"), np.arange(8) % 3
     stack.train(features, classes)
-    stack.predict(features).shape  # (2, clips, 10)
+    stack.predict(features).shape  # (2, 8, 3)
     ```
     """
 
-    def __init__(self, configurations, width, num_outputs, loss, seed=0):
+    def __init__(
+        self,
+        configurations: Sequence[ProbeConfiguration],
+        width: int,
+        num_outputs: int,
+        loss: str,
+        seed: int = 0,
+    ):
         kinds = {(c.hidden_units, c.dropout) for c in configurations}
         if len(kinds) != 1:
             raise ValueError(
-                "`configurations` must be alike in hidden_units and dropout. "
+                "`configurations` must have the same hidden_units and dropout. "
                 f"Received: configurations={configurations}"
             )
         [(self.hidden_units, self.dropout)] = kinds
@@ -82,22 +105,22 @@ class ProbeStack:
                 self.shapes.append((rows, fan_out))
                 drawn = generator.uniform(-1, 1, (rows, fan_out)) / np.sqrt(fan_in)
                 values.append(drawn.ravel())
-        # All weights of a probe are one row, which Adam changes in one go.
+        # All weights of a probe are one row, which Adam updates at once.
         row = np.concatenate(values).astype("float32")
         self.values = np.tile(row, (len(configurations), 1))
         self.momentums = np.zeros_like(self.values)
         self.velocities = np.zeros_like(self.values)
-        # Kept from step to step: fresh memory of this size costs as much as the arithmetic in it.
+        # Kept from step to step: allocating it anew would take as long as the arithmetic.
         self.gradients = np.empty_like(self.values)
         self.rates = np.array([[c.learning_rate] for c in configurations], "float32")
         self.l2 = np.array([[c.l2] for c in configurations], "float32")
         self.steps = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.values)
 
-    def weights(self, values=None):
-        """Kernel and bias of each layer, (probes, rows, units), as views of rows of numbers."""
+    def weights(self, values: np.ndarray | None = None) -> list[np.ndarray]:
+        """Kernel and bias of each layer, (probes, rows, units), as views of the stacked weights."""
         values = self.values if values is None else values
         views, start = [], 0
         for rows, units in self.shapes:
@@ -106,12 +129,12 @@ class ProbeStack:
             start += rows * units
         return views
 
-    def keep(self, rows):
-        """Go on with some of the probes only."""
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep only some of the probes in the stack."""
         for name in ("values", "momentums", "velocities", "gradients", "rates", "l2"):
             setattr(self, name, getattr(self, name)[rows])
 
-    def predict(self, features, rows_at_once=1024):
+    def predict(self, features: np.ndarray, rows_at_once: int = 1024) -> np.ndarray:
         """Logits or values: features (clips, d) to a float32 array (probes, clips, outputs)."""
         *hidden, kernel, bias = self.weights()
         parts = []
@@ -122,15 +145,21 @@ class ProbeStack:
             parts.append(x @ kernel + bias)
         return np.concatenate(parts, axis=1)
 
-    def train(self, features, targets, feature_draws=None, hidden_draws=None):
+    def train(
+        self,
+        features: np.ndarray,
+        targets: np.ndarray,
+        feature_draws: np.ndarray | None = None,
+        hidden_draws: np.ndarray | None = None,
+    ) -> None:
         """Take one step of Adam.
 
         Args:
             features: Float32 array (batch, d).
             targets: Array (batch,) of integers for "softmax", else (batch, outputs).
-            feature_draws: Array (batch, d), uniform in [0, 1), which decides what is dropped.
-                Defaults to None: no dropout.
-            hidden_draws: Likewise (batch, hidden units).
+            feature_draws: Array (batch, d), uniform in [0, 1), which decides which features are
+                dropped. Defaults to None: no dropout.
+            hidden_draws: The same for the hidden layer, (batch, hidden units). Defaults to None.
         """
         *hidden, kernel, bias = self.weights()
         *hidden_gradients, kernel_gradient, bias_gradient = self.weights(self.gradients)
@@ -157,7 +186,7 @@ class ProbeStack:
         self._descend()
 
     def _kept(self, draws):
-        """What dropout multiplies by, or None without dropout."""
+        """The factors of dropout, or None without dropout."""
         if draws is None or not self.dropout:
             return None
         return (draws >= self.dropout) * np.float32(1 / (1 - self.dropout))
@@ -185,13 +214,13 @@ class ProbeStack:
             values -= spare
 
 
-def loss_gradients(targets, outputs, loss):
-    """The gradient of each probe's mean loss by its outputs.
+def loss_gradients(targets: np.ndarray, outputs: np.ndarray, loss: str) -> np.ndarray:
+    """The gradient of each probe's mean loss with respect to its outputs.
 
     Args:
         targets: (batch,) integers for "softmax", else (batch, outputs).
         outputs: Float32 array (probes, batch, outputs), logits or values.
-        loss: "softmax", "sigmoid" or "squares".
+        loss: "softmax", "sigmoid" or "mse".
 
     Returns:
         Float32 array (probes, batch, outputs).
@@ -204,7 +233,7 @@ def loss_gradients(targets, outputs, loss):
     return (activate(outputs, loss) - np.asarray(targets, "float32")) * scale
 
 
-def mean_losses(targets, outputs, loss):
+def mean_losses(targets: np.ndarray, outputs: np.ndarray, loss: str) -> np.ndarray:
     """The mean loss of each probe: outputs (probes, clips, outputs) to an array (probes,)."""
     from scipy.special import log_softmax
 
@@ -215,8 +244,8 @@ def mean_losses(targets, outputs, loss):
     return np.mean(np.square(outputs - targets), axis=(1, 2))
 
 
-def activate(outputs, loss):
-    """Turn logits into probabilities, along the last axis; values stay as they are."""
+def activate(outputs: np.ndarray, loss: str) -> np.ndarray:
+    """Turn logits into probabilities along the last axis; values ("mse") stay as they are."""
     from scipy.special import expit, softmax
 
     if loss == "softmax":

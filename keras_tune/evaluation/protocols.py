@@ -1,45 +1,54 @@
-"""The protocols by which a frozen representation is judged.
+"""The protocols for evaluating a frozen representation.
 
-Each takes the clips of train and of valid and gives a probe that predicts. None of them is handed
-the clips of test: what is chosen is chosen on valid.
+Each takes the clips of train and valid and returns a probe that predicts. None of them gets the
+clips of test: all choices are made on valid.
 
 | protocol | probe | chosen on valid |
 |---|---|---|
-| `linear` | CLMR's linear evaluation: trained on one random crop a clip, averaged over the windows of a clip on test | linear or one hidden layer |
+| `linear` | CLMR's linear evaluation: trained on one random crop of each clip; on test, predictions are averaged over the windows of a clip | linear or one hidden layer |
 | `grid` | jukemir's probes on the mean over windows | one of 216 configurations |
 | `logistic` | logistic regression on standardized features (ridge regression for values) | its regularization |
-| `knn` | the mean of the targets of the nearest clips, by cosine | their number, standardization |
+| `knn` | the mean of the targets of the nearest clips, by cosine distance | number of neighbours, standardization |
 """  # noqa: E501
+
+from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_tune.errors import UserError
 
+if TYPE_CHECKING:
+    from keras_tune.evaluation.embeddings import ClipEmbeddings
+    from keras_tune.evaluation.probe_stack import ProbeConfiguration
+    from keras_tune.evaluation.tasks import Task
+
 # Inverse regularization strengths to choose from.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# The logit of what train leaves no doubt of: a class or tag that no clip has, or all have.
+# The logit of a class or tag that no clip of train has, or that all have.
 CERTAIN = 1e4
 NEIGHBOURS = (1, 3, 5, 10, 20, 40)
-# Steps of an epoch of MagnaTagATune: its 18,706 clips of train in batches of 256.
+# The steps in an epoch of MagnaTagATune: 18,706 train clips in batches of 256.
 EPOCH_STEPS = -(-18706 // 256)
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """A probe as numbers, from which a model can be built.
+    """The weights of a probe, from which a model can be built.
 
     Args:
         weights: List of arrays, kernel and bias of each layer, with ReLU between two layers.
-        mean: Array (d,), what is subtracted from a representation, or None.
-        deviation: Array (d,), what it is then divided by, or None.
-        pooling: "embeddings" where the mean over windows is scored, "scores" where the windows'
-            scores are averaged.
+        mean: Array (d,), which is subtracted from a representation, or None.
+        deviation: Array (d,), by which it is then divided, or None.
+        pooling: "embeddings" if the probe is applied to the mean over windows, "scores" if the
+            scores of the windows are averaged.
     """
 
-    weights: list
+    weights: list[np.ndarray]
     mean: np.ndarray | None
     deviation: np.ndarray | None
     pooling: str
@@ -50,63 +59,83 @@ class FittedProbe:
     """A probe that was trained on train and chosen on valid.
 
     Args:
-        predict: Function of `ClipEmbeddings` that gives predictions (clips, outputs).
-        configuration: Dict, what was chosen.
+        predict: Function of `ClipEmbeddings` that returns predictions (clips, outputs).
+        configuration: Dict, the configuration that was chosen.
         valid_score: Float, its primary metric on valid.
         alternatives: List of dicts with the configuration and the valid score of each candidate.
-        head: `Head`, or None where the probe is no such map or predicts values.
-        cross_fitted_score: Float, the primary metric on halves of valid that did not choose; see
-            `cross_fitted_score`. `valid_score` is the maximum over the candidates, and protocols
-            have different numbers of them.
+        head: `Head`, or None if the probe has no dense layers or predicts values. Defaults to None.
+        cross_fitted_score: Float, the primary metric on the halves of valid that were not used to
+            choose; see `cross_fitted_score`. `valid_score` is the maximum over the candidates, and
+            protocols have different numbers of candidates. Defaults to NaN.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import FittedProbe
+
+    uniform = FittedProbe(lambda clips: np.full((len(clips.ids), 2), 0.5), {}, 0.5, [])
+    ```
     """
 
-    predict: object
-    configuration: dict
+    predict: Callable[[ClipEmbeddings], np.ndarray]
+    configuration: dict[str, Any]
     valid_score: float
-    alternatives: list
+    alternatives: list[dict[str, Any]]
     head: Head | None = None
     cross_fitted_score: float = float("nan")
 
 
-def fit_probe(protocol, train, valid, task, seed=0):
-    """Train what the protocol asks for on train and choose on valid.
+def fit_probe(
+    protocol: str, train: ClipEmbeddings, valid: ClipEmbeddings, task: Task, seed: int = 0
+) -> FittedProbe:
+    """Train the candidates of a protocol on train and choose the best one on valid.
 
     Args:
-        protocol: One of `PROTOCOLS`.
+        protocol: String, one of `PROTOCOLS`.
         train: `ClipEmbeddings`.
         valid: `ClipEmbeddings`.
         task: `Task`.
-        seed: Integer, for what is random in the training. Defaults to 0.
+        seed: Integer, the seed of the training. Defaults to 0.
 
     Returns:
         `FittedProbe`.
 
     Raises:
-        UserError: Train or valid lack labels.
+        ValueError: There is no such protocol.
+        UserError: No clip of train or of valid has the labels, or train has only one class.
 
     Example:
 
     ```python
-    probe = fit_probe("grid", train, valid, task)
-    predictions = probe.predict(test)  # (clips, classes)
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, fit_probe, make_task
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    train, valid, test = (clips.take(range(start, start + 20)) for start in (0, 20, 40))
+    fit_probe("knn", train, valid, task).predict(test).shape  # (20, 2)
     ```
     """
     if protocol not in PROTOCOLS:
-        raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(PROTOCOLS)}")
+        raise ValueError(
+            f"`protocol` must be one of {', '.join(PROTOCOLS)}. Received: protocol={protocol}"
+        )
     sides = []
     for name, clips in (("train", train), ("valid", valid)):
         rows, targets = task.encode(clips.labels)
         if not len(rows):
-            columns = ", ".join(column.name for column in task.columns)
-            raise UserError(f"--target {columns}: no clip of the {name} split has this label")
+            raise UserError(f"no clip of the {name} split has {task.labels_in_words()}")
         sides.append(_Side(clips.take(rows), targets))
     if task.loss == "softmax" and len(set(sides[0].targets)) < 2:
         raise UserError(
-            f"--target {task.columns[0].name}: the train split holds fewer than two classes of it"
+            f"the train split has fewer than two classes of the label {task.columns[0].name}"
         )
-    if task.loss != "squares":
+    if task.loss != "mse":
         return PROTOCOLS[protocol](*sides, task, seed)
-    # Probes learn values of mean 0 and deviation 1, whatever the unit of the labels.
+    # Probes learn values with mean 0 and deviation 1, whatever the unit of the labels.
     mean, deviation = sides[0].targets.mean(axis=0), sides[0].targets.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1)
     scaled = [_Side(side.clips, (side.targets - mean) / deviation) for side in sides]
@@ -120,15 +149,15 @@ def fit_probe(protocol, train, valid, task, seed=0):
 
 @dataclasses.dataclass(frozen=True)
 class _Side:
-    """The clips of train or valid whose labels are known, and their targets."""
+    """The clips of train or valid with known labels, and their targets."""
 
     clips: object
     targets: np.ndarray
 
     def score(self, task, predictions):
-        """The primary metric of predictions (..., clips, outputs), as test will be scored."""
+        """The primary metric of predictions (..., clips, outputs), computed as on test."""
         scores = _primary(task, self.clips.labels, self.targets, predictions)
-        # On a valid split without both kinds of clips no probe is better than another.
+        # If valid has only positives or only negatives, no probe is better than another.
         return np.nan_to_num(scores, nan=-1e9)
 
     def cross_fitted(self, task, predictions):
@@ -136,24 +165,30 @@ class _Side:
         return cross_fitted_score(task, self.clips.labels, self.targets, predictions)
 
 
-def cross_fitted_score(task, labels, targets, predictions, repeats=5):
-    """The score that the choice of the best candidate has on clips that had no say in it.
+def cross_fitted_score(
+    task: Task,
+    labels: Sequence[dict[str, Any]],
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    repeats: int = 5,
+) -> float:
+    """The score of the best candidate, on clips that were not used to choose it.
 
-    The best of many scores on the same clips is too high, the more so the more candidates there
-    are: of 216 probes that guess, the best one looks better than that of six. Here the clips are
-    cut into halves; the candidate that is best on one half is scored on the other, and the scores
-    are averaged over both halves of several cuts. Clips of a song stay together. Such numbers can
-    be compared whatever the numbers of candidates.
+    The best of many scores on the same clips is too high, and more so the more candidates there
+    are: the best of 216 probes that guess scores higher than the best of six. Here the clips are
+    split into halves. The candidate that is best on one half is scored on the other, and the scores
+    are averaged over both halves and several splits. Clips of a song stay together. These scores
+    can be compared whatever the number of candidates.
 
     Args:
         task: `Task`.
         labels: List of dicts from label name to value.
         targets: Array (clips, ...).
         predictions: Array (candidates, clips, outputs).
-        repeats: Integer, how many times the clips are cut in two. Defaults to 5.
+        repeats: Integer, how many times the clips are split. Defaults to 5.
 
     Returns:
-        Float, the primary metric; NaN where no half could be scored.
+        Float, the primary metric; NaN if no half could be scored.
 
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions" (1974);
     Tsamardinos et al., "Bootstrapping the out-of-sample predictions for efficient and accurate
@@ -162,7 +197,13 @@ def cross_fitted_score(task, labels, targets, predictions, repeats=5):
     Example:
 
     ```python
-    cross_fitted_score(task, valid.labels, targets, np.stack([one, other]))
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import make_task
+    from keras_tune.evaluation.protocols import cross_fitted_score
+
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], [])
+    targets, guesses = np.arange(40) % 2, np.random.default_rng(0).random((6, 40, 2))
+    cross_fitted_score(task, [{}] * 40, targets, guesses)  # around 0.5
     ```
     """
     songs = songs_of(labels)
@@ -183,17 +224,19 @@ def cross_fitted_score(task, labels, targets, predictions, repeats=5):
 
 
 def _primary(task, labels, targets, predictions):
-    """The primary metric of predictions (..., clips, outputs), NaN where there is none."""
+    """The primary metric of predictions (..., clips, outputs), NaN if it is undefined."""
     if task.combines_songs:
         targets, predictions = combine_songs(labels, targets, predictions)
     return np.asarray(task.quick_scores(targets, predictions)[task.primary])
 
 
-def combine_songs(labels, targets, predictions):
-    """Average the predictions of the clips of one song, where the set has a label `song`.
+def combine_songs(
+    labels: Sequence[dict[str, Any]], targets: np.ndarray, predictions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average the predictions of the clips of each song, if the set has a label `song`.
 
-    Only for tasks whose labels are those of the song (`Task.combines_songs`): the targets are those
-    of each song's first clip.
+    This is only for tasks whose labels belong to the song (`Task.combines_songs`): the target of a
+    song is that of its first clip.
 
     Args:
         labels: List of dicts from label name to value.
@@ -201,8 +244,8 @@ def combine_songs(labels, targets, predictions):
         predictions: Array (..., clips, outputs).
 
     Returns:
-        Targets (songs, ...) and predictions (..., songs, outputs); unchanged where there are no
-        songs. A clip without a song is one of its own.
+        Targets (songs, ...) and predictions (..., songs, outputs); unchanged if there are no songs.
+        A clip without a song counts as a song.
 
     Source: Castellon et al., jukemir (ISMIR 2021), for key.
     """
@@ -215,34 +258,34 @@ def combine_songs(labels, targets, predictions):
     return targets[first], mixing @ predictions
 
 
-def songs_of(labels):
-    """The song of each clip as an array of strings, or None where the set does not tell."""
+def songs_of(labels: Sequence[dict[str, Any]]) -> np.ndarray | None:
+    """The song of each clip as an array of strings, or None if the set has no such label."""
     return groups_of(labels, "song") if any("song" in row for row in labels) else None
 
 
-def groups_of(labels, column):
-    """The value of a column for each clip; a clip that lacks it is a group of its own."""
+def groups_of(labels: Sequence[dict[str, Any]], column: str | None) -> np.ndarray:
+    """The group of each clip by the value of a label; a clip without it is a group of its own."""
     return np.array(
         [
-            f"clip {place}" if row.get(column) is None else f"{column} {row[column]}"
-            for place, row in enumerate(labels)
+            f"clip {index}" if row.get(column) is None else f"{column} {row[column]}"
+            for index, row in enumerate(labels)
         ]
     )
 
 
-def linear(train, valid, task, seed):
-    """CLMR's and TUNe's linear evaluation, without and with a hidden layer.
+def linear(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
+    """The linear evaluation of CLMR and TUNe, without and with a hidden layer.
 
-    The published numbers of epochs are of MagnaTagATune. A set of at most 256 clips has one step an
-    epoch, and patience of ten epochs would end the training after ten steps: as long as an epoch is
-    shorter than one of MagnaTagATune, valid is looked at after as many steps as that has, and
-    patience, plateau and limit count such looks.
+    The published numbers of epochs refer to MagnaTagATune. With at most 256 clips, an epoch is a
+    single step, and a patience of ten epochs would end the training after ten steps. So if an epoch
+    is shorter than one of MagnaTagATune, the probe is evaluated on valid after as many steps as
+    that epoch has. Patience, plateau and limit count these evaluations.
 
     Source: Spijkervet & Burgoyne, CLMR (ISMIR 2021), section 4; Vélez Vásquez & Burgoyne (ISMIR
     2022), section 4.
     """
     from keras_tune.evaluation.probe_stack import ProbeConfiguration
-    from keras_tune.evaluation.train_probes import Schedule, train_probes
+    from keras_tune.evaluation.probe_training import Schedule, train_probes
 
     width = train.clips.crops.shape[1]
     configurations = [ProbeConfiguration(hidden_units=units, l2=1e-6) for units in (None, width)]
@@ -253,7 +296,7 @@ def linear(train, valid, task, seed):
         task.loss,
         len(task.outputs),
         "loss",
-        Schedule(EPOCH_STEPS, patience=10, max_looks=200, plateau_patience=5),
+        Schedule(EPOCH_STEPS, patience=10, max_evaluations=200, plateau_patience=5),
         seed,
     )
     predictions = np.stack([probe.predict(valid.clips.crops) for probe in probes])
@@ -270,14 +313,14 @@ def linear(train, valid, task, seed):
     return _fitted(predict, configurations, scores, best, _head_of(chosen, "scores"), unseen)
 
 
-def grid(train, valid, task, seed):
-    """Jukemir's grid of 216 probes, chosen by the primary metric on valid.
+def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
+    """The grid of 216 probes of jukemir, chosen by the primary metric on valid.
 
     Source: Castellon et al., "Codified audio language modeling learns useful representations for
     music information retrieval" (ISMIR 2021), section 4.3.
     """
     from keras_tune.evaluation.probe_stack import activate
-    from keras_tune.evaluation.train_probes import Schedule, train_probes
+    from keras_tune.evaluation.probe_training import Schedule, train_probes
 
     configurations = grid_configurations()
 
@@ -291,7 +334,7 @@ def grid(train, valid, task, seed):
         task.loss,
         len(task.outputs),
         valid_score,
-        Schedule(min_steps=8, patience=10, max_looks=100),
+        Schedule(min_steps=8, patience=10, max_evaluations=100),
         seed,
     )
     scores = [probe.valid_score for probe in probes]
@@ -306,7 +349,7 @@ def grid(train, valid, task, seed):
     return _fitted(predict, configurations, scores, best, _head_of(chosen, "embeddings"), unseen)
 
 
-def grid_configurations():
+def grid_configurations() -> list[ProbeConfiguration]:
     """The 216 configurations of the grid."""
     from keras_tune.evaluation.probe_stack import ProbeConfiguration
 
@@ -324,7 +367,7 @@ def grid_configurations():
     ]
 
 
-def logistic(train, valid, task, seed):
+def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     """Logistic regression for classes and tags, ridge regression for values."""
     from sklearn.preprocessing import StandardScaler
 
@@ -333,7 +376,7 @@ def logistic(train, valid, task, seed):
     scaler = StandardScaler().fit(train.clips.vectors)
     features = scaler.transform(train.clips.vectors)
     held_out = scaler.transform(valid.clips.vectors)
-    regress = {"squares": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
+    regress = {"mse": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
     fits, predictions = [], []
     for strength in STRENGTHS:
         kernel, bias = regress[task.loss](features, train.targets, task, strength)
@@ -372,7 +415,7 @@ def _softmax_regression(features, targets, task, strength):
     model = LogisticRegression(C=strength, max_iter=2000).fit(features, targets)
     kernel = np.zeros((features.shape[1], len(task.outputs)))
     bias = np.full(len(task.outputs), -CERTAIN)
-    # Of two classes scikit-learn keeps the logit of the second against the first.
+    # With two classes, scikit-learn has only the logit of the second one.
     seen = model.classes_[-1:] if len(model.classes_) == 2 else model.classes_
     bias[model.classes_] = 0
     kernel[:, seen], bias[seen] = model.coef_.T, model.intercept_
@@ -380,7 +423,7 @@ def _softmax_regression(features, targets, task, strength):
 
 
 def _tag_regressions(features, targets, task, strength):
-    """Kernel (d, tags) and bias (tags,) of a logistic regression a tag."""
+    """Kernel (d, tags) and bias (tags,) of one logistic regression for each tag."""
     from sklearn.linear_model import LogisticRegression
 
     kernel = np.zeros((features.shape[1], targets.shape[1]))
@@ -391,8 +434,8 @@ def _tag_regressions(features, targets, task, strength):
     return kernel, bias
 
 
-def knn(train, valid, task, seed):
-    """The mean of the targets of the nearest clips of train, by cosine."""
+def knn(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
+    """The mean of the targets of the nearest train clips, by cosine distance."""
     from sklearn.neighbors import KNeighborsRegressor
     from sklearn.preprocessing import StandardScaler
 
@@ -441,5 +484,5 @@ def _fitted(predict, configurations, scores, best, head, cross_fitted):
 
 
 PROTOCOLS = {"linear": linear, "grid": grid, "knn": knn, "logistic": logistic}
-# Protocols that give the same probe whatever the seed.
+# Protocols whose probes do not depend on the seed.
 DETERMINISTIC = ("knn", "logistic")

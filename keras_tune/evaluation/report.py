@@ -1,21 +1,25 @@
-"""A report for people: tables of scores, and in words where the encoder beats its baselines."""
+"""The report in Markdown: tables of scores, and sentences that compare encoder and baselines."""
 
-from keras_tune.evaluation.verdicts import verdicts
+from __future__ import annotations
 
-# Floats of a report that are no metrics of the test clips.
+from typing import Any
+
+# Floats in a report that are not metrics of the test clips.
 NO_METRICS = ("score", "valid_score", "cross_fitted_score", "seconds")
 
 
-def report_markdown(content, versions, config):
-    """Write a report as Markdown.
+def report_markdown(
+    content: dict[str, Any], versions: dict[str, str], config: dict[str, Any]
+) -> str:
+    """Format a report as Markdown.
 
     Args:
-        content: What `report.json` holds.
-        versions: Dict of versions.
+        content: Dict, the content of `report.json`.
+        versions: Dict from package to version.
         config: Dict, the configuration of the run.
 
     Returns:
-        String.
+        String, the text of `report.md`.
     """
     target = content["target"]
     named = target if isinstance(target, str) else ", ".join(target)
@@ -24,35 +28,40 @@ def report_markdown(content, versions, config):
     lines = [f"# {content['task']}: {named}", ""]
     if folds["number"]:
         lines.append(
-            f"{folds['number']} folds over the clips of {clips}; no {folds['group']} in two."
+            f"Cross-validation with {folds['number']} folds over {clips} clips; each "
+            f"{folds['group']} is in one fold only."
         )
     else:
-        lines.append(f"The set's own split: {clips}.")
+        lines.append(f"The set's own split: {clips} clips.")
     lines += [
-        "Configurations were chosen on valid, test was scored once. Brackets: 95 % bootstrap "
-        f"interval, resampled over {folds['group'] or 'songs (clips, where songs are not known)'}.",
+        "Configurations were chosen on valid, and test was scored once. Brackets: 95 % bootstrap "
+        f"interval, resampled over {folds['group'] or 'songs (or clips, if songs are unknown)'}.",
         "",
     ]
     if content["combines_songs"]:
-        lines += ["Predictions of the clips of a song are averaged, and songs are scored.", ""]
+        lines += ["The predictions of a song's clips are averaged, and songs are scored.", ""]
     if content["threshold"] is not None:
-        lines += [f"A tag made from numbers is present from {content['threshold']:g} on.", ""]
+        lines += [
+            "A tag made from numbers is present if the number is "
+            f"{content['threshold']:g} or more.",
+            "",
+        ]
     lines += [*_representations(content["representations"]), ""]
     for protocol, reports in content["results"].items():
         if protocol == "layers":
             lines += _layers(reports)
         else:
             lines += [f"## {protocol}", "", *_scores(reports, content["representations"]), ""]
-            lines += [*verdicts(reports), ""]
-            left_out = [name for name in content["representations"] if name not in reports]
-            if left_out:
+            lines += [*comparisons(reports), ""]
+            excluded = [name for name in content["representations"] if name not in reports]
+            if excluded:
                 lines += [
-                    f"Left out: {', '.join(left_out)}. {protocol} looks at single windows, over "
-                    "which there is no deviation.",
+                    f"Not evaluated: {', '.join(excluded)}. {protocol} uses single windows, which "
+                    "have no deviation over windows.",
                     "",
                 ]
     for key, title in (
-        ("label_fraction", "Shares of the labels"),
+        ("label_fraction", "Fractions of the labels"),
         ("deformations", "Deformations"),
     ):
         for protocol, found in content.get(key, {}).items():
@@ -62,11 +71,11 @@ def report_markdown(content, versions, config):
         chosen = f"{tagger['protocol']}: {tagger['valid_score']:.3f} on valid, the best of "
         chosen += f"{tagger['candidates']}"
         if tagger["cross_fitted_score"] is not None:
-            chosen += f", and {tagger['cross_fitted_score']:.3f} cross-fitted, by which protocols "
-            chosen += "and seeds were compared"
+            chosen += f", and {tagger['cross_fitted_score']:.3f} cross-fitted, the score by which "
+            chosen += "protocols and seeds were compared"
         lines += [f"`tagger.keras` is the encoder with the probe of {chosen}.", ""]
-    if content["pictures"]:
-        lines += [*(f"![{name}]({name})" for name in content["pictures"]), ""]
+    if content["plots"]:
+        lines += [*(f"![{name}]({name})" for name in content["plots"]), ""]
     lines += ["## Configuration", ""]
     lines += [f"- {key}: {value}" for key, value in config.items() if value is not None]
     lines += [f"- split {split}: {hashed}" for split, hashed in content["splits"].items()]
@@ -78,10 +87,10 @@ def report_markdown(content, versions, config):
 
 
 def _representations(found):
-    """What the rows of the tables below are."""
-    lines = ["| | pooling | windows at | batch norm | numbers |", "|" + "---|" * 5]
+    """The table of representations, which are the rows of the tables below."""
+    lines = ["| | pooling | level of windows | batch norm | width |", "|" + "---|" * 5]
     for name, about in found.items():
-        level = "their own level" if about["level"] is None else f"RMS {about['level']:g}"
+        level = "unchanged" if about["level"] is None else f"RMS {about['level']:g}"
         lines.append(
             f"| {name} | {about['pooling']} | {level} | {about['batch_norm'] or 'none'} "
             f"| {about['width']} |"
@@ -111,6 +120,34 @@ def _scores(reports, representations):
             f"| {', '.join(map(str, report['seeds']))} | {report['seconds']} |"
         )
     return lines
+
+
+def comparisons(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """Say for each baseline whether the evaluated representation beats it.
+
+    Args:
+        reports: Dict from representation to report, the evaluated representation first.
+
+    Returns:
+        List of lines of Markdown.
+    """
+    first = next(iter(reports))
+    sentences = []
+    for name, report in reports.items():
+        found = report.get(f"{first}_minus_this")
+        if found is None:
+            continue
+        low, high = found["interval_95"]
+        if low > 0:
+            result = f"{first} beats {name}"
+        elif high < 0:
+            result = f"{first} is worse than {name}"
+        else:
+            result = f"{first} and {name} do not differ clearly"
+        sentences.append(
+            f"- {result}: difference {found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]."
+        )
+    return sentences
 
 
 def _score(report, metric):

@@ -1,56 +1,83 @@
-"""Several representations of the same clips, judged on the same folds."""
+"""Several representations of the same clips, evaluated on the same folds."""
+
+from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.bootstrap import percentiles
-from keras_tune.evaluation.folds import group_folds
-from keras_tune.evaluation.judge import Fold, judge, predict_test
+from keras_tune.evaluation.embeddings import ClipEmbeddings
+from keras_tune.evaluation.metrics import percentiles
+from keras_tune.evaluation.outcomes import Fold, evaluate, group_folds, predict_test
 from keras_tune.evaluation.protocols import groups_of
+
+if TYPE_CHECKING:
+    from keras_tune.evaluation.protocols import FittedProbe
+    from keras_tune.evaluation.tasks import Task
 
 SPLITS = ("train", "valid", "test")
 
 
 class Study:
-    """A representation, its baselines, and the folds on which they are compared.
+    """Compares a representation with its baselines, on the same folds.
 
     Args:
-        clips: Dict from the name of a representation to a dict from split to `ClipEmbeddings`; the
-            representation to judge comes first. All have the same clips in the same order.
+        clips: Dict from the name of a representation to a dict from split to `ClipEmbeddings`. The
+            representation to evaluate comes first. All have the same clips in the same order.
         task: `Task`.
-        seeds: List of integers, a repetition each.
-        folds: Integer, to cross-validate over the clips of all splits, or None to keep to the
-            splits. Defaults to None.
-        group: Label whose values are in one fold only and are resampled as a whole. Defaults to
-            None; needed for `folds`.
-        resamples: Integer, resamples of the bootstrap. Defaults to 1,000.
-        progress: Function of (total, title) that gives a context manager, whose value has a method
-            `update` that takes the number of folds just done. Defaults to None.
+        seeds: List of integers, one for each repetition.
+        folds: Integer, the number of folds for cross-validation over the clips of all splits, or
+            None to use the splits. Defaults to None.
+        group: Label whose values are each in one fold only and are resampled as a whole. Defaults
+            to None; needed for `folds`.
+        resamples: Integer, the resamples of the bootstrap. Defaults to 1,000.
+        progress: Function of (total, title) that returns a context manager, whose value has a
+            method `update` for the number of folds just finished. Defaults to None.
 
     Attributes:
-        clips: Dict from representation to `ClipEmbeddings` of all splits.
-        rows: Dict from split to its rows of them.
+        clips: Dict from representation to the `ClipEmbeddings` of all splits.
+        rows: Dict from split to its rows in these.
         folds: List of `Fold`.
-        cross_validated: Whether they were cut here rather than given.
+        cross_validated: Whether the folds come from cross-validation.
         outcomes: Dict from (protocol, representation) to `Outcome`.
 
     Raises:
-        UserError: No clip has the labels, or there are fewer groups than folds.
+        UserError: No clip has the labels.
+        ValueError: There are not more groups than folds.
 
     Example:
 
     ```python
-    study = Study({"mine": {"train": a, "valid": b, "test": c}}, task, seeds=[0])
-    study.judge("logistic")["mine"]["score"]
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
+    splits = {split: clips.take(rows) for split, rows in splits.items()}
+    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
+    study.evaluate("logistic")["mine"]["score"]
     ```
     """
 
-    def __init__(self, clips, task, seeds, folds=None, group=None, resamples=1000, progress=None):
-        from keras_tune.evaluation.embeddings import ClipEmbeddings
-
+    def __init__(
+        self,
+        clips: dict[str, dict[str, ClipEmbeddings]],
+        task: Task,
+        seeds: Sequence[int],
+        folds: int | None = None,
+        group: str | None = None,
+        resamples: int = 1000,
+        progress: Callable[[int, str], Any] | None = None,
+    ):
         self.task, self.group, self.resamples = task, group, resamples
         self.progress = progress or (lambda total, title: contextlib.nullcontext(_Silent()))
         self.seeds = list(seeds)
@@ -72,8 +99,7 @@ class Study:
     def _cross_validation(self, folds):
         rows, targets = self.task.encode(self.labels)
         if not len(rows):
-            columns = ", ".join(column.name for column in self.task.columns)
-            raise UserError(f"--target {columns}: no clip has this label")
+            raise UserError(f"no clip has {self.task.labels_in_words()}")
         strata = self.task.strata(targets)
         groups = groups_of([self.labels[row] for row in rows], self.group)
         return [
@@ -82,27 +108,31 @@ class Study:
             for parts in group_folds(strata, groups, folds, seed)
         ]
 
-    def judge(self, protocol):
-        """The reports of the representations under one protocol, by name."""
+    def evaluate(self, protocol: str) -> dict[str, dict[str, Any]]:
+        """Evaluate all representations with one protocol; returns their reports by name."""
         return self._reports(protocol, protocol, self.suitable(protocol))
 
-    def suitable(self, protocol):
-        """The representations that a protocol can evaluate: `linear` needs single windows."""
+    def suitable(self, protocol: str) -> dict[str, ClipEmbeddings]:
+        """The representations that a protocol can evaluate; `linear` needs single windows."""
         return {
             name: clips
             for name, clips in self.clips.items()
             if protocol != "linear" or clips.crops is not None
         }
 
-    def layers(self):
-        """The reports of every stage, under logistic regression: by representation, then stage."""
+    def layers(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Evaluate all stages with logistic regression; reports by representation and stage.
+
+        Raises:
+            UserError: No representation has stages.
+        """
         found = {}
         for name, clips in self.clips.items():
             if clips.stages:
                 stages = {stage: clips.of_stage(stage) for stage in clips.stages}
                 found[name] = self._reports("logistic", f"layers, {name}", stages)
         if not found:
-            raise UserError("--protocol layers: the encoder has no named stages")
+            raise UserError("the encoder has no named stages, so its layers cannot be evaluated")
         return found
 
     def _reports(self, protocol, title, representations):
@@ -110,7 +140,7 @@ class Study:
         with self.progress(len(self.folds) * len(representations), title) as bar:
             for name, clips in representations.items():
                 started = time.monotonic()
-                outcome = judge(protocol, clips, self.folds, self.task, self.group, bar.update)
+                outcome = evaluate(protocol, clips, self.folds, self.task, self.group, bar.update)
                 samples[name] = outcome.samples(self.resamples)
                 reports[name] = outcome.report(samples[name])
                 reports[name]["seconds"] = round(time.monotonic() - started, 1)
@@ -126,10 +156,12 @@ class Study:
                 }
         return reports
 
-    def label_fractions(self, protocol, fractions):
-        """Scores with shares of the labels of train: by representation, share and seed.
+    def label_fractions(
+        self, protocol: str, fractions: Sequence[float]
+    ) -> dict[str, dict[str, list[float]]]:
+        """Evaluate with fractions of the train labels; scores by representation and fraction.
 
-        Of each class a share is kept, and at least one clip; each seed draws it anew.
+        The fraction is kept of each class, and at least one clip. Each seed makes its own draw.
         """
         representations = self.suitable(protocol)
         found = {name: {} for name in representations}
@@ -138,7 +170,7 @@ class Study:
         strata = self.task.strata(targets)
         with self.progress(
             len(fractions) * len(representations) * len(self.seeds),
-            f"shares of the labels, {protocol}",
+            f"fractions of the labels, {protocol}",
         ) as bar:
             for fraction in fractions:
                 folds = []
@@ -152,19 +184,21 @@ class Study:
                 for name, clips in representations.items():
                     scores = []
                     for fold in folds:
-                        outcome = judge(protocol, clips, [fold], self.task, self.group)
+                        outcome = evaluate(protocol, clips, [fold], self.task, self.group)
                         scores.append(outcome.scores()[self.task.primary])
                         bar.update(1)
                     found[name][str(fraction)] = scores
         return found
 
-    def deformed(self, protocol, clips):
-        """Scores on deformed test clips, by representation and deformation.
+    def deformed(
+        self, protocol: str, clips: dict[str, dict[str, ClipEmbeddings]]
+    ) -> dict[str, dict[str, float]]:
+        """Score deformed test clips; scores by representation and deformation.
 
-        The probes are those that `judge` has trained and chosen on the clips as they are.
+        The probes are those that `evaluate` has trained on the clips without deformation.
 
         Args:
-            protocol: String, judged before.
+            protocol: String, a protocol that was evaluated before.
             clips: Dict from representation to a dict from deformation to `ClipEmbeddings`.
         """
         found = {}
@@ -183,7 +217,61 @@ class Study:
 
 
 class _Silent:
-    """A progress bar that shows nothing."""
+    """A progress bar that is not shown."""
 
     def update(self, count):
         pass
+
+
+def best_head(study: Study, name: str, protocols: Sequence[str]) -> tuple[str, FittedProbe] | None:
+    """The best probe on valid, among those that consist of dense layers.
+
+    Scores on test are not used. Protocols choose among 2, 6 or 216 candidates, and the best of 216
+    scores on valid is more inflated than the best of 2. So protocols are compared by
+    `cross_fitted_score`, on halves of valid that were not used to choose. After cross-validation
+    there is no such probe, since each was trained for one fold.
+
+    Args:
+        study: `Study` in which the protocols were evaluated.
+        name: String, the representation.
+        protocols: List of protocols.
+
+    Returns:
+        Pair of the protocol and a `FittedProbe` with a `head`, or None.
+
+    Example:
+
+    ```python
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
+    from keras_tune.evaluation.study import best_head
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
+    splits = {split: clips.take(rows) for split, rows in splits.items()}
+    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
+    study.evaluate("logistic")
+    protocol, probe = best_head(study, "mine", ["logistic"])
+    probe.head.weights[0].shape  # (8, 2)
+    ```
+    """
+    if study.cross_validated:
+        return None
+    candidates = [
+        (protocol, run.probe)
+        for protocol in protocols
+        for run in study.outcomes[protocol, name].runs
+        if run.probe.head is not None
+    ]
+    return max(candidates, key=_merit, default=None)
+
+
+def _merit(candidate):
+    """The score to compare; if valid is too small for it, the score on all of valid decides."""
+    _, probe = candidate
+    score = probe.cross_fitted_score
+    return (score if math.isfinite(score) else -math.inf, probe.valid_score)

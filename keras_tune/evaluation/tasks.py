@@ -1,56 +1,65 @@
-"""What is predicted from a representation, and how a prediction is scored.
+"""Tasks: what is predicted from a representation, and how predictions are scored.
 
-A task turns labels into arrays, predictions into scores, and knows its primary metric, by which
-probes are stopped and chosen. A prediction is an array (clips, outputs): probabilities of classes,
-probabilities of tags, or values. Scores are scikit-learn's and mir_eval's; `quick_scores` gives the
-same numbers for many predictions at once.
+A task turns labels into target arrays and predictions into scores. Its primary metric is used for
+early stopping and to choose probes. A prediction is an array (clips, outputs): probabilities of
+classes, probabilities of tags, or values. The scores are those of scikit-learn and mir_eval;
+`quick_scores` returns the same numbers for many predictions at once.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.ranking import average_precision, roc_auc
+from keras_tune.evaluation.metrics import average_precision, roc_auc
+
+if TYPE_CHECKING:
+    from keras_tune.data import LabelColumn
 
 
 class Task:
-    """The base of the tasks.
+    """The base class of the tasks.
 
     Args:
         columns: List of `LabelColumn`.
 
     Attributes:
-        kind: The task's name on the command line.
-        loss: What a probe minimizes: "softmax", "sigmoid" or "squares".
+        kind: String, the name of the task.
+        loss: The loss of a probe: "softmax", "sigmoid" or "mse".
         outputs: Names of the outputs.
-        metrics: Names of the metrics that `quick_scores` gives, the primary one first.
+        metrics: Names of the metrics that `quick_scores` returns, the primary one first.
         combines_songs: Whether the predictions of a song's clips are averaged and the song is
-            scored. Where they are not, each clip is scored against its own labels.
-        threshold: Float, the number from which on a tag is present, or None where no column is cut.
+            scored. Otherwise each clip is scored against its own labels.
+        threshold: Float, the smallest number for which a tag is present, or None if no column of
+            numbers is turned into a tag.
     """
 
-    kind = None
-    loss = None
-    metrics = ()
+    kind: str
+    loss: str
+    metrics: tuple[str, ...] = ()
     combines_songs = False
-    threshold = None
+    threshold: float | None = None
 
-    def __init__(self, columns):
+    def __init__(self, columns: Sequence[LabelColumn]):
         self.columns = list(columns)
         self.outputs = [column.name for column in columns]
 
     @property
-    def primary(self):
-        """The metric by which probes are stopped and chosen."""
+    def primary(self) -> str:
+        """The metric for early stopping and the choice of probes."""
         return self.metrics[0]
 
-    def encode(self, labels):
+    def encode(self, labels: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         """Turn label dicts into targets.
 
         Args:
             labels: List of dicts from label name to value.
 
         Returns:
-            Pair of the rows whose labels are known, and the targets of these rows.
+            Pair of the rows with known labels, and the targets of these rows.
         """
         values = np.array(
             [[_number(column, row.get(column.name)) for column in self.columns] for row in labels]
@@ -58,23 +67,28 @@ class Task:
         rows = np.flatnonzero(np.isfinite(values).all(axis=1))
         return rows, self.targets(values[rows])
 
-    def targets(self, values):
-        """Turn an array (clips, columns) of numbers, categories by their index, into targets."""
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        """Turn an array (clips, columns) of numbers into targets; categories are their indices."""
         raise NotImplementedError
 
-    def matrix(self, targets):
-        """The targets as a float array (clips, outputs), of which a prediction is an estimate."""
+    def labels_in_words(self) -> str:
+        """The labels that the task needs, for a message."""
+        names = ", ".join(column.name for column in self.columns)
+        return f"the label {names}" if len(self.columns) == 1 else f"all of the labels {names}"
+
+    def matrix(self, targets: np.ndarray) -> np.ndarray:
+        """The targets in the form of a prediction, as a float array (clips, outputs)."""
         return np.asarray(targets, "float32")
 
-    def strata(self, targets):
-        """A class for each clip, in which folds are to be alike."""
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """A class for each clip; folds should have similar shares of each."""
         raise NotImplementedError
 
-    def scores(self, targets, predictions):
-        """All metrics of a prediction, a dict of floats, the primary one first."""
+    def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """All metrics of a prediction: a dict of floats, the primary metric first."""
         raise NotImplementedError
 
-    def quick_scores(self, targets, predictions):
+    def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         """The metrics of predictions (..., clips, outputs): a dict of arrays of shape (...)."""
         raise NotImplementedError
 
@@ -89,9 +103,9 @@ class Classification(Task):
     def __init__(self, columns):
         super().__init__(columns)
         if len(columns) != 1 or columns[0].kind != "category":
-            raise UserError(
-                f"--task {self.kind}: give --target one column of categories, "
-                f"not {', '.join(column.name for column in columns)}"
+            raise ValueError(
+                f"`columns` must be one column of categories for the task {self.kind}. "
+                f"Received: columns={[column.name for column in columns]}"
             )
         self.outputs = list(columns[0].values)
 
@@ -118,11 +132,11 @@ class Classification(Task):
 
 
 class Key(Classification):
-    """The key of a song: the MIREX weighted score, in which near keys count in part.
+    """The key of a song: the MIREX weighted score, which gives partial credit for related keys.
 
-    A key is that of the whole song: where a set has a label `song`, the predictions of its clips
-    are averaged (Castellon et al., jukemir, ISMIR 2021). Categories are keys as mir_eval reads
-    them, "Eb minor" for one. Needs mir_eval.
+    The key is a property of the whole song: if the set has a label `song`, the predictions of its
+    clips are averaged (Castellon et al., jukemir, ISMIR 2021). Categories are keys in the notation
+    of mir_eval, such as "Eb minor". Needs mir_eval.
 
     Source: MIREX audio key detection; Raffel et al., "mir_eval" (ISMIR 2014).
     """
@@ -136,7 +150,7 @@ class Key(Classification):
         try:
             import mir_eval
         except ImportError as error:
-            raise UserError("--task key needs mir_eval: pip install mir_eval") from error
+            raise UserError("the task key needs mir_eval: pip install mir_eval") from error
         try:
             # weights[reference, estimate]
             self.weights = np.array(
@@ -146,7 +160,7 @@ class Key(Classification):
                 ]
             )
         except ValueError as error:
-            raise UserError(f"--target {columns[0].name}: {error}") from error
+            raise UserError(f"label {columns[0].name}: {error}") from error
 
     def scores(self, targets, predictions):
         import mir_eval
@@ -167,17 +181,18 @@ class Key(Classification):
 
 
 class Tagging(Task):
-    """Any number of tags a clip: macro-averaged ROC-AUC and average precision.
+    """Any number of tags for each clip: macro-averaged ROC-AUC and average precision.
 
-    A column of numbers is a tag, present from `threshold` on; a column of categories is a tag for
-    each category. Tags that all clips scored have, or none has, are left out of the averages.
+    A column of numbers is a tag, which is present if the number is at least `threshold`. A column
+    of categories gives a tag for each category. Tags that all scored clips have, or none of them
+    has, are not part of the averages.
     """
 
     kind = "tagging"
     loss = "sigmoid"
     metrics = ("mean_of_roc_auc_and_ap", "roc_auc", "average_precision")
 
-    def __init__(self, columns, threshold=0.5):
+    def __init__(self, columns: Sequence[LabelColumn], threshold: float = 0.5):
         super().__init__(columns)
         if any(column.kind == "number" for column in self.columns):
             self.threshold = threshold
@@ -189,19 +204,19 @@ class Tagging(Task):
 
     def targets(self, values):
         parts = []
-        for place, column in enumerate(self.columns):
+        for index, column in enumerate(self.columns):
             if column.kind == "category":
-                parts.append(values[:, place, None] == np.arange(len(column.values)))
+                parts.append(values[:, index, None] == np.arange(len(column.values)))
             else:
-                parts.append(values[:, place, None] >= self.threshold)
+                parts.append(values[:, index, None] >= self.threshold)
         return np.concatenate(parts, axis=1)
 
     def strata(self, targets):
-        # The rarest tag of a clip is what folds most easily lack.
+        # The rarest tag of a clip is the one that a fold is most likely to lack.
         counts = np.where(targets, targets.sum(axis=0), len(targets) + 1)
         return np.where(targets.any(axis=1), counts.argmin(axis=1), -1)
 
-    def per_tag(self, targets, predictions):
+    def per_tag(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, dict[str, float]]:
         """ROC-AUC and average precision of each tag: a dict from tag to a dict of both."""
         from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -224,25 +239,28 @@ class Tagging(Task):
     def quick_scores(self, targets, predictions):
         tags = _varied(targets)
         if not tags.any():
-            nothing = np.full(predictions.shape[:-2], np.nan)
-            return {metric: nothing for metric in self.metrics}
+            undefined = np.full(predictions.shape[:-2], np.nan)
+            return {metric: undefined for metric in self.metrics}
         auc = roc_auc(targets[:, tags], predictions[..., tags]).mean(axis=-1)
         ap = average_precision(targets[:, tags], predictions[..., tags]).mean(axis=-1)
         return {"mean_of_roc_auc_and_ap": (auc + ap) / 2, "roc_auc": auc, "average_precision": ap}
 
 
 class Regression(Task):
-    """One or several numbers a clip: the coefficient of determination R², averaged over them."""
+    """One or several numbers for each clip: R² (coefficient of determination), averaged."""
 
     kind = "regression"
-    loss = "squares"
+    loss = "mse"
     metrics = ("r2",)
 
     def __init__(self, columns):
         super().__init__(columns)
         for column in columns:
             if column.kind != "number":
-                raise UserError(f"--target {column.name}: not a column of numbers")
+                raise ValueError(
+                    "`columns` must hold numbers for a regression. "
+                    f"Received: columns={[column.name for column in columns]}"
+                )
 
     def targets(self, values):
         return values
@@ -260,38 +278,50 @@ class Regression(Task):
 
     def quick_scores(self, targets, predictions):
         residual = np.square(predictions - targets).sum(axis=-2)
-        spread = np.square(targets - targets.mean(axis=0)).sum(axis=0)
+        total = np.square(targets - targets.mean(axis=0)).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return {"r2": (1 - residual / spread).mean(axis=-1)}
+            return {"r2": (1 - residual / total).mean(axis=-1)}
 
 
 TASKS = {task.kind: task for task in (Classification, Tagging, Key, Regression)}
 
 
-def make_task(columns, labels, kind=None, threshold=None):
-    """Choose the task that fits the labels, or make the one that is asked for.
+def make_task(
+    columns: Sequence[LabelColumn],
+    labels: Sequence[dict[str, Any]],
+    kind: str | None = None,
+    threshold: float | None = None,
+) -> Task:
+    """Make the task that fits the labels, or the one that is asked for.
 
-    One column of categories is a classification. Columns of numbers are tags where a threshold is
-    given or all values are 0 or 1, and values to regress on otherwise. Several columns with
-    categories among them are tags; numbers other than 0 and 1 beside them need a threshold.
+    One column of categories is a classification. Columns of numbers are tags if a threshold is
+    given or all values are 0 or 1, and a regression otherwise. Several columns that include
+    categories are tags; if they also include numbers other than 0 and 1, a threshold is needed.
 
     Args:
         columns: List of `LabelColumn`, the targets.
-        labels: List of dicts from label name to value, those of the train split.
-        kind: "classification", "tagging", "key" or "regression". Defaults to None: what fits.
-        threshold: Float, the number from which on a tag is present. Defaults to 0.5 where all
-            numbers are 0 or 1.
+        labels: List of dicts from label name to value, the labels of the train split.
+        kind: "classification", "tagging", "key" or "regression". Defaults to None: the task that
+            fits.
+        threshold: Float, the smallest number for which a tag is present. Defaults to None: 0.5 if
+            all numbers are 0 or 1.
 
     Returns:
         `Task`.
 
     Raises:
-        UserError: The columns do not fit the task, or numbers are to be tags without a threshold.
+        ValueError: There is no such task, the columns do not fit it, or the threshold is missing or
+            out of place.
+        UserError: The task is key, and mir_eval is not installed or cannot read the categories.
 
     Example:
 
     ```python
-    task = make_task([info.label_column("genre")[0]], train.labels)
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import make_task
+
+    labels = [{"genre": "jazz"}, {"genre": "rock"}]
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
     task.primary  # "accuracy"
     ```
     """
@@ -312,17 +342,20 @@ def make_task(columns, labels, kind=None, threshold=None):
         else:
             kind = "tagging" if binary else "regression"
     if kind not in TASKS:
-        raise UserError(f"--task {kind}: unknown; take one of {', '.join(TASKS)}")
+        raise ValueError(f"`kind` must be one of {', '.join(TASKS)}. Received: kind={kind}")
     if kind == "tagging":
         if threshold is None and not binary:
             names = ", ".join(column.name for column in columns if column.kind == "number")
-            raise UserError(
-                f"--target {names}: numbers other than 0 and 1; give --threshold, the number from "
-                "which on such a tag is present"
+            raise ValueError(
+                f"`threshold` must be given, as {names} has numbers other than 0 and 1: a tag is "
+                "present where its number is at least the threshold. Received: threshold=None"
             )
         return Tagging(columns, 0.5 if threshold is None else threshold)
     if threshold is not None:
-        raise UserError(f"--threshold {threshold}: only tags have one, not --task {kind}")
+        raise ValueError(
+            f"`threshold` must be left out for the task {kind}; only tagging has one. "
+            f"Received: threshold={threshold}"
+        )
     return TASKS[kind](columns)
 
 

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import dataclasses
 import errno
+import functools
 import importlib.util
 import os
 import re
@@ -182,6 +183,65 @@ class _Usage(Exception):
 def _stop(name, message, status):
     print(f"{name.rsplit('.', 1)[-1]}: error: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def names_options(**names):
+    """Let errors about arguments of library functions name the option that the value came from.
+
+    The library raises `ValueError`s such as "`folds` must be at least 2. Received: folds=1". If the
+    configuration has an option of this name, `main` raises a `UserError` instead, which says
+    "--folds 1: must be at least 2". All other errors stay as they are.
+
+    Args:
+        **names: The options whose names differ from those of the arguments: `columns="target"`.
+
+    Returns:
+        A decorator of `main`.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._cli import names_options
+
+    @names_options(columns="target", kind="task")
+    def main(config):
+        ...
+    ```
+    """
+
+    def decorate(main):
+        @functools.wraps(main)
+        def wrapped(config):
+            try:
+                return main(config)
+            except UserError:
+                raise
+            except ValueError as error:
+                message = _about_option(str(error), names, config)
+                if message is None:
+                    raise
+                raise UserError(message) from error
+
+        return wrapped
+
+    return decorate
+
+
+def _about_option(message, names, config):
+    """The library's message about an argument as one about an option; None if there is no such."""
+    found = re.fullmatch(r"`(\w+)` (.+?)\.? Received: \1=(.*)", message, re.DOTALL)
+    if found is None:
+        return None
+    argument, problem, value = found.groups()
+    option = names.get(argument, argument)
+    if not hasattr(config, option):
+        return None
+    if value == "None":
+        return f"--{option}: {problem}"
+    if value.startswith("["):
+        # Lists as they are written on the command line.
+        value = value.replace("'", "").replace(", ", ",")
+    return f"--{option} {value}: {problem}"
 
 
 def choose_backend(backend=None):

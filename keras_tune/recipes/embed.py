@@ -15,7 +15,7 @@ import sys
 from typing import Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._types import BatchSize, Hop, Workers
 
@@ -53,6 +53,7 @@ class EmbedConfig:
     backend: str | None = None
 
 
+@names_options()
 @writes("file")
 def main(config):
     """Run the command line; see `EmbedConfig`."""
@@ -64,8 +65,8 @@ def main(config):
 
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
     from keras_tune.evaluation.embed_audio import embedding_model, hop_in_samples
+    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
     from keras_tune.evaluation.embeddings import window_length
-    from keras_tune.evaluation.fingerprints import encoder_fingerprint
     from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import named_encoder
     from keras_tune.storage import to_path

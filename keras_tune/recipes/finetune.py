@@ -1,4 +1,4 @@
-"""Train an encoder end to end on labels: the supervised yardstick of a representation.
+"""Train an encoder end to end on labels: the supervised baseline of a representation.
 
 A linear head, or one with a hidden layer, is put on a pretrained or an untrained encoder, and
 trained on random crops, the encoder with it or held fast. Training stops when the loss on valid no
@@ -13,7 +13,7 @@ import time
 from typing import Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._types import (
     BatchSize,
@@ -75,6 +75,7 @@ class FinetuneConfig:
 FREE_ON_RESUME = ("epochs", "output", "resume", "backend", "jit_compile", "resamples")
 
 
+@names_options(columns="target", kind="task")
 @writes("folder")
 def main(config):
     """Run the command line; see `FinetuneConfig`."""
@@ -142,7 +143,7 @@ class _Labels:
         if not len(known):
             raise UserError(f"--target {', '.join(target)}: no clip of train has this label")
         self.mean, self.deviation = 0.0, 1.0
-        if self.task.loss == "squares":
+        if self.task.loss == "mse":
             deviation = targets.std(axis=0)
             self.mean, self.deviation = targets.mean(axis=0), np.where(deviation > 0, deviation, 1)
 
@@ -209,7 +210,7 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
     losses = {
         "softmax": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "sigmoid": keras.losses.BinaryCrossentropy(from_logits=True),
-        "squares": keras.losses.MeanSquaredError(),
+        "mse": keras.losses.MeanSquaredError(),
     }
     samples = tagger.encoder.input_shape[1] or 59049
     count = len(dataset.label_vectors("train"))
@@ -298,7 +299,7 @@ def _score(tagger, labels, dataset, config):
     import numpy as np
 
     from keras_tune.evaluation import Outcome, embed_clips
-    from keras_tune.evaluation.judge import predict_test
+    from keras_tune.evaluation.outcomes import predict_test
     from keras_tune.evaluation.probe_stack import activate
     from keras_tune.evaluation.protocols import FittedProbe
 

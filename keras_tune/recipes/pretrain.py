@@ -301,9 +301,9 @@ def _pretrain(config, output, own, devices):
         "data": str(data),
     }
     if config.probe:
-        from keras_tune.recipes._probe_both import probe_both, summary
+        from keras_tune.recipes._final_probe import final_probe, summary
 
-        report["probe"] = probe_both(
+        report["probe"] = final_probe(
             encoder,
             source.dataset,
             config.probe,

@@ -1,11 +1,11 @@
-"""Judge an encoder by probes on its frozen representations.
+"""Evaluate an encoder with probes on its frozen representations.
 
-Every clip of a labelled set becomes the encoder's outputs over consecutive windows. Probes are
-trained on the train split, chosen on valid, and the test split is scored once; or on folds that
-share no group. The same is done with baselines, so that the score has something to be compared
-with: untrained encoders of the same shape and statistics of the mel spectrogram. The output folder
-gets report.md, report.json, pictures, the embeddings, which a second run on the same encoder uses,
-and tagger.keras, the encoder with the probe that did best on valid.
+Every clip of a labelled set is embedded: the encoder is applied to consecutive windows. Probes are
+trained on the train split and chosen on valid, and the test split is scored once. With --folds they
+are cross-validated instead. Baselines are evaluated in the same way for comparison: untrained
+encoders of the same shape, and statistics of the mel spectrogram. The output folder gets report.md,
+report.json, plots, the embeddings, which a second run on the same encoder reuses, and
+tagger.keras, the encoder with the probe that was best on valid.
 """
 
 import dataclasses
@@ -16,20 +16,20 @@ from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._bar import progress_bar
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._final_probe import final_probe, summary
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import named_encoder
-from keras_tune.recipes._probe_both import probe_both, summary
 from keras_tune.recipes._types import BatchSize, Count, Finite, Folds, Hop, Repetitions, Seed, Share
 
-__all__ = ["ProbeConfig", "main", "probe_both", "summary"]
+__all__ = ["ProbeConfig", "main", "final_probe", "summary"]
 
 SPLITS = ("train", "valid", "test")
 
 
 @dataclasses.dataclass
 class ProbeConfig:
-    """What to judge, on what.
+    """Which encoder to evaluate, and how.
 
     Args:
         encoder: A .keras file, the folder of a pretraining run, untrained:PRESET, or mel.
@@ -38,24 +38,24 @@ class ProbeConfig:
         output: Folder for the report.
         protocol: linear, grid, knn, logistic, layers, several of them: [linear,knn], or all.
         task: classification, tagging, key or regression; by default what fits the labels.
-        threshold: Number from which on a tag is present; makes columns of numbers tags.
-        folds: Cross-validate with so many folds, instead of the set's own split.
-        fold_splits: Splits whose clips are cut into folds, all by default; [valid,test] leaves out
-            what pretraining has seen.
+        threshold: Smallest number for which a tag is present; makes columns of numbers tags.
+        folds: Number of folds for cross-validation, in place of the set's own split.
+        fold_splits: Splits whose clips are cross-validated, all by default; [valid,test] excludes
+            the clips that pretraining has seen.
         group: Label whose values (artists) are in one fold only, and are resampled as a whole.
         seeds: Repetitions with other folds, initial weights and order of batches.
-        label_fraction: Also train with these shares of the train split's labels: [0.01,0.1,1].
+        label_fraction: Also train on these fractions of the train labels: [0.01,0.1,1].
         baselines: What to compare with: untrained, untrained_bn (batch norm estimated on clips of
             train), untrained_level (windows at one level), untrained_bn_level, mel, mel_level,
             several of them, all, or none; by default
             [untrained,untrained_bn_level,mel,mel_level]. Each costs a pass over the clips.
-        pooling: How windows become one vector: mean or mean_std (mean and deviation over time), or
-            both, [mean,mean_std]; by default mean for encoders and mean_std for mel.
-        deformations: Whether to also score deformed test clips: noise, gain, filters, MP3.
+        pooling: How windows are pooled to one vector: mean or mean_std (mean and standard deviation
+            over time), or both, [mean,mean_std]; by default mean for encoders, mean_std for mel.
+        deformations: Whether to score deformed test clips as well: noise, gain, filters, MP3.
         hop: Seconds from one window to the next; by default windows do not overlap.
         resamples: Resamples of the bootstrap.
-        cache: Folder to keep embeddings in, for all probes of all encoders; by default within the
-            output folder.
+        cache: Folder for the embeddings, which several runs may share; by default within the output
+            folder.
         batch_size: Windows encoded at a time.
         seed: Seed of the untrained encoder, the crops and the first repetition.
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
@@ -84,12 +84,13 @@ class ProbeConfig:
     backend: str | None = None
 
 
+@names_options(columns="target", kind="task")
 @writes("folder")
 def main(config):
     """Run the command line; see `ProbeConfig`."""
     from keras_tune.data import open_dataset
+    from keras_tune.evaluation.plots import draw_study
     from keras_tune.evaluation.report import report_markdown
-    from keras_tune.evaluation.study_pictures import draw_study
     from keras_tune.files import write_text
     from keras_tune.recipes._folder import local_path, versions, write_config, write_report
 
@@ -107,7 +108,7 @@ def main(config):
     if study.task.threshold is not None:
         config = dataclasses.replace(config, threshold=study.task.threshold)
     results = {
-        protocol: study.layers() if protocol == "layers" else study.judge(protocol)
+        protocol: study.layers() if protocol == "layers" else study.evaluate(protocol)
         for protocol in protocols
     }
     content = _description(config, info, encoders, rows, study) | {
@@ -123,7 +124,7 @@ def main(config):
         content["deformations"] = {p: study.deformed(p, deformed) for p in probes}
     columns = [label.name for label in info.labels]
     history = pathlib.Path(config.encoder) / "history.csv"
-    content["pictures"] = draw_study(output, study, content, columns, history)
+    content["plots"] = draw_study(output, study, content, columns, history)
     content["tagger"] = _save_tagger(output, study, encoders, rows, probes)
     write_report(output, config, **content)
     text = report_markdown(content, versions(), dataclasses.asdict(config))
@@ -144,10 +145,10 @@ def _protocols(config):
     if config.folds and not config.group:
         raise UserError(
             "--folds: give --group too, the label whose clips must stay together (an artist, a "
-            "song), or an id of each clip if there is no such thing"
+            "song), or a label that is unique for each clip if there is no such group"
         )
     if config.fold_splits and not config.folds:
-        raise UserError("--fold_splits: goes with --folds")
+        raise UserError("--fold_splits: only valid together with --folds")
     if config.label_fraction and config.folds:
         raise UserError("--label_fraction: needs the set's own split, not --folds")
     if config.deformations and config.folds:
@@ -157,13 +158,13 @@ def _protocols(config):
 
 @dataclasses.dataclass
 class _Encoder:
-    """An encoder to embed with.
+    """An encoder, and how it was made.
 
     Args:
         encoder: Keras model.
-        level: The RMS that it brings windows to, or None.
-        batch_norm: Where the statistics of its batch normalization come from, in words, or None.
-        estimate_on: Splits to estimate them on before anything is embedded, or None.
+        level: The RMS to which it scales windows, or None.
+        batch_norm: The origin of its batch normalization's statistics in words, or None.
+        estimate_on: Splits on which to estimate them before the clips are embedded, or None.
     """
 
     encoder: object
@@ -200,7 +201,7 @@ def _encoders(config, info):
     else:
         first, norm = "pretrained", "as trained"
     found = {first: _Encoder(encoder, level, norm if norms else None)}
-    # The clips that pretraining saw, too, where the set has such a split.
+    # Pretraining has seen the clips of this split as well.
     splits = ["train"] if info.counts.get("train") else _splits(config, info)
     for name, one in make_baselines(encoder, asked, info.sample_rate, config.seed).items():
         if name == first:
@@ -215,7 +216,7 @@ def _encoders(config, info):
 
 def _rows(config, protocols, encoders):
     """The rows of the report: pairs of an encoder's name and a pooling, by the row's name."""
-    from keras_tune.evaluation.pooling import POOLINGS, own_pooling
+    from keras_tune.evaluation.embeddings import POOLINGS, default_pooling
 
     asked = _list(config.pooling, ())
     for pooling in asked:
@@ -223,13 +224,13 @@ def _rows(config, protocols, encoders):
             raise UserError(f"--pooling {pooling}: unknown; take {' or '.join(POOLINGS)}, or both")
     if "linear" in protocols and config.encoder != "mel" and asked and "mean" not in asked:
         raise UserError(
-            "--pooling mean_std: --protocol linear looks at single windows, over which there is no "
-            "deviation; take --pooling [mean,mean_std], or grid, knn or logistic"
+            "--pooling mean_std: --protocol linear uses single windows, which have no deviation "
+            "over windows; take --pooling [mean,mean_std], or grid, knn or logistic"
         )
     rows = {}
     for name, one in encoders.items():
-        own = own_pooling(one.encoder)
-        # An encoder's own pooling goes first, and under its name alone.
+        own = default_pooling(one.encoder)
+        # The default pooling comes first, and its row has the name of the encoder alone.
         for pooling in sorted(asked or [own], key=lambda pooling, own=own: pooling != own):
             rows[name if pooling == own else f"{name}_{pooling}"] = (name, pooling)
     return rows
@@ -237,11 +238,11 @@ def _rows(config, protocols, encoders):
 
 def _pooled(rows, encoders, clips):
     """Embeddings by row, from those by encoder."""
-    from keras_tune.evaluation.pooling import own_pooling, pool_clips
+    from keras_tune.evaluation.embeddings import default_pooling, pool_clips
 
     return {
         row: {
-            part: pool_clips(found, own_pooling(encoders[name].encoder), pooling)
+            part: pool_clips(found, default_pooling(encoders[name].encoder), pooling)
             for part, found in clips[name].items()
         }
         for row, (name, pooling) in rows.items()
@@ -256,7 +257,7 @@ def _list(value, default):
 
 
 def _splits(config, info):
-    """The splits to embed: train, valid and test, or with folds whatever there is."""
+    """The splits to embed: train, valid and test, or with folds all that have clips."""
     if config.folds:
         filled = [split for split, count in info.counts.items() if count]
         for split in config.fold_splits or ():
@@ -269,13 +270,13 @@ def _splits(config, info):
     if missing:
         raise UserError(
             f"{config.data}: a probe needs the splits train, valid and test; no "
-            f"{missing[0]}. Give --folds and --group to do without."
+            f"{missing[0]}. Use --folds and --group to cross-validate instead."
         )
     return list(SPLITS)
 
 
 def _columns(config, info):
-    """The targets' `LabelColumn`s; looked at before anything is embedded."""
+    """The targets' `LabelColumn`s, checked before anything is embedded."""
     target = [config.target] if isinstance(config.target, str) else config.target
     if config.group:
         info.label_column(config.group)
@@ -333,7 +334,7 @@ def _deformed(encoders, cache):
     with progress_bar(total, "embedding, deformed") as bar:
         return {
             name: {
-                change: cache.embed_anew(one.encoder, "test", bar.update, deform=deform)
+                change: cache.embed_uncached(one.encoder, "test", bar.update, deform=deform)
                 for change, deform in changes.items()
             }
             for name, one in encoders.items()
@@ -341,8 +342,9 @@ def _deformed(encoders, cache):
 
 
 def _description(config, info, encoders, rows, study):
-    """What the report says besides the scores."""
-    from keras_tune.evaluation.fingerprints import encoder_fingerprint, folds_fingerprint
+    """The content of the report besides the scores."""
+    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+    from keras_tune.evaluation.outcomes import folds_fingerprint
 
     clips = next(iter(study.clips.values()))
     return {
@@ -376,16 +378,16 @@ def _description(config, info, encoders, rows, study):
 
 
 def _save_tagger(output, study, encoders, rows, protocols):
-    """Write the encoder with its best probe as `tagger.keras`; returns what it holds, or None.
+    """Write the encoder with its best probe as `tagger.keras`; returns its description, or None.
 
-    A tagger scores windows or means over them; of a probe on deviations there is none.
+    A tagger scores windows or means over windows, so there is none for probes on deviations.
     """
-    from keras_tune.evaluation.winner import winning_head
+    from keras_tune.evaluation.study import best_head
     from keras_tune.models import Tagger
     from keras_tune.models.saved import save_model
 
     row, (name, pooling) = next(iter(rows.items()))
-    found = None if pooling != "mean" else winning_head(study, row, protocols)
+    found = None if pooling != "mean" else best_head(study, row, protocols)
     if found is None or name == "mel":
         return None
     protocol, probe = found

@@ -68,7 +68,7 @@ class OnlineProbe(keras.callbacks.Callback):
         """Embed both sets as the encoder is now, and score the probe: accuracy, a float."""
         from keras_tune.data.schema import LabelColumn
         from keras_tune.evaluation.embeddings import embed_clips
-        from keras_tune.evaluation.judge import predict_test
+        from keras_tune.evaluation.outcomes import predict_test
         from keras_tune.evaluation.protocols import fit_probe
         from keras_tune.evaluation.tasks import make_task
 

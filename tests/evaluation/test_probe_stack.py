@@ -6,7 +6,7 @@ import pytest
 
 from keras_tune.evaluation import ProbeConfiguration, Schedule, train_probes
 from keras_tune.evaluation.probe_stack import ProbeStack, loss_gradients, mean_losses
-from keras_tune.evaluation.train_probes import Plateau
+from keras_tune.evaluation.probe_training import Plateau
 
 
 def data(count=90, width=6, outputs=3, seed=0, loss="softmax"):
@@ -33,12 +33,12 @@ MIXED = [
 
 @pytest.mark.parametrize(
     "loss, configurations",
-    [("softmax", MIXED), ("sigmoid", MIXED[:3]), ("squares", MIXED[-2:])],
+    [("softmax", MIXED), ("sigmoid", MIXED[:3]), ("mse", MIXED[-2:])],
 )
 def test_probes_of_a_stack_are_those_trained_alone(loss, configurations):
     train, valid = data(seed=1, loss=loss), data(60, seed=2, loss=loss)
     # Short patience, so that probes leave the stack at different times and it is made smaller.
-    schedule = Schedule(patience=2, max_looks=12, plateau_patience=1)
+    schedule = Schedule(patience=2, max_evaluations=12, plateau_patience=1)
     together = train_probes(train, valid, configurations, loss, 3, "loss", schedule, seed=5)
     if loss == "softmax":
         assert len({probe.steps for probe in together}) > 1
@@ -56,12 +56,12 @@ def test_a_probe_is_what_keras_trains(hidden):
     """The same batches through Dense layers, Adam and L2 regularizers of Keras."""
     features, classes = data(48)
     configuration = ProbeConfiguration(False, hidden, 48, 1e-2, 0.0, 0.02)
-    one_look = Schedule(min_steps=15, max_looks=1)
+    one_evaluation = Schedule(min_steps=15, max_evaluations=1)
     train = (features, classes)
-    [probe] = train_probes(train, train, [configuration], "softmax", 3, "loss", one_look)
+    [probe] = train_probes(train, train, [configuration], "softmax", 3, "loss", one_evaluation)
 
     start = ProbeConfiguration(False, hidden, 48, 0.0, 0.0, 0.0)
-    [initial] = train_probes(train, train, [start], "softmax", 3, "loss", one_look)
+    [initial] = train_probes(train, train, [start], "softmax", 3, "loss", one_evaluation)
     regularizer = {"kernel_regularizer": keras.regularizers.L2(0.01)}
     regularizer["bias_regularizer"] = keras.regularizers.L2(0.01)
     layers = [keras.layers.Dense(3, **regularizer)]
@@ -79,14 +79,14 @@ def test_a_probe_is_what_keras_trains(hidden):
         np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=2e-5)
 
 
-def test_the_best_look_is_kept():
-    """A score that is highest early: the probe is the one of that look, not the last one."""
+def test_the_best_evaluation_is_kept():
+    """A score that is highest early: the probe is that of the best evaluation, not the last one."""
     train, valid = data(seed=1), data(60, seed=2)
-    looks = []
+    evaluations = []
 
     def falling(outputs):
-        looks.append(outputs.copy())
-        return np.full(len(outputs), -float(len(looks)))
+        evaluations.append(outputs.copy())
+        return np.full(len(outputs), -float(len(evaluations)))
 
     [probe] = train_probes(
         train,
@@ -97,9 +97,9 @@ def test_the_best_look_is_kept():
         falling,
         Schedule(patience=3),
     )
-    assert len(looks) == 4
+    assert len(evaluations) == 4
     assert probe.valid_score == -1
-    first = np.exp(looks[0][0]) / np.exp(looks[0][0]).sum(-1, keepdims=True)
+    first = np.exp(evaluations[0][0]) / np.exp(evaluations[0][0]).sum(-1, keepdims=True)
     np.testing.assert_allclose(probe.predict(valid[0]), first, atol=1e-5)
 
 
@@ -116,26 +116,26 @@ def test_the_learning_rate_falls_when_pytorch_s_does(patience):
         before = optimizer.param_groups[0]["lr"]
         scheduler.step(loss)
         fell = optimizer.param_groups[0]["lr"] < before
-        assert plateau.look(-loss) == fell
+        assert plateau.update(-loss) == fell
         falls += fell
         # Back up, so that it does not end at 0.
         optimizer.param_groups[0]["lr"] = 1.0
     assert 3 < falls < 390
 
 
-def test_a_plateau_of_patience_5_is_left_at_the_sixth_look():
-    """As PyTorch documents it: the rate falls after more than `patience` looks without a best."""
+def test_a_plateau_of_patience_5_is_left_at_the_sixth_evaluation():
+    """As PyTorch documents it: the rate falls after more than `patience` evaluations in a row."""
     plateau = Plateau(5)
-    assert [plateau.look(score) for score in [-1.0] + 14 * [-1.0]] == [
+    assert [plateau.update(score) for score in [-1.0] + 14 * [-1.0]] == [
         number in (6, 12) for number in range(15)
     ]
     # Scores to maximize: a ten-thousandth more is no improvement, twice that is.
     plateau = Plateau(0)
-    assert [plateau.look(score) for score in (0.5, 0.50004, 0.5002)] == [False, True, False]
+    assert [plateau.update(score) for score in (0.5, 0.50004, 0.5002)] == [False, True, False]
 
 
 def test_probes_learn_slower_from_a_plateau_on():
-    """Every look scores the same: between the seventh and the eighth, steps are a tenth as long."""
+    """All scores are equal: from the seventh to the eighth, steps become a tenth as long."""
     features, classes = data(48)
     outputs = []
 
@@ -150,7 +150,7 @@ def test_probes_learn_slower_from_a_plateau_on():
         "softmax",
         3,
         level,
-        Schedule(patience=100, max_looks=10, plateau_patience=5),
+        Schedule(patience=100, max_evaluations=10, plateau_patience=5),
     )
     lengths = [np.abs(after - before).max() for before, after in itertools.pairwise(outputs)]
     falls = np.array(lengths[1:]) / lengths[:-1]
@@ -159,7 +159,7 @@ def test_probes_learn_slower_from_a_plateau_on():
     assert falls[5] == pytest.approx(0.1, rel=0.1)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "squares"])
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "mse"])
 def test_gradients_are_those_of_the_losses(loss):
     outputs = np.random.default_rng(0).normal(size=(2, 5, 3))
     _, targets = data(5, loss=loss)

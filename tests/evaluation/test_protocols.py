@@ -5,7 +5,7 @@ import pytest
 
 from keras_tune.data import LabelColumn
 from keras_tune.errors import UserError
-from keras_tune.evaluation import ClipEmbeddings, Fold, fit_probe, judge, make_task
+from keras_tune.evaluation import ClipEmbeddings, Fold, evaluate, fit_probe, make_task
 from keras_tune.evaluation.protocols import (
     EPOCH_STEPS,
     combine_songs,
@@ -68,7 +68,7 @@ def test_nothing_is_found_in_noise(protocol):
     merged = ClipEmbeddings.merge(clips)
     task = make_task([GENRE], merged.labels)
     fold = Fold(np.arange(300), np.arange(300, 600), np.arange(600, 900))
-    outcome = judge(protocol, merged, [fold], task)
+    outcome = evaluate(protocol, merged, [fold], task)
     assert 0.2 < outcome.scores()["accuracy"] < 0.47
 
 
@@ -80,7 +80,7 @@ def test_the_choice_never_sees_the_test_split():
     other.labels[:] = [{"genre": "folk"}] * 60
     for protocol in ("knn", "logistic"):
         found = [
-            judge(protocol, ClipEmbeddings.merge([*clips[:2], test]), [fold], task).runs[0].probe
+            evaluate(protocol, ClipEmbeddings.merge([*clips[:2], test]), [fold], task).runs[0].probe
             for test in (clips[2], other)
         ]
         assert found[0].configuration == found[1].configuration
@@ -141,7 +141,7 @@ def test_tags_of_a_song_s_clips_are_scored_clip_by_clip():
     task = make_task(columns, merged.labels)
     assert task.kind == "tagging"
     thirds = np.split(generator.permutation(180), 3)
-    outcome = judge("logistic", merged, [Fold(*thirds)], task)
+    outcome = evaluate("logistic", merged, [Fold(*thirds)], task)
     scores = outcome.scores()
     assert scores["roc_auc"] == scores["average_precision"] == 1
     # On valid too, by which the probe is chosen.
@@ -167,7 +167,7 @@ def test_the_key_is_that_of_the_whole_song():
     train, valid, test = clips
     merged = ClipEmbeddings.merge(clips)
     fold = Fold(np.arange(90), np.arange(90, 180), np.arange(180, 270))
-    outcome = judge("knn", merged, [fold], task)
+    outcome = evaluate("knn", merged, [fold], task)
     probe = fit_probe("knn", train, valid, task)
 
     def by_hand(clips):
@@ -187,27 +187,27 @@ def test_the_key_is_that_of_the_whole_song():
 
 def test_linear_trains_small_sets_as_long_as_the_published_set(monkeypatch):
     """Sixty clips are one batch: an epoch is one step, not 74."""
-    looks = []
-    module = sys.modules["keras_tune.evaluation.train_probes"]
-    look = module._Run.look
+    evaluations = []
+    module = sys.modules["keras_tune.evaluation.probe_training"]
+    original = module._Run.update
 
     def seen(run, scores, schedule):
-        looks.append(run.stack.steps)
-        return look(run, scores, schedule)
+        evaluations.append(run.stack.steps)
+        return original(run, scores, schedule)
 
-    monkeypatch.setattr(module._Run, "look", seen)
+    monkeypatch.setattr(module._Run, "update", seen)
     train, valid = (embeddings(60, seed, 0.3) for seed in (1, 2))
     task = make_task([GENRE], train.labels)
     fit_probe("linear", train, valid, task)
     assert EPOCH_STEPS == int(np.ceil(18706 / 256))
-    assert min(looks) == EPOCH_STEPS
-    # Ten looks without improvement, at the least.
-    assert max(looks) >= 10 * EPOCH_STEPS
+    assert min(evaluations) == EPOCH_STEPS
+    # Ten evaluations without improvement, at the least.
+    assert max(evaluations) >= 10 * EPOCH_STEPS
     # A share of the labels, too, is trained as long.
-    looks.clear()
+    evaluations.clear()
     study = Study({"mine": {"train": train, "valid": valid, "test": valid}}, task, [0])
     study.label_fractions("linear", [0.2])
-    assert min(looks) == EPOCH_STEPS and max(looks) >= 10 * EPOCH_STEPS
+    assert min(evaluations) == EPOCH_STEPS and max(evaluations) >= 10 * EPOCH_STEPS
 
 
 def test_the_best_of_many_guesses_is_worth_no_more_than_that_of_few():
@@ -253,7 +253,7 @@ def test_the_confusion_of_several_seeds_is_their_mean():
         for seed in (0, 1)
         for k in range(3)
     ]
-    outcome = judge("logistic", merged, folds, task)
+    outcome = evaluate("logistic", merged, folds, task)
     found = outcome.confusion()
     assert (found["runs"], found["seeds"]) == (6, 2)
     # Each class has 60 clips, however often they were tested.
@@ -272,8 +272,8 @@ def test_an_outcome_is_the_mean_over_runs_and_its_interval_holds_it():
     task = make_task([GENRE], merged.labels)
     thirds = np.split(np.arange(180), 3)
     folds = [Fold(thirds[k], thirds[k - 1], thirds[k - 2]) for k in range(3)]
-    outcome = judge("logistic", merged, folds, task, group="artist")
-    singles = [judge("logistic", merged, [fold], task).scores()["accuracy"] for fold in folds]
+    outcome = evaluate("logistic", merged, folds, task, group="artist")
+    singles = [evaluate("logistic", merged, [fold], task).scores()["accuracy"] for fold in folds]
     assert outcome.scores()["accuracy"] == pytest.approx(np.mean(singles))
     samples = outcome.samples(300)
     low, high = outcome.report(samples)["interval_95"]
@@ -295,10 +295,10 @@ def test_clips_without_the_label_are_left_out():
 def test_targets_that_do_not_do():
     train, valid = embeddings(12, 1), embeddings(12, 2)
     task = make_task([LabelColumn("mood", "category", ("a", "b"))], train.labels)
-    with pytest.raises(UserError, match="--target mood: no clip of the train split"):
+    with pytest.raises(UserError, match="no clip of the train split has the label mood"):
         fit_probe("knn", train, valid, task)
     train.labels[:] = [{"genre": "rock"}] * 12
     with pytest.raises(UserError, match="fewer than two classes"):
         fit_probe("knn", train, valid, make_task([GENRE], train.labels))
-    with pytest.raises(UserError, match="--protocol svm: unknown"):
+    with pytest.raises(ValueError, match="one of linear, .* Received: protocol=svm"):
         fit_probe("svm", train, valid, task)

@@ -76,6 +76,43 @@ def test_user_errors_are_one_line_and_others_keep_their_traceback(capsys):
         _cli.run(lambda config: 1 / 0, Config, [])
 
 
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        ("`fast` must be true. Received: fast=False", "--fast False: must be true"),
+        # Arguments may have another name than the option, and lists are as the user writes them.
+        ("`names` must be two. Received: names=['a', 'b c']", "--columns [a,b c]: must be two"),
+        ("`fast` must be given, as it is late. Received: fast=None", "--fast: must be given, as"),
+    ],
+)
+def test_errors_about_arguments_name_the_option(message, expected):
+    @_cli.names_options(names="columns")
+    def main(config):
+        raise ValueError(message)
+
+    with pytest.raises(UserError) as found:
+        main(Config())
+    assert str(found.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("`speed` must be positive. Received: speed=0"),
+        ValueError("shapes (3,) and (4,) do not match"),
+        UserError("song.mp3: silent"),
+    ],
+)
+def test_errors_about_anything_else_stay_as_they_are(error):
+    @_cli.names_options()
+    def main(config):
+        raise error
+
+    with pytest.raises(type(error)) as found:
+        main(Config())
+    assert found.value is error
+
+
 def test_backend_defaults_to_the_environment_then_to_what_is_installed(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setattr(_cli.importlib.util, "find_spec", lambda name: name == "torch")

@@ -11,7 +11,7 @@ from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
-from keras_tune.recipes.probe import ProbeConfig, main, probe_both, summary
+from keras_tune.recipes.probe import ProbeConfig, final_probe, main, summary
 
 DEFAULT = ["pretrained", "untrained", "untrained_bn_level", "mel", "mel_level"]
 
@@ -44,13 +44,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_mel(monkeypatch):
     """Windows here are shorter than the mel spectrogram's frames: longer ones for it alone."""
-    from keras_tune.evaluation import mel_statistics
+    from keras_tune.evaluation import baselines
 
-    class Longer(mel_statistics.MelStatistics):
+    class Longer(baselines.MelStatistics):
         def __init__(self, sample_rate=22050, input_samples=None, level=None):
             super().__init__(sample_rate, num_mels=16, input_samples=1200, level=level)
 
-    monkeypatch.setattr("keras_tune.evaluation.mel_statistics.MelStatistics", Longer)
+    monkeypatch.setattr("keras_tune.evaluation.baselines.MelStatistics", Longer)
     monkeypatch.setattr("keras_tune.evaluation.MelStatistics", Longer, raising=False)
 
 
@@ -118,9 +118,9 @@ def test_report_of_a_classification(folder):
     # Nothing was made of numbers.
     assert report["threshold"] is None
     assert all(len(hashed) == 64 for hashed in report["splits"].values())
-    for picture in ("scores.png", "layers.png", "confusion_knn_mel.png", "map_pretrained.png"):
-        assert picture in report["pictures"]
-        assert (output / picture).read_bytes().startswith(b"\x89PNG")
+    for plot in ("scores.png", "layers.png", "confusion_knn_mel.png", "map_pretrained.png"):
+        assert plot in report["plots"]
+        assert (output / plot).read_bytes().startswith(b"\x89PNG")
     text = (output / "report.md").read_text()
     assert "mel | " in text
     assert report["encoders"]["pretrained"] in text
@@ -211,7 +211,7 @@ def test_the_key_of_songs_that_are_cut_into_clips(folder, tmp_path):
     assert found["weighted_score"] == found["score"] >= found["accuracy"] > 0.5
     # Nine songs are scored, not eighteen clips.
     assert found["accuracy"] * 9 == pytest.approx(round(found["accuracy"] * 9))
-    assert "confusion_knn_mel.png" in report["pictures"]
+    assert "confusion_knn_mel.png" in report["plots"]
 
 
 def test_folds_of_tags(folder):
@@ -245,7 +245,7 @@ def test_the_threshold_that_was_used_is_in_the_report(folder):
     output, report = probe(folder, *options, encoder="mel")
     assert report["outputs"] == ["high", "low", "mid", "high"]
     assert report["threshold"] == report["config"]["threshold"] == 0.5
-    assert "present from 0.5 on" in (output / "report.md").read_text()
+    assert "present if the number is 0.5 or more" in (output / "report.md").read_text()
 
 
 def test_baselines_and_poolings_side_by_side(folder):
@@ -261,10 +261,10 @@ def test_baselines_and_poolings_side_by_side(folder):
     linear = ["pretrained", "mel", "mel_mean", "untrained"]
     assert list(report["results"]["linear"]) == linear
     text = (output / "report.md").read_text()
-    assert "Left out: pretrained_mean_std, untrained_mean_std." in text
+    assert "Not evaluated: pretrained_mean_std, untrained_mean_std." in text
     assert "| mel_mean | mean |" in text and "| mel | mean_std |" in text
-    for picture in ("scores.png", "confusion_logistic_pretrained_mean_std.png"):
-        assert picture in report["pictures"]
+    for plot in ("scores.png", "confusion_logistic_pretrained_mean_std.png"):
+        assert plot in report["plots"]
     # Means and deviations tell at least as much on the clips that a probe learns from.
     assert report["tagger"]["protocol"] in ("linear", "logistic")
     assert report["tagger"]["candidates"] in (2, 6)
@@ -308,8 +308,8 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
     assert deformed["none"] == pytest.approx(whole)
     assert deformed["noise_0_db"] < deformed["none"]
     assert set(deformed) == {"none", "noise_0_db", "mp3"}
-    for picture in ("label_fraction_knn.png", "deformations_knn.png"):
-        assert picture in report["pictures"]
+    for plot in ("label_fraction_knn.png", "deformations_knn.png"):
+        assert plot in report["plots"]
 
 
 @pytest.mark.parametrize(
@@ -319,17 +319,25 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         (("--target", "genre", "--protocol", "svm"), "--protocol svm: unknown"),
         (("--target", "genre", "--folds", "3"), "give --group too"),
         (("--target", "genre", "--folds", "3", "--group", "label"), "has no label 'label'"),
-        (("--target", "genre", "--fold_splits", "[test]"), "--fold_splits: goes with --folds"),
+        (("--target", "genre", "--fold_splits", "[test]"), "only valid together with --folds"),
         (
             ("--target", "genre", "--folds", "3", "--group", "artist", "--fold_splits", "[exam]"),
             "--fold_splits exam: ",
         ),
         (("--target", "genre", "--label_fraction", "[2]"), "list[number above 0 to 1]"),
         (("--target", "genre", "--seeds", "0"), "--seeds 0: takes integer from 1 to 1,000"),
-        (("--target", "[genre,pitch]", "--encoder", "mel"), "pitch: numbers other than 0 and 1"),
+        (
+            ("--target", "[genre,pitch]", "--encoder", "mel"),
+            "--threshold: must be given",
+        ),
+        (("--target", "genre", "--task", "regression"), "--target [genre]: must hold numbers"),
+        (
+            ("--target", "genre", "--folds", "54", "--group", "artist"),
+            "--folds 54: must be at least 2 and less than the number of groups, which is 18",
+        ),
         (("--target", "genre", "--baselines", "[noise]"), "--baselines noise: unknown"),
         (("--target", "genre", "--pooling", "max"), "--pooling max: unknown"),
-        (("--target", "genre", "--pooling", "mean_std"), "looks at single windows"),
+        (("--target", "genre", "--pooling", "mean_std"), "uses single windows"),
     ],
 )
 def test_one_line_says_what_is_wrong(folder, capsys, options, message):
@@ -342,7 +350,7 @@ def test_one_line_says_what_is_wrong(folder, capsys, options, message):
 
 def test_probe_of_a_pretraining_run(folder, monkeypatch):
     encoder = keras.models.load_model(folder / "encoder.keras")
-    results = probe_both(encoder, open_dataset(folder / "tones.npz"), "genre")
+    results = final_probe(encoder, open_dataset(folder / "tones.npz"), "genre")
     names = ["pretrained", "untrained", "untrained_bn_level"]
     assert results["encoders"] == names
     for name in names:
@@ -353,8 +361,8 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
     assert "chance" in summary("genre", results)
     # 36 clips of valid and test tell too little, 12 artists would do.
     assert results["unseen"] is None and "not seen" not in summary("genre", results)
-    monkeypatch.setattr("keras_tune.recipes._probe_both.LEAST", 36)
-    found = probe_both(encoder, open_dataset(folder / "tones.npz"), "genre", group="artist")
+    monkeypatch.setattr("keras_tune.recipes._final_probe.LEAST", 36)
+    found = final_probe(encoder, open_dataset(folder / "tones.npz"), "genre", group="artist")
     assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
     assert "36 clips that pretraining has not seen" in summary("genre", found)
     options = ("--target", "genre", "--protocol", "logistic", "--folds", "5", "--group", "artist")
@@ -364,4 +372,4 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
         expected = report["results"]["logistic"][name]["scores_of_runs"]
         assert found["unseen"][name]["scores_of_runs"] == pytest.approx(expected)
     with pytest.raises(UserError, match="no label 'singer'"):
-        probe_both(encoder, open_dataset(folder / "tones.npz"), "genre", group="singer")
+        final_probe(encoder, open_dataset(folder / "tones.npz"), "genre", group="singer")

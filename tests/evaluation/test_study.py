@@ -6,9 +6,8 @@ import pytest
 
 from keras_tune.data import LabelColumn
 from keras_tune.evaluation import ClipEmbeddings, FittedProbe, Outcome, make_task
-from keras_tune.evaluation.judge import Run
-from keras_tune.evaluation.study import Study
-from keras_tune.evaluation.winner import winning_head
+from keras_tune.evaluation.outcomes import Run
+from keras_tune.evaluation.study import Study, best_head
 from keras_tune.models import Tagger
 
 GENRE = LabelColumn("genre", "category", ("folk", "jazz", "noise", "rock"))
@@ -42,8 +41,8 @@ def test_a_tagger_scores_as_its_probe(protocol, columns):
     splits = {split: clips(seed) for seed, split in enumerate(("train", "valid", "test"))}
     task = make_task(columns, splits["train"].labels)
     study = Study({"mine": splits}, task, seeds=[0], resamples=2)
-    study.judge(protocol)
-    _, probe = winning_head(study, "mine", [protocol])
+    study.evaluate(protocol)
+    _, probe = best_head(study, "mine", [protocol])
     waveform = keras.Input((6, 1))
     encoder = keras.Model(waveform, keras.layers.Flatten()(waveform))
     head = probe.head
@@ -59,14 +58,14 @@ def test_a_tagger_scores_as_its_probe(protocol, columns):
     np.testing.assert_allclose(scores, probe.predict(test), atol=2e-5)
 
 
-def test_the_winner_is_the_best_on_valid_whatever_test_says():
+def test_the_best_head_is_the_best_on_valid_whatever_test_says():
     splits = {split: clips(seed) for seed, split in enumerate(("train", "valid", "test"))}
     task = make_task([GENRE], splits["train"].labels)
     study = Study({"mine": splits}, task, seeds=[0, 1], resamples=2)
     protocols = ["linear", "logistic", "knn"]
     for protocol in protocols:
-        study.judge(protocol)
-    protocol, probe = winning_head(study, "mine", protocols)
+        study.evaluate(protocol)
+    protocol, probe = best_head(study, "mine", protocols)
     scores = [
         run.probe.cross_fitted_score
         for one in ("linear", "logistic")
@@ -74,16 +73,16 @@ def test_the_winner_is_the_best_on_valid_whatever_test_says():
     ]
     assert len(scores) == 3
     assert probe.cross_fitted_score == max(scores)
-    assert winning_head(study, "mine", ["knn"]) is None
+    assert best_head(study, "mine", ["knn"]) is None
 
 
-@pytest.mark.parametrize("unseen, winner", [((0.6, 0.7), "few"), ((0.6, float("nan")), "many")])
-def test_the_best_of_many_does_not_win_by_their_number(unseen, winner):
-    """Of 216 probes the best looks better on valid than that of six, on other clips it is worse."""
+@pytest.mark.parametrize("unseen, best", [((0.6, 0.7), "few"), ((0.6, float("nan")), "many")])
+def test_the_best_of_many_does_not_win_by_their_number(unseen, best):
+    """The best of 216 probes scores higher on valid than that of six, and lower on other clips."""
     task = make_task([GENRE], [])
     study = Study({"mine": {split: clips(1) for split in ("train", "valid", "test")}}, task, [0])
     for protocol, score, other in (("many", 0.9, unseen[0]), ("few", 0.8, unseen[1])):
         probe = FittedProbe(None, {}, score, [], head=object(), cross_fitted_score=other)
         run = Run(probe, None, None, None, 0)
         study.outcomes[protocol, "mine"] = Outcome(task, [run])
-    assert winning_head(study, "mine", ["many", "few"])[0] == winner
+    assert best_head(study, "mine", ["many", "few"])[0] == best

@@ -1,67 +1,82 @@
-"""Training probes with early stopping, each for itself although they share a stack."""
+"""Training of stacked probes, each with its own early stopping."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
 import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_tune.evaluation.probe_stack import ProbeStack, activate, mean_losses
+from keras_tune.evaluation.probe_stack import ProbeConfiguration, ProbeStack, activate, mean_losses
 
-# Weights of a stack, a few probes with a hidden layer of jukemir's size: what a core's cache holds.
+# The most weights in a stack (a few probes with jukemir's hidden layer), which fit a core's cache.
 STACK_WEIGHTS = 2**18
-# Steps that a stack takes before it makes room for the next one.
+# Steps of a stack before the next stack has its turn.
 STEPS_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When probes are looked at, and when they stop.
+    """When probes are evaluated on valid, and when they stop.
 
     Args:
-        min_steps: Integer, the fewest steps between two looks at valid; there is never less than an
-            epoch between them. Defaults to 1.
-        patience: Integer, looks without improvement after which a probe stops. Defaults to 10.
-        max_looks: Integer, looks after which all stop. Defaults to 200.
-        plateau_patience: Integer, looks without improvement that leave the learning rate as it
-            is; at the next one it is divided by 10, see `Plateau`. Defaults to None: a constant
+        min_steps: Integer, the smallest number of steps between two evaluations. There is at least
+            one epoch between them in any case. Defaults to 1.
+        patience: Integer, evaluations without improvement after which a probe stops. Defaults to
+            10.
+        max_evaluations: Integer, evaluations after which all probes stop. Defaults to 200.
+        plateau_patience: Integer, evaluations without improvement that are tolerated; at the next
+            one the learning rate is divided by 10, see `Plateau`. Defaults to None: a constant
             learning rate.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import Schedule
+
+    Schedule(min_steps=8, patience=10, max_evaluations=100)
+    ```
     """
 
     min_steps: int = 1
     patience: int = 10
-    max_looks: int = 200
+    max_evaluations: int = 200
     plateau_patience: int | None = None
 
 
 class Plateau:
-    """When the learning rate of one probe is divided by 10: the rule of PyTorch's scheduler.
+    """Decides when the learning rate of a probe is divided by 10, as PyTorch's scheduler does.
 
-    A score counts as better only if it exceeds the best one by a ten-thousandth of it. With
-    `patience=5`, the learning rate is divided at the sixth look in a row without a better score.
+    A score counts as better only if it exceeds the best one by more than a ten-thousandth of it.
+    With `patience=5`, the learning rate is divided at the sixth evaluation in a row without a
+    better score.
 
     Args:
-        patience: Integer, looks without a better score that change nothing.
+        patience: Integer, evaluations without a better score that change nothing.
 
     Source: `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults.
 
     Example:
 
     ```python
+    from keras_tune.evaluation.probe_training import Plateau
+
     plateau = Plateau(patience=1)
-    [plateau.look(score) for score in (0.5, 0.5, 0.4)]  # [False, False, True]
+    [plateau.update(score) for score in (0.5, 0.5, 0.4)]  # [False, False, True]
     ```
     """
 
     threshold = 1e-4
 
-    def __init__(self, patience):
+    def __init__(self, patience: int):
         self.patience = patience
         self.best = None
         self.waited = 0
 
-    def look(self, score):
-        """Take the score of one look, to be maximized; True if the rate is divided after it."""
+    def update(self, score: float) -> bool:
+        """Take the score of an evaluation (higher is better); True if the rate is to be divided."""
         if self.best is None or score > self.best + self.threshold * abs(self.best):
             self.best, self.waited = score, 0
         else:
@@ -74,53 +89,60 @@ class Plateau:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedProbe:
-    """A probe as it was at its best on valid.
+    """A probe with the weights that were best on valid.
 
     Args:
         configuration: `ProbeConfiguration`.
         weights: List of arrays, kernel and bias of each layer.
         mean: Array (d,), the mean of the features in train.
-        deviation: Array (d,), their deviation.
-        loss: "softmax", "sigmoid" or "squares".
-        valid_score: Float, what it was stopped by.
-        steps: Integer, the training steps it had at its best.
+        deviation: Array (d,), their standard deviation.
+        loss: "softmax", "sigmoid" or "mse".
+        valid_score: Float, the best score on valid.
+        steps: Integer, the number of training steps after which it was reached.
     """
 
-    configuration: object
-    weights: list
+    configuration: ProbeConfiguration
+    weights: list[np.ndarray]
     mean: np.ndarray
     deviation: np.ndarray
     loss: str
     valid_score: float
     steps: int
 
-    def predict(self, features):
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """Probabilities or values: (clips, d) to (clips, outputs)."""
         x = np.asarray(features, "float32")
         if self.configuration.standardize:
             x = (x - self.mean) / self.deviation
-        for place in range(0, len(self.weights), 2):
-            x = x @ self.weights[place] + self.weights[place + 1]
-            if place + 2 < len(self.weights):
+        for layer in range(0, len(self.weights), 2):
+            x = x @ self.weights[layer] + self.weights[layer + 1]
+            if layer + 2 < len(self.weights):
                 x = np.maximum(x, 0)
         return activate(x, self.loss)
 
 
 def train_probes(
-    train, valid, configurations, loss, num_outputs, valid_score, schedule=None, seed=0
-):
-    """Train probes of any configurations, all of them at once.
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+    configurations: Sequence[ProbeConfiguration],
+    loss: str,
+    num_outputs: int,
+    valid_score: str | Callable[[np.ndarray], np.ndarray],
+    schedule: Schedule | None = None,
+    seed: int = 0,
+) -> list[TrainedProbe]:
+    """Train probes with any configurations, all of them together.
 
     Args:
         train: Pair of features (clips, d) and targets (clips,) or (clips, outputs).
-        valid: Likewise.
+        valid: Pair of features and targets, as for `train`.
         configurations: List of `ProbeConfiguration`.
-        loss: "softmax", "sigmoid" or "squares".
-        num_outputs: Integer.
+        loss: "softmax", "sigmoid" or "mse".
+        num_outputs: Integer, the number of outputs of each probe.
         valid_score: Function of outputs (probes, valid clips, outputs), logits or values, that
-            gives the scores (probes,) to maximize; or "loss", for the loss on valid, negated.
-        schedule: `Schedule`. Defaults to its defaults.
-        seed: Integer for initial weights, order of the batches and dropout. Defaults to 0.
+            returns the scores (probes,) to maximize; or "loss" for the negative loss on valid.
+        schedule: `Schedule`. Defaults to None: `Schedule()`.
+        seed: Integer, the seed of initial weights, batches and dropout. Defaults to 0.
 
     Returns:
         List of `TrainedProbe`, in the order of `configurations`.
@@ -128,7 +150,12 @@ def train_probes(
     Example:
 
     ```python
-    probes = train_probes((x, y), (x_valid, y_valid), grid(), "softmax", 4, "loss")
+    from keras_tune.evaluation import ProbeConfiguration, Schedule, train_probes
+
+    features, classes = np.eye(8, dtype="float32"), np.arange(8) % 4
+    data, schedule = (features, classes), Schedule(max_evaluations=3)
+    [probe] = train_probes(data, data, [ProbeConfiguration()], "softmax", 4, "loss", schedule)
+    probe.predict(features).shape  # (8, 4)
     ```
     """
     schedule = schedule or Schedule()
@@ -150,9 +177,9 @@ def train_probes(
     found = [None] * len(configurations)
     with _Workers() as workers:
         for batch_size in dict.fromkeys(c.batch_size for c in configurations):
-            places = [p for p, c in enumerate(configurations) if c.batch_size == batch_size]
+            members = [k for k, c in enumerate(configurations) if c.batch_size == batch_size]
             runs = _runs(
-                places,
+                members,
                 configurations,
                 sides,
                 num_outputs,
@@ -170,9 +197,9 @@ def train_probes(
                 workers,
             )
             for run in runs:
-                for place, best in zip(run.all_places, run.best, strict=True):
-                    found[place] = TrainedProbe(
-                        configurations[place],
+                for index, best in zip(run.members, run.best, strict=True):
+                    found[index] = TrainedProbe(
+                        configurations[index],
                         best.weights,
                         mean,
                         deviation,
@@ -184,7 +211,7 @@ def train_probes(
 
 
 class _Workers:
-    """Threads, a processor each, that share out the stacks; linear algebra in one thread each."""
+    """Threads that train the stacks, one for each processor, each with single-threaded algebra."""
 
     def __enter__(self):
         import concurrent.futures
@@ -201,12 +228,12 @@ class _Workers:
         self.limits.restore_original_limits()
 
     def map(self, function, values):
-        """The results of a function, called for all values at once."""
+        """The results of a function, called for all values in parallel."""
         return list(self.pool.map(function, values))
 
 
 class _Best:
-    """The weights of one probe at its best look so far."""
+    """The best weights of one probe so far."""
 
     weights = None
     score = -np.inf
@@ -214,19 +241,20 @@ class _Best:
 
 
 class _Run:
-    """A stack of probes, with how far each has come."""
+    """A stack of probes, and the progress of each."""
 
-    def __init__(self, stack, places, features, valid_features, plateau_patience):
+    def __init__(self, stack, members, features, valid_features, plateau_patience):
         self.stack = stack
-        self.all_places = places
+        # The index of each probe's configuration.
+        self.members = members
         self.features, self.valid_features = features, valid_features
-        self.best = [_Best() for _ in places]
-        self.waited = np.zeros(len(places), int)
+        self.best = [_Best() for _ in members]
+        self.waited = np.zeros(len(members), int)
         self.plateaus = [
-            None if plateau_patience is None else Plateau(plateau_patience) for _ in places
+            None if plateau_patience is None else Plateau(plateau_patience) for _ in members
         ]
-        # For each probe still in the stack, its number in the lists above.
-        self.running = np.arange(len(places))
+        # For each probe still in the stack, its index in the lists above.
+        self.running = np.arange(len(members))
 
     def advance(self, batches):
         for batch in batches:
@@ -240,8 +268,8 @@ class _Run:
     def outputs(self):
         return self.stack.predict(self.valid_features)
 
-    def look(self, scores, schedule):
-        """Keep what is better than before, and go on without the probes that are done."""
+    def update(self, scores, schedule):
+        """Keep the weights that are better than before, and remove finished probes."""
         weights = self.stack.weights()
         for row, (number, score) in enumerate(zip(self.running, scores, strict=True)):
             best = self.best[number]
@@ -251,21 +279,21 @@ class _Run:
                 best.score, best.steps = float(score), self.stack.steps
                 self.waited[number] = 0
             plateau = self.plateaus[number]
-            # PyTorch leaves a rate alone that would change by less than 1e-8.
-            if plateau and plateau.look(score) and 0.9 * self.stack.rates[row, 0] > 1e-8:
+            # PyTorch does not change a rate if the difference would be below 1e-8.
+            if plateau and plateau.update(score) and 0.9 * self.stack.rates[row, 0] > 1e-8:
                 self.stack.rates[row] /= 10
-        going_on = self.waited[self.running] < schedule.patience
-        if not going_on.all():
-            self.stack.keep(going_on)
-            self.running = self.running[going_on]
+        unfinished = self.waited[self.running] < schedule.patience
+        if not unfinished.all():
+            self.stack.keep(unfinished)
+            self.running = self.running[unfinished]
 
 
-def _runs(places, configurations, sides, num_outputs, loss, seed, plateau_patience):
-    """Stacks of the probes that see the same inputs, small enough to be shared out."""
+def _runs(indices, configurations, sides, num_outputs, loss, seed, plateau_patience):
+    """Stacks of the probes with the same inputs, small enough to be trained in parallel."""
     kinds = {}
-    for place in places:
-        c = configurations[place]
-        kinds.setdefault((c.hidden_units, c.standardize, c.dropout), []).append(place)
+    for index in indices:
+        c = configurations[index]
+        kinds.setdefault((c.hidden_units, c.standardize, c.dropout), []).append(index)
     runs = []
     for (hidden_units, standardize, _), members in kinds.items():
         features, valid_features = sides[standardize]
@@ -273,7 +301,7 @@ def _runs(places, configurations, sides, num_outputs, loss, seed, plateau_patien
         for start in range(0, len(members), size):
             some = members[start : start + size]
             stack = ProbeStack(
-                [configurations[place] for place in some],
+                [configurations[index] for index in some],
                 features.shape[1],
                 num_outputs,
                 loss,
@@ -285,9 +313,9 @@ def _runs(places, configurations, sides, num_outputs, loss, seed, plateau_patien
 
 @dataclasses.dataclass(frozen=True)
 class _Batch:
-    """What all probes see in one step: clips, and random numbers for dropout.
+    """The clips that all probes see in one step, and the random numbers for dropout.
 
-    Those of hidden layers by their width.
+    Those for hidden layers are in a dict by width.
     """
 
     rows: np.ndarray
@@ -297,7 +325,7 @@ class _Batch:
 
 
 def _train_runs(runs, targets, batch_size, score, schedule, seed, workers):
-    """Train stacks on the same batches until all their probes are done."""
+    """Train stacks on the same batches until all their probes have stopped."""
     count, width = runs[0].features.shape
     rows_of_batches = _batches(count, batch_size, seed)
     with_dropout = any(run.stack.dropout for run in runs)
@@ -315,22 +343,22 @@ def _train_runs(runs, targets, batch_size, score, schedule, seed, workers):
         )
 
     period = max(schedule.min_steps, math.ceil(count / batch_size))
-    for _ in range(schedule.max_looks):
+    for _ in range(schedule.max_evaluations):
         for start in range(0, period, STEPS_AT_ONCE):
             batches = [next_batch() for _ in range(min(STEPS_AT_ONCE, period - start))]
             workers.map(lambda run, batches=batches: run.advance(batches), runs)
-        # Ranking metrics cost less for many probes at once than probe by probe.
+        # Ranking metrics are faster for many probes together than for one at a time.
         scores = np.asarray(score(np.concatenate(workers.map(_Run.outputs, runs))))
         ends = np.cumsum([len(run.stack) for run in runs])[:-1]
         for run, part in zip(runs, np.split(scores, ends), strict=True):
-            run.look(part, schedule)
+            run.update(part, schedule)
         runs = [run for run in runs if len(run.stack)]
         if not runs:
             break
 
 
 def _batches(count, batch_size, seed):
-    """Rows of one batch after another, without end: permutations strung together."""
+    """The rows of batch after batch, without end, from concatenated permutations."""
     generator = np.random.default_rng([seed, 0])
     rows = np.empty(0, int)
     while True:

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from keras_tune.errors import UserError
 from keras_tune.evaluation import group_folds
 
 
@@ -39,5 +38,5 @@ def test_the_inner_choice_does_not_depend_on_the_outer_fold():
 
 
 def test_too_few_groups():
-    with pytest.raises(UserError, match="--folds 5: between 2 and one less than the 3 groups"):
+    with pytest.raises(ValueError, match="number of groups, which is 3. Received: folds=5"):
         group_folds([0, 1, 0, 1], ["a", "b", "c", "c"], 5)

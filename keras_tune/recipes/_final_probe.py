@@ -1,36 +1,36 @@
-"""The short probe at the end of a pretraining run: the encoder and its untrained selves."""
+"""The short probe at the end of a pretraining run: the encoder and untrained copies of it."""
 
 import contextlib
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._bar import progress_bar
 
-# How clips that pretraining has not seen are cross-validated, and how many that takes.
+# Cross-validation on clips that pretraining has not seen, and the fewest clips for it.
 FOLDS, REPETITIONS, LEAST = 5, 3, 50
 BASELINES = ("untrained", "untrained_bn_level")
-# Of the names in the summary.
+# Width of the names in the summary.
 WIDTH = 18
 
 
-def probe_both(encoder, dataset, target, batch_size=32, seed=0, progress=False, group=None):
-    """Probe an encoder and two untrained ones of its shape by logistic regression.
+def final_probe(encoder, dataset, target, batch_size=32, seed=0, progress=False, group=None):
+    """Evaluate an encoder and two untrained copies of it with logistic regression.
 
-    One untrained encoder is as it is built; the other has its batch normalization estimated on
-    clips of train and its windows brought to one level, which makes it a much better one.
+    One untrained copy is a newly built encoder. For the other, batch normalization is estimated on
+    clips of train and windows are scaled to one level, which makes it a much stronger baseline.
 
-    Twice: on the set's own splits, and by cross-validation over the clips of valid and test. The
-    first is the published way, but its probe is trained on the clips that the encoder was
-    pretrained on. An encoder that has seen a small set many times knows those one by one and sets
-    them further apart than other music, which costs such a probe some of its score.
+    There are two evaluations: on the set's own splits, and by cross-validation over the clips of
+    valid and test. The first is the published way, but its probe is trained on clips that the
+    encoder has seen in pretraining. An encoder that has seen a small set many times memorizes its
+    clips: their embeddings are further apart than those of other music, which lowers the score.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
         dataset: `keras_tune.data.AudioDataset` with the splits train, valid and test.
         target: String, the label to predict.
-        batch_size: Integer, windows encoded at a time. Defaults to 32.
-        seed: Integer, for the untrained encoder and the folds. Defaults to 0.
+        batch_size: Integer, the number of windows encoded at a time. Defaults to 32.
+        seed: Integer, the seed of the untrained encoders and the folds. Defaults to 0.
         progress: Whether to show progress bars. Defaults to False.
-        group: Label whose clips stay in one fold, an artist for one. Defaults to `song` where the
+        group: Label whose clips stay in one fold, such as the artist. Defaults to `song` if the
             set has it, else to single clips.
 
     Returns:
@@ -41,7 +41,7 @@ def probe_both(encoder, dataset, target, batch_size=32, seed=0, progress=False, 
         groups.
 
     Raises:
-        UserError: The set, its splits or the target do not do.
+        UserError: The set lacks a split or the label.
     """
     import numpy as np
 
@@ -73,7 +73,7 @@ def probe_both(encoder, dataset, target, batch_size=32, seed=0, progress=False, 
     splits = clips["pretrained"]
     task = make_task([column], splits["train"].labels)
     study = Study(clips, task, [seed], group=group)
-    results = {"target": target, "encoders": list(encoders), **study.judge("logistic")}
+    results = {"target": target, "encoders": list(encoders), **study.evaluate("logistic")}
     results["metric"] = task.primary
     results["test_clips"] = len(splits["test"].ids)
     results["skipped"] = [clip for part in splits.values() for clip in part.skipped]
@@ -106,7 +106,8 @@ def _embed(name, model, dataset, batch_size, progress):
 
 
 def _unseen(clips, task, seed, group, progress):
-    """The scores over folds of valid and test, or None where that is too little."""
+    """The scores over folds of valid and test, or None where there are too few clips or groups."""
+    from keras_tune.evaluation.protocols import groups_of
     from keras_tune.evaluation.study import Study
 
     parts = {
@@ -115,9 +116,10 @@ def _unseen(clips, task, seed, group, progress):
     }
     labels = [row for part in parts["pretrained"].values() for row in part.labels]
     rows, _ = task.encode(labels)
-    if len(rows) < LEAST:
+    groups = set(groups_of([labels[row] for row in rows], group))
+    if len(rows) < LEAST or len(groups) <= FOLDS:
         return None
-    # Fewer groups than folds.
+    # A part of a fold may lack all classes but one.
     with contextlib.suppress(UserError):
         study = Study(
             parts,
@@ -128,12 +130,12 @@ def _unseen(clips, task, seed, group, progress):
             progress=lambda total, title: progress_bar(total, title, "fold", shown=progress),
         )
         about = {"clips": len(rows), "folds": FOLDS, "repetitions": REPETITIONS, "group": group}
-        return {**about, **study.judge("logistic")}
+        return {**about, **study.evaluate("logistic")}
     return None
 
 
 def summary(target, results):
-    """The results of `probe_both` as lines of text."""
+    """The results of `final_probe` as lines of text."""
     lines = [
         f"{target}: test {results['metric']} over {results['test_clips']} clips",
         *_scores(results, results["encoders"]),
@@ -148,7 +150,7 @@ def summary(target, results):
         )
         lines += _scores(unseen, results["encoders"])
     if results["skipped"]:
-        lines.append(f"{len(results['skipped'])} clips were shorter than a window and left out")
+        lines.append(f"{len(results['skipped'])} clips were shorter than a window and were skipped")
     return "\n".join(lines)
 
 

@@ -1,0 +1,497 @@
+"""The plots of a report, drawn with matplotlib without a display."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_tune.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from keras_tune.evaluation.embeddings import ClipEmbeddings
+    from keras_tune.evaluation.study import Study
+
+COLOURS = ("tab:blue", "tab:gray", "tab:orange", "tab:green", "tab:red", "tab:purple")
+COLOURS += ("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black", "gold", "navy", "lime")
+# With more clips a map takes minutes and shows nothing more.
+MOST_DOTS = 3000
+
+
+def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], metric: str) -> None:
+    """Draw the score of each stage, with intervals.
+
+    Args:
+        path: The `.png` to write.
+        curves: Dict from the name of an encoder to a dict from stage to a dict with `score` and
+            `interval_95`.
+        metric: Name of the metric.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation.plots import draw_layers
+
+    report = {"score": 0.7, "interval_95": [0.6, 0.8]}
+    draw_layers("layers.png", {"pretrained": {"tail_8": report, "tail_9": report}}, "accuracy")
+    ```
+    """
+    figure, axes = _figure(9, 4.5)
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        scores = [entry["score"] for entry in curve.values()]
+        low, high = np.transpose([entry["interval_95"] for entry in curve.values()])
+        axes.plot(list(curve), scores, "o-", color=colour, label=name)
+        axes.fill_between(np.arange(len(scores)), low, high, color=colour, alpha=0.12)
+    axes.set_ylabel(_in_words(metric))
+    _slant(axes)
+    axes.grid(alpha=0.3)
+    _legend(figure, axes)
+    _save(figure, path)
+
+
+def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], metric: str) -> None:
+    """Draw the scores of all protocols and representations side by side, with intervals.
+
+    Args:
+        path: The `.png` to write.
+        results: Dict from protocol to a dict from representation to a dict with `score` and
+            `interval_95`.
+        metric: Name of the metric.
+    """
+    names = list(dict.fromkeys(name for entries in results.values() for name in entries))
+    figure, axes = _figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
+    for index, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
+        # Not every protocol can evaluate every representation.
+        columns = [column for column, found in enumerate(results.values()) if name in found]
+        entries = [found[name] for found in results.values() if name in found]
+        scores = np.array([entry["score"] for entry in entries])
+        limits = np.transpose([entry["interval_95"] for entry in entries])
+        bars = np.maximum(np.abs(limits - scores), 0)
+        at = np.array(columns) + (index - (len(names) - 1) / 2) * min(0.2, 0.8 / len(names))
+        axes.errorbar(at, scores, bars, fmt="o", color=colour, capsize=3, label=name)
+    axes.set_xticks(np.arange(len(results)), list(results))
+    axes.set_xlim(-0.5, len(results) - 0.5)
+    axes.set_ylabel(_in_words(metric))
+    axes.grid(axis="y", alpha=0.3)
+    _legend(figure, axes)
+    _save(figure, path)
+
+
+def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
+    """Draw the history of a training over its epochs.
+
+    Args:
+        path: The `.png` to write.
+        history: DataFrame with the columns of `history.csv`; `x` and `val_x` share a panel.
+    """
+    columns = [name for name in history.columns if name != "epoch"]
+    panels = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
+    wide = min(3, len(panels))
+    figure, all_axes = _figure(
+        4 * wide, 3 * -(-len(panels) // wide), (-(-len(panels) // wide), wide)
+    )
+    lines = {}
+    for axes, name in zip(np.ravel(all_axes), panels, strict=False):
+        sides = (("train", name, "tab:blue"), ("valid", f"val_{name}", "tab:orange"))
+        for side, column, colour in sides:
+            if column in columns:
+                [lines[side]] = axes.plot(history["epoch"] + 1, history[column], color=colour)
+        axes.set_title(name)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    figure.legend(
+        lines.values(), lines, loc="outside upper center", ncols=len(lines), frameon=False
+    )
+    for axes in np.ravel(all_axes)[len(panels) :]:
+        axes.set_visible(False)
+    _save(figure, path)
+
+
+def draw_map(
+    path: str | pathlib.Path, vectors: np.ndarray, labels: Sequence[Any], title: str = ""
+) -> None:
+    """Draw embeddings in two dimensions (t-SNE of standardized features), coloured by label.
+
+    Args:
+        path: The `.png` to write.
+        vectors: Array (clips, d), at least 5 clips.
+        labels: List of the clips' labels: names or numbers.
+        title: String. Defaults to none.
+
+    Source: van der Maaten & Hinton, "Visualizing data using t-SNE" (JMLR 2008).
+    """
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import StandardScaler
+
+    perplexity = min(30, (len(vectors) - 1) / 4)
+    features = StandardScaler().fit_transform(vectors)
+    # For few clips the exact method is faster, above all on busy processors.
+    method = "exact" if len(features) <= 500 else "barnes_hut"
+    options = {"perplexity": perplexity, "init": "pca", "random_state": 0, "method": method}
+    points = TSNE(**options).fit_transform(features)
+    figure, axes = _figure(6.5, 5.5)
+    if any(isinstance(label, float) for label in labels):
+        dots = axes.scatter(*points.T, c=np.array(labels, float), s=16, cmap="viridis")
+        figure.colorbar(dots)
+    else:
+        names = np.array([str(label) for label in labels])
+        kinds = sorted(set(names))
+        for name, colour in zip(kinds, _distinct(len(kinds)), strict=True):
+            axes.scatter(*points[names == name].T, s=16, color=colour, label=name)
+        # Only so many names fit beside the map.
+        handles, shown = axes.get_legend_handles_labels()
+        figure.legend(handles[:30], shown[:30], loc="outside right upper", fontsize="small")
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    _save(figure, path)
+
+
+def draw_confusion(
+    path: str | pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str = ""
+) -> None:
+    """Draw a confusion matrix: counts as numbers, their fractions of the row as colours.
+
+    Args:
+        path: The `.png` to write.
+        counts: Array (classes, classes), the number of clips by true class (row) and predicted
+            class (column). Means over several seeds need not be whole numbers.
+        classes: List of class names.
+        title: String. Defaults to none.
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    counts = np.asarray(counts, float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
+    size = 3 + 0.45 * len(classes)
+    figure, axes = _figure(size + 1, size)
+    display = ConfusionMatrixDisplay(shares, display_labels=classes)
+    display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=False)
+    display.im_.set_clim(0, 1)
+    for row, column in np.argwhere(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        text = f"{counts[row, column]:.1f}".removesuffix(".0")
+        axes.text(column, row, text, ha="center", va="center", color=colour)
+    _slant(axes)
+    axes.set_title(title)
+    _save(figure, path)
+
+
+def draw_tags(
+    path: str | pathlib.Path, tags: dict[str, dict[str, dict[str, float]]], title: str = ""
+) -> None:
+    """Draw ROC-AUC and average precision of each tag as bars.
+
+    Args:
+        path: The `.png` to write.
+        tags: Dict from the name of a representation to a dict from tag to a dict with `roc_auc` and
+            `average_precision`.
+        title: String. Defaults to none.
+    """
+    names = list(next(iter(tags.values())))
+    figure, both = _figure(9, 1.5 + 0.3 * len(names), (1, 2), sharey=True)
+    height = 0.8 / len(tags)
+    for axes, metric in zip(both, ("roc_auc", "average_precision"), strict=True):
+        for index, (colour, (name, scores)) in enumerate(zip(COLOURS, tags.items(), strict=False)):
+            at = np.arange(len(names)) + (index - (len(tags) - 1) / 2) * height
+            values = [scores[tag][metric] for tag in names]
+            axes.barh(at, values, height, color=colour, label=name)
+        axes.set_xlabel(_in_words(metric))
+        axes.set_xlim(0, 1)
+        axes.set_yticks(np.arange(len(names)), names)
+        axes.grid(axis="x", alpha=0.3)
+    both[0].invert_yaxis()
+    # The ROC-AUC of guessing.
+    both[0].axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    figure.suptitle(title)
+    _legend(figure, both[0], "outside lower center")
+    _save(figure, path)
+
+
+def draw_curve(
+    path: str | pathlib.Path,
+    curves: dict[str, dict[float, Sequence[float]]],
+    metric: str,
+    xlabel: str,
+    log: bool = False,
+) -> None:
+    """Draw scores over a number, such as the fraction of the labels.
+
+    Args:
+        path: The `.png` to write.
+        curves: Dict from a name to a dict from number to a list of scores, one for each seed.
+        metric: Name of the metric.
+        xlabel: Name of the number.
+        log: Whether the number's axis is logarithmic. Defaults to False.
+    """
+    figure, axes = _figure(6, 4)
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        scores = [np.asarray(values) for values in curve.values()]
+        means = np.array([values.mean() for values in scores])
+        stds = np.array([values.std() for values in scores])
+        axes.errorbar(list(curve), means, stds, fmt="o-", color=colour, capsize=3, label=name)
+    if log:
+        axes.set_xscale("log")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(_in_words(metric))
+    axes.grid(alpha=0.3)
+    _legend(figure, axes)
+    _save(figure, path)
+
+
+def draw_deformations(
+    path: str | pathlib.Path, scores: dict[str, dict[str, float]], metric: str
+) -> None:
+    """Draw the scores under each deformation, side by side.
+
+    Args:
+        path: The `.png` to write.
+        scores: Dict from the name of a representation to a dict from deformation to score; "none"
+            stands for clips without deformation.
+        metric: Name of the metric.
+    """
+    changes = list(next(iter(scores.values())))
+    figure, axes = _figure(2 + 0.75 * len(changes), 4.2)
+    for index, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):
+        values = [found[change] for change in changes]
+        # Side by side, so that equal scores do not hide each other.
+        at = np.arange(len(changes)) + (index - (len(scores) - 1) / 2) * min(
+            0.15, 0.8 / len(scores)
+        )
+        axes.plot(at, values, "o", color=colour, label=name)
+        axes.axhline(found["none"], color=colour, linewidth=0.8, linestyle=":")
+    axes.set_xticks(np.arange(len(changes)), changes)
+    axes.set_ylabel(_in_words(metric))
+    _slant(axes)
+    axes.grid(alpha=0.3)
+    _legend(figure, axes)
+    _save(figure, path)
+
+
+def draw_study(
+    output: str | pathlib.Path,
+    study: Study,
+    content: dict[str, Any],
+    columns: Sequence[str] = (),
+    history: str | pathlib.Path | None = None,
+) -> list[str]:
+    """Draw the plots of a study, and write its embeddings for TensorBoard's projector.
+
+    Args:
+        output: Folder to write to.
+        study: `Study`.
+        content: Dict with the `results` of `report.json` and, if there are any, `label_fraction`
+            and `deformations`.
+        columns: Labels for the projector. Defaults to none.
+        history: Path of the `history.csv` of the encoder's training; nothing is drawn if there is
+            no such file. Defaults to None.
+
+    Returns:
+        List of the names of the plots.
+
+    Example:
+
+    ```python
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
+    from keras_tune.evaluation.plots import draw_study
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
+    splits = {split: clips.take(rows) for split, rows in splits.items()}
+    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
+    draw_study("report", study, {"results": {"knn": study.evaluate("knn")}}, ["genre"])
+    ```
+    """
+    drawing = _Drawing(pathlib.Path(output), study)
+    results = {k: v for k, v in content["results"].items() if k != "layers"}
+    if results:
+        drawing.draw("scores.png", draw_scores, results, study.task.primary)
+    if "layers" in content["results"]:
+        layers = content["results"]["layers"]
+        drawing.draw("layers.png", draw_layers, layers, study.task.primary)
+    for protocol in results:
+        drawing.outcomes(protocol)
+    for name, clips in study.clips.items():
+        drawing.map(name, clips)
+        write_projector(drawing.output / "projector" / name, clips, columns)
+    for protocol, curves in content.get("label_fraction", {}).items():
+        drawing.label_fractions(protocol, curves)
+    for protocol, scores in content.get("deformations", {}).items():
+        drawing.draw(f"deformations_{protocol}.png", draw_deformations, scores, study.task.primary)
+    if history is not None and pathlib.Path(history).is_file():
+        import pandas as pd
+
+        drawing.draw("training.png", draw_history, pd.read_csv(history))
+    return drawing.drawn
+
+
+class _Drawing:
+    """Draws the plots of a study, and keeps their names."""
+
+    def __init__(self, output, study):
+        self.output, self.study = output, study
+        self.drawn = []
+
+    def draw(self, name, function, *arguments, **options):
+        function(self.output / name, *arguments, **options)
+        self.drawn.append(name)
+
+    def outcomes(self, protocol):
+        """Bars of each tag, or the confusion matrix of each representation."""
+        task = self.study.task
+        names = self.study.suitable(protocol)
+        outcomes = {name: self.study.outcomes[protocol, name] for name in names}
+        if task.kind == "tagging":
+            tags = {name: _per_tag(outcome) for name, outcome in outcomes.items()}
+            self.draw(f"tags_{protocol}.png", draw_tags, tags, protocol)
+        elif task.loss == "softmax":
+            for name, outcome in outcomes.items():
+                self.draw(
+                    f"confusion_{protocol}_{name}.png",
+                    draw_confusion,
+                    **_confusion(outcome, f"{protocol}, {name}"),
+                )
+
+    def map(self, name, clips):
+        """A map of the clips that have the first target."""
+        column = self.study.task.columns[0].name
+        rows = [row for row, labels in enumerate(clips.labels) if labels.get(column) is not None]
+        rows = rows[:: max(1, -(-len(rows) // MOST_DOTS))]
+        if len(rows) >= 5:
+            shown = [clips.labels[row][column] for row in rows]
+            self.draw(
+                f"map_{name}.png",
+                draw_map,
+                clips.vectors[rows],
+                shown,
+                f"{name}, by {column}",
+            )
+
+    def label_fractions(self, protocol, curves):
+        numbers = {
+            name: {float(fraction): scores for fraction, scores in curve.items()}
+            for name, curve in curves.items()
+        }
+        self.draw(
+            f"label_fraction_{protocol}.png",
+            draw_curve,
+            numbers,
+            self.study.task.primary,
+            "fraction of the labels",
+            log=True,
+        )
+
+
+def _confusion(outcome, title):
+    """The arguments of `draw_confusion`; the title names the number of seeds."""
+    found = outcome.confusion()
+    if found["seeds"] > 1:
+        title += f": mean over {found['seeds']} seeds"
+    return {"counts": found["counts"], "classes": found["classes"], "title": title}
+
+
+def _per_tag(outcome):
+    """The scores of each tag, averaged over the runs that could score it."""
+    found = {}
+    for one in outcome.runs:
+        for tag, scores in outcome.task.per_tag(one.targets, one.predictions).items():
+            found.setdefault(tag, []).append(scores)
+    return {
+        tag: {metric: sum(s[metric] for s in runs) / len(runs) for metric in runs[0]}
+        for tag, runs in found.items()
+    }
+
+
+def write_projector(
+    folder: str | pathlib.Path, embeddings: ClipEmbeddings, columns: Sequence[str] = ()
+) -> None:
+    """Write `vectors.tsv`, `metadata.tsv` and the `projector_config.pbtxt` that names them.
+
+    Open them with `tensorboard --logdir FOLDER`, or load both tables at projector.tensorflow.org.
+
+    Args:
+        folder: Folder to write to, created if it is missing.
+        embeddings: `ClipEmbeddings`.
+        columns: Labels to show beside the ids. Defaults to none.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import ClipEmbeddings
+    from keras_tune.evaluation.plots import write_projector
+
+    labels = [{"genre": "jazz"}, {"genre": "rock"}]
+    clips = ClipEmbeddings(["a", "b"], np.zeros((2, 512), "float32"), labels)
+    write_projector("projector", clips, ["genre"])
+    ```
+    """
+    folder = pathlib.Path(folder)
+    vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]
+    write_text(folder / "vectors.tsv", "\n".join(vectors) + "\n")
+    rows = [["id", *columns]]
+    for clip, labels in zip(embeddings.ids, embeddings.labels, strict=True):
+        rows.append([clip, *(labels.get(column) for column in columns)])
+    lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in rows]
+    if not columns:
+        # A table of one column has no header.
+        lines = lines[1:]
+    write_text(folder / "metadata.tsv", "\n".join(lines) + "\n")
+    config = (
+        "embeddings {\n"
+        '  tensor_name: "clips"\n'
+        '  tensor_path: "vectors.tsv"\n'
+        '  metadata_path: "metadata.tsv"\n'
+        "}\n"
+    )
+    write_text(folder / "projector_config.pbtxt", config)
+
+
+def _distinct(count):
+    """A list of `count` distinct colours."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return [colormaps["tab10"](index) for index in range(count)]
+    return colormaps["turbo"](np.linspace(0, 1, count))
+
+
+def _legend(figure, axes, loc="outside upper center"):
+    """A legend beside the axes."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc=loc, ncols=min(4, len(names)), frameon=False)
+
+
+def _in_words(metric):
+    """The name of a metric in words."""
+    words = metric.replace("_", " ").replace("roc auc", "ROC-AUC").replace("r2", "R²")
+    return words.replace("and ap", "and AP")
+
+
+def _slant(axes):
+    """Rotate the names under an axis so that each ends at its tick."""
+    for label in axes.get_xticklabels():
+        label.set(rotation=45, ha="right", rotation_mode="anchor")
+
+
+def _figure(width, height, panels=(1, 1), **options):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot's figure, so the caller's matplotlib is not changed.
+    figure = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(*panels, **options)
+
+
+def _save(figure, path):
+    with atomic_path(pathlib.Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110)
