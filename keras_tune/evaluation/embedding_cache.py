@@ -44,7 +44,8 @@ class EmbeddingCache:
 
     noise = np.random.default_rng(0).normal(0, 0.1, (4, 5000)).astype("float32")
     np.savez("clips.npz", audio=noise, split=["train", "train", "valid", "test"])
-    cache = EmbeddingCache("embeddings", "clips.npz", keras_tune.data.open_dataset("clips.npz").info)
+    info = keras_tune.data.open_dataset("clips.npz").info
+    cache = EmbeddingCache("embeddings", "clips.npz", info)
     encoder = MelStatistics(input_samples=2048)
     cache.embed(encoder, "train").vectors.shape  # (2, 256), and a file in the folder
     ```
