@@ -192,6 +192,7 @@ def test_embed_keeps_what_it_has_encoded_on_a_full_disk(things, tmp_path, capsys
     ],
 )
 def test_libraries_that_write_for_themselves(things, tmp_path, capsys, monkeypatch, error):
+    pytest.importorskip("torch")
     output = tmp_path / "x.pt"
     Full(monkeypatch, left=0, error=error)
     options = ["--checkpoint", things / "encoder.keras", "--output", output]
