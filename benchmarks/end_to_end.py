@@ -60,7 +60,7 @@ def main():
     from keras_tune.training import ContrastiveModel
 
     keras.config.set_dtype_policy(options.precision)
-    encoder = TUNe.from_preset(options.model, input_samples=options.samples)
+    encoder = TUNe.from_preset(options.model, load_weights=False, input_samples=options.samples)
     crops = np.random.default_rng(0).standard_normal((options.clips, 2, options.samples))
     crops = keras.ops.convert_to_tensor(crops.astype("float32"))
 

@@ -134,7 +134,7 @@ def main():
     print(f"{'':34}" + "".join(f"{title:>10}" for title in titles))
     for preset in arguments.models:
         keras.utils.set_random_seed(0)
-        encoder = TUNe.from_preset(preset)
+        encoder = TUNe.from_preset(preset, load_weights=False)
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             export(encoder, folder, clip, with_onnx)

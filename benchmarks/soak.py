@@ -55,7 +55,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         write_demo(pathlib.Path(folder) / "set", seconds=4.0)
         model = ContrastiveModel(
-            TUNe.from_preset("tune_plus_32", base_filters=4, input_samples=options.input_samples)
+            TUNe.from_preset(
+                "tune_plus_32",
+                load_weights=False,
+                base_filters=4,
+                input_samples=options.input_samples,
+            )
         )
         model.compile(keras.optimizers.Adam(1e-3))
         clips = {"clip_samples": options.input_samples, "crops": 2, "batch_size": 16}

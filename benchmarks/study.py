@@ -186,9 +186,9 @@ def baselines(sets, windows_of_train):
     mel = MelStatistics()
     embed = encoder_function(mel, finish=mel.finish)
     yield "mel, mean and deviation", scores(sets, embed, lambda v: mean(v, mel.finish))
-    plain = untrained_copy(TUNe.from_preset("tune_plus"))
+    plain = untrained_copy(TUNe.from_preset("tune_plus", load_weights=False))
     yield "untrained", scores(sets, encoder_function(plain))
-    fair = untrained_copy(TUNe.from_preset("tune_plus", level=0.1))
+    fair = untrained_copy(TUNe.from_preset("tune_plus", load_weights=False, level=0.1))
     estimate_batch_norm(fair, windows_of_train)
     yield "untrained, level, batch norm estimated", scores(sets, encoder_function(fair))
 

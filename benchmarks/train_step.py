@@ -131,7 +131,7 @@ def ours(backend, preset, options):
 
     keras.config.set_dtype_policy(options.precision)
     clips = keras.ops.convert_to_tensor(crops(options))
-    encoder = TUNe.from_preset(preset, input_samples=options.samples)
+    encoder = TUNe.from_preset(preset, load_weights=False, input_samples=options.samples)
 
     def step_seconds(augmenter):
         model = ContrastiveModel(encoder, augmenter=augmenter, seed=0)

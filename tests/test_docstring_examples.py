@@ -29,7 +29,7 @@ def song(folder):
 
 
 def song_and_tagger(folder):
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32")
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
     return song(folder) | {"tagger": keras_tune.models.Tagger(encoder, labels=["calm", "tense"])}
 
 

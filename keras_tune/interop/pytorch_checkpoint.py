@@ -106,7 +106,7 @@ def export_pytorch_checkpoint(model, path):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
     keras_tune.interop.export_pytorch_checkpoint(encoder, "tune_plus.ckpt")
     ```
     """
@@ -195,7 +195,9 @@ def _build(path, tensors, preset, input_samples, data_format):
             raise UserError(f"{path}: {error}") from None
         encoder = TUNe(**arguments, input_samples=input_samples, data_format=data_format)
     else:
-        encoder = TUNe.from_preset(preset, input_samples=input_samples, data_format=data_format)
+        encoder = TUNe.from_preset(
+            preset, load_weights=False, input_samples=input_samples, data_format=data_format
+        )
     try:
         _assign(path, encoder_tensors(encoder), tensors, encoder.name)
     except UserError as error:

@@ -24,7 +24,7 @@ def encoder_tensors(encoder):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("clmr")
+    encoder = keras_tune.models.TUNe.from_preset("clmr", load_weights=False)
     list(encoder_tensors(encoder))[0]  # 'sequential.0.0.weight'
     ```
     """

@@ -9,7 +9,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A published variant.
+    """A variant of `TUNe`: a published one, or one of ours with trained weights.
 
     Tail widths are given in multiples of the base width as far as the paper does, so that they
     follow when the base width is changed.
@@ -22,6 +22,8 @@ class Preset:
         decoder_depth: Integer, the number of expansive stages; 0 is CLMR's SampleCNN.
         extra_links: Whether the tail is linked to the expansive path (TUNe+).
         tail_type: "pooled" for TUNe's tail, "sample_cnn" for a whole SampleCNN.
+        level: Float, the root mean square level that waveforms are brought to, or None.
+        weights: String, the file in `keras_tune/models/weights` with trained weights, or None.
         description: What the variant is, in a sentence.
 
     Example:
@@ -39,6 +41,8 @@ class Preset:
     decoder_depth: int = 4
     extra_links: bool = False
     tail_type: str = "pooled"
+    level: float | None = None
+    weights: str | None = None
     description: str = ""
 
     def tail_filters(self, base_filters=None):

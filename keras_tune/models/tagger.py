@@ -38,7 +38,7 @@ class Tagger(keras.Model):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
     tagger = keras_tune.models.Tagger(encoder, labels=["guitar", "slow", "vocal"])
     keras.ops.sigmoid(tagger(np.zeros((1, 59049, 1))))  # probabilities, (1, 3)
     tagger.predict_tags("song.mp3")  # {"vocal": 0.71, "slow": 0.4, "guitar": 0.02}
@@ -124,7 +124,7 @@ class Tagger(keras.Model):
         Example:
 
         ```python
-        encoder = keras_tune.models.TUNe.from_preset("tune_plus_32")
+        encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
         kernel, bias = np.random.normal(size=(32, 2)), np.zeros(2)
         tagger = keras_tune.models.Tagger.from_probe(
             encoder, [kernel, bias], ["calm", "tense"], "softmax"

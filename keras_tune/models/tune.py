@@ -11,6 +11,7 @@ from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
+from keras_tune.models.preset_weights import WEIGHTS, read_weights
 from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, SAMPLE_CNN_MULTIPLES
 from keras_tune.models.sample_cnn import sample_cnn
 
@@ -69,7 +70,7 @@ class TUNe(keras.Model):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
     encoder.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
     stage = keras.Model(encoder.input, encoder.get_layer("bottleneck").output)
     ```
@@ -166,27 +167,32 @@ class TUNe(keras.Model):
         return super().call(inputs, training=training, mask=mask)
 
     @classmethod
-    def from_preset(cls, preset, **overrides):
-        """Build a published variant, with randomly initialized weights.
+    def from_preset(cls, preset, load_weights=True, **overrides):
+        """Build a variant, with its trained weights if it has any.
 
         Args:
             preset: One of `keras_tune.models.PRESETS`.
+            load_weights: Whether to load the trained weights. The published variants come without,
+                so they need False, which initializes the weights at random. Defaults to True.
             **overrides: Any argument of `TUNe`. Widths of the tail follow `base_filters`, and a
                 shallower decoder drops the first tail blocks, as the paper's variants do. With
                 `decoder_depth=0` what is built is CLMR's SampleCNN at its published width, unless
-                `base_filters` or `tail_filters` says otherwise.
+                `base_filters` or `tail_filters` says otherwise. With trained weights, only
+                `input_samples`, `data_format`, `dtype` and `name` can be changed.
 
         Returns:
             A `TUNe`.
 
         Raises:
-            UserError: There is no such preset.
-            ValueError: Arguments that do not fit together.
+            UserError: There is no such preset, or it has no weights to load.
+            ValueError: Arguments that do not fit together, or not with the weights.
 
         Example:
 
         ```python
-        encoder = keras_tune.models.TUNe.from_preset("tune_plus", decoder_depth=2)
+        encoder = keras_tune.models.TUNe.from_preset(
+            "tune_plus", load_weights=False, decoder_depth=2
+        )
         ```
         """
         if preset not in PRESETS:
@@ -194,6 +200,13 @@ class TUNe(keras.Model):
             hint = f"did you mean {close[0]}?" if close else f"take one of {', '.join(PRESETS)}"
             raise UserError(f"model.preset {preset!r}: no such preset; {hint}")
         chosen = PRESETS[preset]
+        if load_weights and chosen.weights is None:
+            trained = [name for name, known in PRESETS.items() if known.weights]
+            hint = f", or choose {' or '.join(trained)}" if trained else ""
+            raise UserError(
+                f"model.preset {preset!r}: has no trained weights; pass load_weights=False for "
+                f"random ones{hint}"
+            )
         if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
             chosen = PRESETS["clmr"]
         base_filters = overrides.get("base_filters") or chosen.base_filters
@@ -204,6 +217,7 @@ class TUNe(keras.Model):
             "tail_filters": chosen.tail_filters(base_filters),
             "extra_links": chosen.extra_links,
             "tail_type": chosen.tail_type,
+            "level": chosen.level,
             "name": preset,
         }
         arguments.update({k: v for k, v in overrides.items() if v is not None})
@@ -215,7 +229,10 @@ class TUNe(keras.Model):
         )
         if "tail_filters" not in overrides and arguments["decoder_depth"] and missing > 0:
             arguments["tail_filters"] = arguments["tail_filters"][missing:]
-        return cls(**arguments)
+        encoder = cls(**arguments)
+        if load_weights:
+            read_weights(encoder, WEIGHTS / chosen.weights)
+        return encoder
 
     def get_config(self):
         return {

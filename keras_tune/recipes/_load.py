@@ -77,5 +77,5 @@ def named_encoder(name, sample_rate=None, seed=0):
 
         keras.utils.set_random_seed(seed)
         preset = name.removeprefix("untrained:")
-        return TUNe.from_preset(preset, sample_rate=sample_rate or 22050)
+        return TUNe.from_preset(preset, load_weights=False, sample_rate=sample_rate or 22050)
     return load_encoder(name, sample_rate)

@@ -268,7 +268,9 @@ def build_model(config, sample_rate, steps):
     chosen = dataclasses.asdict(config.model)
     overrides = {key: value for key, value in chosen.items() if value is not None}
     try:
-        encoder = TUNe.from_preset(overrides.pop("preset"), sample_rate=sample_rate, **overrides)
+        encoder = TUNe.from_preset(
+            overrides.pop("preset"), load_weights=False, sample_rate=sample_rate, **overrides
+        )
         chain = clmr_chain(sample_rate, config.seed, **dataclasses.asdict(config.augment))
         model = ContrastiveModel(
             encoder,

@@ -40,7 +40,7 @@ def fold_batch_norm(model, dtype="float32"):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
     folded = keras_tune.serving.fold_batch_norm(encoder)
     folded.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
     ```

@@ -80,7 +80,7 @@ class ContrastiveModel(keras.Model):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus")
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
     model = keras_tune.training.ContrastiveModel(encoder)
     model.compile(optimizer=keras.optimizers.Adam(3e-4))
     model.fit(clips, batch_size=48, epochs=10)  # clips: (count, samples) of at least 59,049

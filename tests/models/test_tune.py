@@ -51,7 +51,7 @@ def small(**arguments):
 
 @pytest.mark.parametrize("preset", PUBLISHED)
 def test_published_parameters_and_resolution(preset):
-    model = TUNe.from_preset(preset)
+    model = TUNe.from_preset(preset, load_weights=False)
     parameters, steps = PUBLISHED[preset]
     head = model.representation_dim * 50 + 50
     assert trainable_parameters(model) + head == parameters
@@ -63,7 +63,7 @@ def test_published_parameters_and_resolution(preset):
 
 
 def test_stages_are_named_and_can_be_tapped():
-    model = TUNe.from_preset("tune_plus")
+    model = TUNe.from_preset("tune_plus", load_weights=False)
     assert model.stage_names == (
         *(f"contract_{k}" for k in (1, 2, 3, 4)),
         "bottleneck",
@@ -75,19 +75,24 @@ def test_stages_are_named_and_can_be_tapped():
 
 
 def test_depth_zero_is_clmr_whatever_the_preset():
-    for model in (TUNe(decoder_depth=0), TUNe.from_preset("tune_plus", decoder_depth=0)):
+    for model in (
+        TUNe(decoder_depth=0),
+        TUNe.from_preset("tune_plus", load_weights=False, decoder_depth=0),
+    ):
         assert trainable_parameters(model) + 512 * 50 + 50 == 2_394_162
         assert model.stage_names[0] == "stem"
-    narrow = TUNe.from_preset("tune_plus", decoder_depth=0, base_filters=16)
+    narrow = TUNe.from_preset("tune_plus", load_weights=False, decoder_depth=0, base_filters=16)
     assert narrow.representation_dim == 64
 
 
 def test_shallower_decoders_shorten_the_tail_as_published():
     # tune_expansive_1 is tune_vanilla with one expansive stage fewer; the width is the same.
-    model = TUNe.from_preset("tune_vanilla", decoder_depth=3)
+    model = TUNe.from_preset("tune_vanilla", load_weights=False, decoder_depth=3)
     assert trainable_parameters(model) + 512 * 50 + 50 == PUBLISHED["tune_expansive_1"][0]
     for depth in range(1, 5):
-        model = TUNe.from_preset("tune_plus", decoder_depth=depth, base_filters=2)
+        model = TUNe.from_preset(
+            "tune_plus", load_weights=False, decoder_depth=depth, base_filters=2
+        )
         assert model.min_samples == 19683
         assert len([name for name in model.stage_names if name.startswith("tail")]) == 5 + depth
         assert TUNe(decoder_depth=depth, base_filters=2).min_samples == 19683
@@ -98,7 +103,7 @@ def test_outputs_do_not_depend_on_the_layout(preset):
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow on a CPU convolves in channels_last only")
     models = [
-        TUNe.from_preset(preset, data_format=data_format)
+        TUNe.from_preset(preset, load_weights=False, data_format=data_format)
         for data_format in ("channels_first", "channels_last")
     ]
     seed_weights(models[0])
@@ -110,7 +115,9 @@ def test_outputs_do_not_depend_on_the_layout(preset):
 
 @pytest.mark.parametrize("arguments", [{"extra_links": True}, {"decoder_depth": 2}, {}])
 def test_saved_models_come_back_bit_for_bit(tmp_path, arguments):
-    model = seed_weights(TUNe.from_preset("tune_plus_32", base_filters=2, **arguments))
+    model = seed_weights(
+        TUNe.from_preset("tune_plus_32", load_weights=False, base_filters=2, **arguments)
+    )
     model.save(tmp_path / "encoder.keras")
     restored = keras.models.load_model(tmp_path / "encoder.keras")
     assert type(restored) is TUNe

@@ -29,7 +29,7 @@ views = [
 ]
 file = f"{folder}/encoder.keras"
 if maker == "true":
-    seed_weights(TUNe.from_preset("tune_plus_32", base_filters=3)).save(file)
+    seed_weights(TUNe.from_preset("tune_plus_32", load_weights=False, base_filters=3)).save(file)
 encoder = keras.models.load_model(file)
 vectors = encoder.predict(views[0][:, 0, :, None], verbose=0)
 model = seed_weights(ContrastiveModel(encoder))

@@ -1,0 +1,113 @@
+"""The trained weights that come with the package: safetensors files beside the code."""
+
+import json
+import pathlib
+
+import numpy as np
+
+WEIGHTS = pathlib.Path(__file__).with_name("weights")
+
+# What an encoder may be built with otherwise than the one whose weights are in a file.
+FREE = ("input_samples", "dtype", "name", "trainable", "layers_trainable")
+
+
+def write_weights(encoder, path, **about):
+    """Write an encoder's weights as a safetensors file, kernels in half precision.
+
+    Biases and batch normalization keep full precision: they are few, and variances may be smaller
+    than half precision can represent.
+
+    Args:
+        encoder: `TUNe`.
+        path: The file to write.
+        **about: Strings to keep in the file's header, beside the configuration of the encoder.
+
+    Raises:
+        ValueError: A weight is not finite, or is too large for half precision.
+
+    Example:
+
+    ```python
+    from keras_tune.models.preset_weights import write_weights
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    write_weights(encoder, "mine.safetensors", license="CC-BY-4.0")
+    ```
+    """
+    from safetensors.numpy import save
+
+    from keras_tune.files import atomic_path
+
+    arrays = {}
+    for name, variable in _variables(encoder).items():
+        array = np.asarray(variable.numpy(), "float32")
+        with np.errstate(over="ignore"):
+            arrays[name] = array.astype("float16") if array.ndim > 1 else array
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(
+                f"the weights must be finite as {arrays[name].dtype}. Received: {name}, of which "
+                f"the largest is {np.abs(array).max()}"
+            )
+    header = {"config": json.dumps(encoder.get_config()), **about}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(arrays, header))
+
+
+def read_about(path):
+    """Read the header of a file that `write_weights` has written, a dict of strings.
+
+    Example:
+
+    ```python
+    from keras_tune.models.preset_weights import read_about, write_weights
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    write_weights(encoder, "mine.safetensors", license="CC-BY-4.0")
+    read_about("mine.safetensors")["license"]  # "CC-BY-4.0"
+    ```
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return file.metadata()
+
+
+def read_weights(encoder, path):
+    """Set an encoder's weights to those of a file that `write_weights` has written.
+
+    Args:
+        encoder: `TUNe` of the same architecture, level and sample rate, for windows of any length.
+        path: The file.
+
+    Raises:
+        ValueError: The weights are those of another encoder.
+
+    Example:
+
+    ```python
+    from keras_tune.models.preset_weights import read_weights, write_weights
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    write_weights(encoder, "mine.safetensors")
+    read_weights(encoder, "mine.safetensors")
+    ```
+    """
+    from safetensors.numpy import load_file
+
+    trained, config = json.loads(read_about(path)["config"]), encoder.get_config()
+    for key, value in trained.items():
+        if key not in FREE and config[key] != value:
+            raise ValueError(
+                f"the trained weights are for {key}={value}; leave it, or pass load_weights=False "
+                f"for random weights. Received: {key}={config[key]}"
+            )
+    arrays = load_file(path)
+    for name, variable in _variables(encoder).items():
+        variable.assign(arrays[name].astype("float32"))
+
+
+def _variables(encoder):
+    """An encoder's variables by their path, whatever the encoder is called."""
+    return {
+        variable.path.removeprefix(f"{encoder.name}/"): variable for variable in encoder.weights
+    }

@@ -1,0 +1,88 @@
+"""Presets with trained weights: files in half precision, and what they may be loaded into."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tune.errors import UserError
+from keras_tune.models import PRESETS, TUNe, preset_weights
+from keras_tune.models.preset_weights import read_about, read_weights, write_weights
+from tests.seeded import seed_weights
+
+
+def small(**arguments):
+    return TUNe(2, 2, base_filters=2, tail_filters=[4, 8], input_samples=6561, **arguments)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A preset whose weights were drawn by a seed."""
+    preset = dataclasses.replace(
+        PRESETS["tune_plus_32"], base_filters=2, level=0.1, weights="mine.safetensors"
+    )
+    monkeypatch.setitem(PRESETS, "mine", preset)
+    monkeypatch.setattr("keras_tune.models.tune.WEIGHTS", tmp_path)
+    encoder = seed_weights(TUNe.from_preset("mine", load_weights=False))
+    write_weights(encoder, tmp_path / "mine.safetensors", license="CC-BY-4.0")
+    return encoder
+
+
+def test_half_precision_changes_the_output_by_its_rounding_only(tmp_path):
+    encoder = seed_weights(small(level=0.1))
+    write_weights(encoder, tmp_path / "x.safetensors", license="CC0")
+    loaded = small(level=0.1, name="another_name")
+    read_weights(loaded, tmp_path / "x.safetensors")
+    for before, after in zip(encoder.weights, loaded.weights, strict=True):
+        # Half precision keeps eleven bits.
+        tolerance = 2.0**-11 if len(before.shape) > 1 else 0
+        np.testing.assert_allclose(after.numpy(), before.numpy(), rtol=tolerance, atol=1e-7)
+    x = np.random.default_rng(0).normal(0, 0.1, (2, 6561, 1)).astype("float32")
+    before, after = (model.predict(x, verbose=0) for model in (encoder, loaded))
+    assert np.abs(after - before).max() < 0.01 * np.abs(before).max()
+    about = read_about(tmp_path / "x.safetensors")
+    assert about["license"] == "CC0"
+    assert json.loads(about["config"]) == encoder.get_config()
+
+
+def test_a_preset_with_weights_loads_them(trained):
+    loaded = TUNe.from_preset("mine", input_samples=59049 * 2, dtype="mixed_bfloat16")
+    assert loaded.level == 0.1
+    for before, after in zip(trained.weights, loaded.weights, strict=True):
+        np.testing.assert_allclose(after.numpy(), before.numpy(), rtol=2.0**-11, atol=1e-7)
+    untrained = TUNe.from_preset("mine", load_weights=False)
+    kernels = [model.get_layer("tail_9").weights[0].numpy() for model in (loaded, untrained)]
+    assert not np.allclose(*kernels)
+
+
+@pytest.mark.parametrize(
+    "change", [{"level": 0.2}, {"sample_rate": 44100}, {"base_filters": 3}, {"decoder_depth": 2}]
+)
+def test_weights_of_another_encoder_are_refused(trained, change):
+    name, value = next(iter(change.items()))
+    with pytest.raises(ValueError, match=rf"load_weights=False.*Received: {name}={value}$"):
+        TUNe.from_preset("mine", **change)
+
+
+def test_random_weights_are_never_given_unasked(trained):
+    with pytest.raises(UserError, match="'tune_plus'.*load_weights=False.*choose mine$"):
+        TUNe.from_preset("tune_plus")
+
+
+def test_what_half_precision_cannot_represent_is_not_written(tmp_path):
+    encoder = small()
+    kernel = encoder.get_layer("tail_1").weights[0]
+    kernel.assign(keras.ops.full(kernel.shape, 1e5))
+    with pytest.raises(ValueError, match="finite as float16. Received: tail_1.*100000"):
+        write_weights(encoder, tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_weights_that_ship_are_those_of_their_presets():
+    shipped = {preset.weights for preset in PRESETS.values() if preset.weights}
+    assert shipped == {file.name for file in preset_weights.WEIGHTS.glob("*.safetensors")}
+    for name, preset in PRESETS.items():
+        if preset.weights:
+            assert TUNe.from_preset(name).level == preset.level
