@@ -281,6 +281,7 @@ def build_model(config, sample_rate, steps):
             variance_weight=config.variance_weight,
             covariance_weight=config.covariance_weight,
             acoustic_weight=config.acoustic_weight,
+            group_weight=config.group_weight,
             augmenter=chain,
             separate_views=config.separate_views,
             micro_batch=config.micro_batch,

@@ -109,6 +109,8 @@ class PretrainConfig:
         variance_weight: Weight of VICReg's variance term on the projections.
         covariance_weight: Weight of VICReg's covariance term on the projections.
         acoustic_weight: Weight of the task to predict acoustic features of the clean crop.
+        group_weight: Weight of a supervised contrastive term, which draws clips of the same
+            mask_group together.
         batch_norm_clips: Clips of train, without augmentation, on which the batch normalization of
             the saved encoder is estimated anew; 0 keeps the averages of training, which are of
             augmented views.
@@ -157,6 +159,7 @@ class PretrainConfig:
     variance_weight: NotNegative = 0.0
     covariance_weight: NotNegative = 0.0
     acoustic_weight: NotNegative = 0.0
+    group_weight: NotNegative = 0.0
     batch_norm_clips: CountFromZero = 0
     separate_views: bool = False
     seed: Seed = 42
@@ -320,6 +323,9 @@ def _check(config):
         raise UserError(
             f"--micro_batch {config.micro_batch}: must divide --batch_size {config.batch_size}"
         )
+
+    if config.group_weight and config.mask_group is None:
+        raise UserError(f"--group_weight {config.group_weight}: needs a label, give --mask_group")
 
 
 def _check_execution(steps, steps_per_epoch):

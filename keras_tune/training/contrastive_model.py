@@ -13,6 +13,7 @@ from keras_tune.augment.augmentation import derive_seed
 from keras_tune.augment.random_crop import RandomCrop
 from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
+from keras_tune.losses.supervised_contrastive import supervised_contrastive
 from keras_tune.losses.vicreg import covariance_loss, variance_loss
 from keras_tune.training import gradient_cache, replicas
 
@@ -35,6 +36,9 @@ class ContrastiveModel(keras.Model):
             on the representation of a view predicts `keras_tune.layers.AcousticFeatures` of its
             crop before augmentation. Features are standardized over the batch; the loss is the mean
             squared error. Defaults to 0: no such task.
+        group_weight: Float, the weight of a supervised contrastive term, added to the loss, in
+            which views of all clips of the same "group" are positives; see
+            `keras_tune.losses.supervised_contrastive`. Defaults to 0.
         temperature: Float, NT-Xent's temperature. Defaults to 0.5.
         augmenter: `keras_tune.augment.Augmentation`, for instance a `Compose`, or None: what is
             done to each view when `training=True`. Defaults to None.
@@ -99,6 +103,7 @@ class ContrastiveModel(keras.Model):
         variance_weight=0.0,
         covariance_weight=0.0,
         acoustic_weight=0.0,
+        group_weight=0.0,
         crop_samples=None,
         separate_views=False,
         micro_batch=None,
@@ -130,6 +135,7 @@ class ContrastiveModel(keras.Model):
         self.variance_weight = variance_weight
         self.covariance_weight = covariance_weight
         self.acoustic_weight = acoustic_weight
+        self.group_weight = group_weight
         self.temperature = temperature
         self.augmenter = augmenter
         self.crop_samples = crop_samples
@@ -333,6 +339,12 @@ class ContrastiveModel(keras.Model):
             if weight:
                 both = sum(term(projections[:, view]) for view in (0, 1))
                 loss = loss + weight * both / replicas.count()
+        if self.group_weight and groups is not None:
+            term = supervised_contrastive(
+                projections[:, 0], projections[:, 1], groups, self.temperature
+            )
+            term = term if weights is None else term * weights
+            loss = loss + self.group_weight * ops.mean(term) / replicas.count()
         return loss + sum(self.losses) / replicas.count() if self.losses else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -394,6 +406,7 @@ class ContrastiveModel(keras.Model):
             "variance_weight": self.variance_weight,
             "covariance_weight": self.covariance_weight,
             "acoustic_weight": self.acoustic_weight,
+            "group_weight": self.group_weight,
             "augmenter": keras.saving.serialize_keras_object(self.augmenter),
             "crop_samples": self.crop_samples,
             "separate_views": self.separate_views,

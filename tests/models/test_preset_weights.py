@@ -6,11 +6,11 @@ import json
 import keras
 import numpy as np
 import pytest
+from seeded import seed_weights
 
 from keras_tune.errors import UserError
 from keras_tune.models import PRESETS, TUNe, preset_weights
 from keras_tune.models.preset_weights import read_about, read_weights, write_weights
-from tests.seeded import seed_weights
 
 
 def small(**arguments):

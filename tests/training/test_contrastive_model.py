@@ -5,7 +5,7 @@ from keras import ops
 from seeded import seed_weights
 
 from keras_tune.augment import Compose, Gain, PolarityInversion
-from keras_tune.losses import NTXent, covariance_loss, variance_loss
+from keras_tune.losses import NTXent, covariance_loss, supervised_contrastive, variance_loss
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
 
@@ -297,6 +297,22 @@ def test_variance_and_covariance_are_added_to_the_loss():
     for z in (first, second):
         terms += [3.0 * variance_loss(z), 0.5 * covariance_loss(z)]
     found = model.evaluate(x, batch_size=8, verbose=0, return_dict=True)
+    expected = sum(float(ops.convert_to_numpy(term)) for term in terms)
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4)
+
+
+def test_clips_of_a_group_attract_one_another_where_asked_for():
+    model = ContrastiveModel(small_encoder(), group_weight=2.0)
+    model.compile("adam")
+    x = pairs()
+    groups = np.arange(len(x), dtype="int32") // 2
+    first, second = np.moveaxis(ops.convert_to_numpy(model(x)), 1, 0)
+    terms = (
+        NTXent()(first, second, groups=groups),
+        2.0 * ops.mean(supervised_contrastive(first, second, groups)),
+    )
+    batch = {"audio": x, "group": groups}
+    found = model.evaluate(batch, batch_size=len(x), verbose=0, return_dict=True)
     expected = sum(float(ops.convert_to_numpy(term)) for term in terms)
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-4)
 
