@@ -13,6 +13,7 @@ import sys
 import typing
 
 from keras_tune.errors import UserError
+from keras_tune.recipes._suggestions import did_you_mean, shipped_recipes
 from keras_tune.storage import leave
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -31,8 +32,9 @@ def run(main, config_class, argv=None, demo=None):
     """Parse the command line into `config_class` and hand it to `main`.
 
     Every field of the dataclass becomes an option, its help comes from the docstring, and
-    `--config FILE.yaml` sets any of them; later options win. Wrong options end with status 2,
-    errors the user can mend with one line and status 1.
+    `--config FILE.yaml` sets any of them; later options win. In place of a file, `--config` takes
+    the name of a recipe that comes with the package. Wrong options end with status 2, errors that
+    the user can fix with one line and status 1.
 
     Args:
         main: Function of one `config_class`.
@@ -46,20 +48,32 @@ def run(main, config_class, argv=None, demo=None):
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
-            raise _Usage(_described(" ".join(str(message).split())))
+            raise _Usage(_described(" ".join(str(message).split()), _options(self)))
 
     module = sys.modules[config_class.__module__]
-    name = module.__spec__.name if module.__spec__ else module.__name__
+    name = (module.__spec__.name if module.__spec__ else module.__name__).rpartition(".")[2]
+    summary, _, details = (module.__doc__ or "").strip().partition("\n\n")
     argv = sys.argv[1:] if argv is None else argv
-    own_data = any(option.split("=")[0] in ("--data", "--config") for option in argv)
+    # The help shows what applies to a user's own data.
+    no_demo = ("--data", "--config", "--help", "-h")
+    own_data = any(option.split("=")[0] in no_demo for option in argv)
     parser = Parser(
-        prog=f"python -m {name}",
+        prog=f"keras-tune {name}",
+        usage="%(prog)s [options]",
         allow_abbrev=False,
-        description=(module.__doc__ or "").strip(),
+        description=summary,
+        epilog=details,
         default_config_files=[str(demo)] if demo and not own_data else [],
     )
-    parser.add_argument("--config", action="config", help="YAML file with any option below")
+    first = parser.add_argument_group("main options")
     parser.add_class_arguments(config_class, None)
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file with any of these options, or the name of a recipe that comes with the "
+        f"package: {', '.join(name for name in shipped_recipes() if '/' not in name)}",
+    )
+    _promote(parser, first, config_class)
     # SIGTERM becomes an ordinary exit, so that temporary files are cleaned up on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -121,8 +135,38 @@ def _within(file, output):
     return os.path.commonpath([file, output]) in (file, output)
 
 
-def _described(message):
+# How many options stand first in the help: the first fields of the configuration.
+MAIN_OPTIONS = 5
+
+
+def _promote(parser, group, config_class):
+    """Move the options that most users need to the top of the help, and what is left to the end."""
+    plain = [
+        f.name for f in dataclasses.fields(config_class) if not dataclasses.is_dataclass(f.type)
+    ]
+    for action in list(parser._actions):
+        if action.dest in plain[:MAIN_OPTIONS]:
+            for other in parser._action_groups:
+                if action in other._group_actions:
+                    other._group_actions.remove(action)
+            group._group_actions.append(action)
+    groups = parser._action_groups
+    groups.sort(
+        key=lambda one: (one is not group, one.title in ("options", "positional arguments"))
+    )
+
+
+def _options(parser):
+    """The names of a parser's options, without those of the parser itself."""
+    return [name for name in parser._option_string_actions if name.startswith("--")]
+
+
+def _described(message, options=()):
     """The parser's message; of a value of the wrong type `--option value: takes ...`."""
+    unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
+    if unknown:
+        hint = did_you_mean(unknown[1], options)
+        return f"{unknown[1]}: no such option; {hint or 'see --help'}"
     key = re.match(r'Parser key "([^"]+)": (.*)', message)
     if key is None:
         return message
@@ -155,12 +199,35 @@ def _leaving():
 def _with_values(argv, config_class):
     """`--resume` alone means `--resume true`, which is what the parser takes."""
     flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type is bool}
+    argv = list(_with_recipes(argv))
     filled = []
     for option, after in zip(argv, [*argv[1:], "--"], strict=False):
         filled.append(option)
         if option in flags and after.startswith("--"):
             filled.append("true")
     return filled
+
+
+def _with_recipes(argv):
+    """`--config NAME` means the file of the recipe of that name, unless there is such a file."""
+    expected = False
+    for option in argv:
+        prefix, is_config, name = option.partition("--config=")
+        if expected or (is_config and not prefix):
+            name = option if expected else name
+            option = option.removesuffix(name) + _recipe(name)
+        expected = option == "--config"
+        yield option
+
+
+def _recipe(name):
+    recipes = shipped_recipes()
+    if os.path.exists(name) or not re.fullmatch(r"[\w/]+", name):
+        return name
+    if name not in recipes:
+        hint = did_you_mean(name, recipes) or f"take one of {', '.join(recipes)}"
+        raise _Usage(f"--config {name}: no such file, and no recipe of this name; {hint}")
+    return str(recipes[name])
 
 
 def _refuse_null(values, config_class, prefix=""):
@@ -181,7 +248,7 @@ class _Usage(Exception):
 
 
 def _stop(name, message, status):
-    print(f"{name.rsplit('.', 1)[-1]}: error: {message}", file=sys.stderr)
+    print(f"{name}: error: {message}", file=sys.stderr)
     sys.exit(status)
 
 

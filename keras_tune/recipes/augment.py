@@ -182,5 +182,10 @@ def draw_comparison(path, title, before, after, sample_rate):
     figure.savefig(path, dpi=60)
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, Config, argv)
+
+
 if __name__ == "__main__":
-    run(main, Config)
+    cli()

@@ -112,5 +112,10 @@ def _load_checkpoint(config):
         raise UserError(f"--input_samples {config.input_samples}: {error}") from None
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, Config, argv)
+
+
 if __name__ == "__main__":
-    run(main, Config)
+    cli()

@@ -299,5 +299,10 @@ def _check_parquet():
         )
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, EmbedConfig, argv)
+
+
 if __name__ == "__main__":
-    run(main, EmbedConfig)
+    cli()

@@ -79,5 +79,10 @@ def main(config):
     print(path)
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, ExportConfig, argv)
+
+
 if __name__ == "__main__":
-    run(main, ExportConfig)
+    cli()

@@ -321,5 +321,10 @@ def _score(tagger, labels, dataset, config):
     return outcome.report(outcome.samples(config.resamples)) | {"test_clips": len(one.targets)}
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, FinetuneConfig, argv)
+
+
 if __name__ == "__main__":
-    run(main, FinetuneConfig)
+    cli()

@@ -149,5 +149,10 @@ def print_left_out(failed):
         print(f"  {entry['path']:<{width}}  {entry['reason']}")
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, Config, argv)
+
+
 if __name__ == "__main__":
-    run(main, Config)
+    cli()

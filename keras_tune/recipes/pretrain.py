@@ -457,5 +457,10 @@ def _last_row(path):
     return {key: float(value) for key, value in row.items()}
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, PretrainConfig, argv, demo=DEMO)
+
+
 if __name__ == "__main__":
-    run(main, PretrainConfig, demo=DEMO)
+    cli()

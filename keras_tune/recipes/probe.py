@@ -411,5 +411,10 @@ def _save_tagger(output, study, encoders, rows, protocols):
     }
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, ProbeConfig, argv)
+
+
 if __name__ == "__main__":
-    run(main, ProbeConfig)
+    cli()

@@ -414,5 +414,10 @@ def _preset_tail(model):
     return list(preset.tail_filters(model["base_filters"]))[missing:]
 
 
+def cli(argv=None):
+    """Parse a list of strings, by default the command line's, and run `main`."""
+    run(main, SearchConfig, argv, demo=DEMO)
+
+
 if __name__ == "__main__":
-    run(main, SearchConfig, demo=DEMO)
+    cli()

@@ -1,10 +1,15 @@
 import dataclasses
+import importlib
 import json
+import pathlib
 
 import pytest
 
+from keras_tune.__main__ import COMMANDS
+from keras_tune.__main__ import main as keras_tune_command
 from keras_tune.errors import UserError
 from keras_tune.recipes import _cli
+from keras_tune.recipes._suggestions import shipped_recipes
 
 
 @dataclasses.dataclass
@@ -135,3 +140,78 @@ def test_the_printed_configuration_is_a_recipe(capsys, tmp_path):
     assert json.dumps(dataclasses.asdict(parse("--config", str(path)))) == json.dumps(
         dataclasses.asdict(Config(["a"]))
     )
+
+
+def test_misspelled_options_and_recipes_are_answered_with_the_nearest(capsys):
+    for options, answer in (
+        (["--colums", "[a]"], "--colums: no such option; did you mean --columns?"),
+        (["--config", "emotfy"], "no recipe of this name; did you mean emotify?"),
+        (["--config=emotfy"], "no recipe of this name; did you mean emotify?"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            parse(*options)
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.endswith(answer)
+
+
+def test_a_recipe_is_found_by_its_name_unless_there_is_such_a_file(tmp_path, monkeypatch):
+    recipe = tmp_path / "recipes" / "own" / "fast.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("fast: true\n")
+    monkeypatch.setattr("keras_tune.recipes._suggestions.CHECKOUT", tmp_path / "recipes")
+    assert parse("--config", "own/fast").fast
+    assert parse("--config=own/fast").fast
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "fast").write_text("columns: [file]\n")
+    assert parse("--config", "own/fast") == Config(["file"])
+
+
+def test_an_installation_finds_its_recipes(monkeypatch, tmp_path):
+    """A wheel has them where its list of files says."""
+
+    class File(pathlib.PurePosixPath):
+        def locate(self):
+            return tmp_path / self
+
+    files = [
+        File("../../../share/keras_tune/recipes/emotify.yaml"),
+        File("../../../share/keras_tune/recipes/study/base.yaml"),
+        File("keras_tune/recipes/demo.yaml"),
+    ]
+    monkeypatch.setattr("importlib.metadata.files", lambda name: files)
+    monkeypatch.setattr("keras_tune.recipes._suggestions.CHECKOUT", tmp_path / "missing")
+    found = shipped_recipes()
+    assert found == {"emotify": tmp_path / files[0], "study/base": tmp_path / files[1]}
+
+
+def test_one_command_runs_all_recipes(capsys, monkeypatch):
+    run = []
+    for name in COMMANDS:
+        module = importlib.import_module(f"keras_tune.recipes.{name}")
+        monkeypatch.setattr(module, "cli", lambda argv, name=name: run.append((name, argv)))
+        keras_tune_command([name, "--x"])
+    assert run == [(name, ["--x"]) for name in COMMANDS]
+    keras_tune_command(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert tuple(listed) == COMMANDS
+    modules = {path.stem for path in pathlib.Path(_cli.__file__).parent.glob("[a-z]*.py")}
+    assert set(COMMANDS) == modules
+    for wrong, answer in ((["emebd"], "did you mean embed?"), ([], "usage: keras-tune COMMAND")):
+        with pytest.raises(SystemExit) as stop:
+            keras_tune_command(wrong)
+        assert stop.value.code == 2 and answer in capsys.readouterr().err
+
+
+def test_help_begins_with_a_sentence_and_the_main_options(capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module("keras_tune.recipes.embed").cli(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: keras-tune embed [options]"
+    assert lines[2] == "Embed audio files, or a prepared set, by an encoder."
+    assert lines[4] == "main options:"
+    named = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert named[:5] == ["--encoder", "--source", "--output", "--hop", "--pool"]
+    assert named[-2:] == ["--config", "--print_config"]
