@@ -35,7 +35,9 @@ def import_tensorflow():
     tf = import_tensorflow()
     ```
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from keras_tune.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
     try:
         import tensorflow as tf
     except ImportError as error:

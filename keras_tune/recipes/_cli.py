@@ -13,6 +13,7 @@ import sys
 import typing
 
 from keras_tune.errors import UserError
+from keras_tune.quiet import quiet_tensorflow
 from keras_tune.recipes._suggestions import did_you_mean, shipped_recipes
 from keras_tune.storage import leave
 
@@ -334,7 +335,7 @@ def choose_backend(backend=None):
     if not importlib.util.find_spec(chosen):
         raise UserError(f"--backend {chosen}: not installed here; pip install {chosen}")
     os.environ["KERAS_BACKEND"] = chosen
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()
     if chosen == "jax":
         _keep_compiled()
     return chosen

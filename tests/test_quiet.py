@@ -1,0 +1,41 @@
+"""TensorFlow's start-up lines are dropped where silence is asked for, and nothing else is."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_tune.quiet import dropping_start_up_lines
+
+LINES = (
+    "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+    "I0000 00:00:1795599976.839425    1257 port.cc:153] oneDNN custom operations are on.\n"
+    "E0000 00:00:1795599982.683758    1257 cuda_platform.cc:52] failed call to cuInit\n"
+)
+
+
+@pytest.mark.parametrize("level, kept", [("3", ""), ("2", LINES)])
+def test_what_is_dropped_and_what_is_not(capfd, monkeypatch, level, kept):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    with pytest.raises(ZeroDivisionError), dropping_start_up_lines():
+        os.write(2, f"{LINES}of another library\n".encode())
+        raise ZeroDivisionError
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == f"{kept}of another library\nlater\n"
+
+
+def test_a_command_writes_nothing_of_tensorflow_s():
+    pytest.importorskip("tensorflow")
+    script = (
+        "from keras_tune.recipes._cli import choose_backend\n"
+        "choose_backend('tensorflow')\n"
+        "import keras\n"
+        "print(keras.ops.ones(2).device.rpartition('/')[2])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "device:CPU:0" or "GPU" in done.stdout
+    assert done.stderr == ""
