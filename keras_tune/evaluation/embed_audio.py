@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_tune.errors import UserError
+
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
     from keras_tune.evaluation.embeddings import ClipEmbeddings
 
@@ -17,22 +21,23 @@ POOLS = ("mean", "mean_max", "none")
 
 
 def embed(
-    audio: str | pathlib.Path | np.ndarray,
+    audio: str | pathlib.Path | np.ndarray | Sequence,
     encoder: keras.Model | str | pathlib.Path,
     sample_rate: int | None = None,
     hop: float | None = None,
     pool: str = "mean",
     layers: Sequence[str] = (),
     batch_size: int = 16,
-) -> np.ndarray:
-    """Embed one clip.
+) -> np.ndarray | tuple[np.ndarray, np.ndarray] | pd.DataFrame:
+    """Embed a clip, a list of clips, or a folder of audio files.
 
     Args:
-        audio: Path of an audio file, or a mono array (samples,), floats with full scale 1 or int16.
+        audio: Path of an audio file, or a mono array (samples,), floats with full scale 1 or int16;
+            or a list of these; or the path of a folder, which is searched with its sub-folders.
         encoder: Keras model from (batch, samples, 1) to (batch, d), or the path of a `.keras` file
             or of a run folder.
-        sample_rate: Integer, the sample rate of an array in Hz. The array is resampled if the
-            encoder has another one. Defaults to the encoder's own.
+        sample_rate: Integer, the sample rate of arrays in Hz. They are resampled if the encoder has
+            another one. Defaults to the encoder's own.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
         pool: "mean" for the mean over windows, "mean_max" for mean and maximum, "none" for one
             vector a window. Defaults to "mean".
@@ -41,13 +46,17 @@ def embed(
         batch_size: Integer, the number of windows encoded at a time. Defaults to 16.
 
     Returns:
-        Float32 array (d,), (2 · d,) for "mean_max", or (windows, d) for "none".
+        Of a clip, float32 array (d,), (2 · d,) for "mean_max"; for "none" a pair of vectors
+        (windows, d) and the times (windows,) at which the windows start, in seconds. Of a list,
+        an array (clips, d), or a list of pairs. Of a folder, a `pandas.DataFrame` with a row for
+        each file, its path in the folder as the index; for "none" with a row for each window and
+        the time as a second index. Files that cannot be embedded are left out, with a warning.
 
     Raises:
-        UserError: The file cannot be decoded, the clip is shorter than a window, silent, not finite
-            or out of scale; or the model is not an encoder, has no such stage, or its output is not
-            finite.
-        ValueError: There is no such pool, the hop is not positive, or the array is not mono.
+        UserError: A file cannot be decoded, a clip is shorter than a window, silent, not finite or
+            out of scale; a folder has no file that can be embedded; or the model is not an encoder,
+            has no such stage, or its output is not finite.
+        ValueError: There is no such pool, the hop is not positive, or an array is not mono.
 
     Example:
 
@@ -55,33 +64,78 @@ def embed(
     encoder = keras_tune.evaluation.MelStatistics(input_samples=2048)
     tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
     keras_tune.embed(tone, encoder, sample_rate=44100).shape  # (256,)
+    keras_tune.embed([tone, tone], encoder, sample_rate=44100).shape  # (2, 256)
+    vectors, times = keras_tune.embed(tone, encoder, pool="none", hop=0.5)
+    times  # [0.0, 0.5, 1.0, 1.5]
     ```
     """
-    from keras_tune.data import load_audio
-    from keras_tune.data.audio import checked, resample, to_float
-    from keras_tune.evaluation.embeddings import embed_clips
+    from keras_tune.evaluation.embeddings import embed_clips, window_length
 
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
     if isinstance(encoder, (str, pathlib.Path)):
         encoder = _load(pathlib.Path(encoder))
     rate = getattr(encoder, "sample_rate", None) or 22050
-    if isinstance(audio, (str, pathlib.Path)):
-        name, samples = str(audio), load_audio(audio, rate)
-    else:
-        name, samples = "audio", to_float(np.asarray(audio))
-        if samples.ndim != 1:
-            raise ValueError(
-                f"`audio` must have the shape (samples,), mono. Received: shape={samples.shape}"
-            )
-        samples = checked(resample(samples, sample_rate or rate, rate), name, rate)
-    clips = embed_clips(
-        embedding_model(encoder, layers),
-        [{"id": name, "audio": samples, "labels": {}}],
-        hop_samples=hop_in_samples(hop, rate),
-        batch_size=batch_size,
-    )
-    return pool_windows(clips, pool)[0] if pool != "none" else clips.windows
+    model, hop_samples = embedding_model(encoder, layers), hop_in_samples(hop, rate)
+
+    def of_clip(clip):
+        name, samples = _decode(clip, sample_rate or rate, rate)
+        record = {"id": name, "audio": samples, "labels": {}}
+        clips = embed_clips(model, [record], hop_samples=hop_samples, batch_size=batch_size)
+        if pool != "none":
+            return pool_windows(clips, pool)[0]
+        step = hop_samples or window_length(encoder)
+        return clips.windows, np.arange(len(clips.windows)) * step / rate
+
+    if isinstance(audio, (str, pathlib.Path)) and pathlib.Path(audio).is_dir():
+        return _embed_folder(pathlib.Path(audio), of_clip)
+    if isinstance(audio, (str, pathlib.Path, np.ndarray)):
+        return of_clip(audio)
+    found = [of_clip(clip) for clip in audio]
+    return found if pool == "none" else np.stack(found)
+
+
+def _decode(clip, sample_rate, rate):
+    """The name and the samples at `rate` of a file or an array."""
+    from keras_tune.data import load_audio
+    from keras_tune.data.audio import checked, resample, to_float
+
+    if isinstance(clip, (str, pathlib.Path)):
+        return str(clip), load_audio(clip, rate)
+    samples = to_float(np.asarray(clip))
+    if samples.ndim != 1:
+        raise ValueError(
+            f"`audio` must have the shape (samples,), mono. Received: shape={samples.shape}"
+        )
+    return "audio", checked(resample(samples, sample_rate, rate), "audio", rate)
+
+
+def _embed_folder(folder, of_clip):
+    """The vectors of a folder's audio files as a table."""
+    import pandas as pd
+
+    from keras_tune.data.audio import AudioError
+    from keras_tune.data.datasets.folder import audio_files
+    from keras_tune.evaluation.embeddings import TooShortError
+
+    rows, keys = [], []
+    for file in audio_files(folder):
+        try:
+            found = of_clip(folder / file)
+        except (AudioError, TooShortError) as error:
+            warnings.warn(f"left out: {error}", stacklevel=3)
+            continue
+        if isinstance(found, tuple):
+            rows.extend(found[0])
+            keys.extend((file.as_posix(), time) for time in found[1])
+        else:
+            rows.append(found)
+            keys.append((file.as_posix(),))
+    if not rows:
+        raise UserError(f"{folder}: has no audio file that can be embedded")
+    names = ["file", "start"][: len(keys[0])]
+    index = pd.MultiIndex.from_tuples(keys, names=names)
+    return pd.DataFrame(np.stack(rows), index if len(names) > 1 else index.get_level_values(0))
 
 
 def _load(path):

@@ -171,14 +171,34 @@ def test_one_line_in_python(folder):
     close = {"rtol": 1e-4, "atol": 1e-6}
     np.testing.assert_allclose(keras_tune.embed(file, encoder), outputs.mean(0), **close)
     audio, _ = soundfile.read(file, dtype="float32")
-    windows = keras_tune.embed(audio, folder / "encoder.keras", pool="none")
+    windows, times = keras_tune.embed(audio, folder / "encoder.keras", pool="none")
     np.testing.assert_allclose(windows, outputs, **close)
+    np.testing.assert_allclose(times, np.arange(len(outputs)) * WINDOW / 22050)
+    both = keras_tune.embed([file, audio], encoder)
+    np.testing.assert_allclose(both, [outputs.mean(0)] * 2, **close)
     with pytest.raises(ValueError, match="mono"):
         keras_tune.embed(audio[None], encoder)
     with pytest.raises(ValueError, match="pool"):
         keras_tune.embed(audio, encoder, pool="median")
     with pytest.raises(UserError, match="no stage 'tail_7'; its stages: contract_1"):
         keras_tune.embed(audio, encoder, layers=["tail_7"])
+
+
+def test_a_folder_becomes_a_table(folder, tmp_path):
+    encoder = keras.models.load_model(folder / "encoder.keras")
+    with pytest.warns(UserWarning, match="left out: .*broken.wav"):
+        table = keras_tune.embed(folder / "audio", encoder)
+    assert table.index.tolist() == [*(f"{k}.wav" for k in range(4)), "more/4.wav"]
+    close = {"rtol": 1e-4, "atol": 1e-6}
+    np.testing.assert_allclose(table.loc["2.wav"], expected(folder, "2.wav").mean(0), **close)
+    with pytest.warns(UserWarning, match="left out"):
+        table = keras_tune.embed(str(folder / "audio"), encoder, pool="none", hop=100 / 22050)
+    found = table.loc["more/4.wav"]
+    np.testing.assert_allclose(found, expected(folder, "more/4.wav", 100), **close)
+    np.testing.assert_allclose(found.index, np.arange(len(found)) * 100 / 22050)
+    (tmp_path / "short.wav").write_bytes((folder / "audio" / "broken.wav").read_bytes())
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="no audio file that can"):
+        keras_tune.embed(tmp_path, encoder)
 
 
 def test_what_cannot_be(folder, capsys):
