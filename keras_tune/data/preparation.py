@@ -32,7 +32,7 @@ from keras_tune.data.shards import (
 )
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, text_fault, write_json
-from keras_tune.storage import AnyPath, leave, to_path
+from keras_tune.storage import AnyPath, is_url, leave, to_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,6 +157,8 @@ def prepare(
     labels = label_columns(manifest)
     check_names(manifest["split"], labels, "the manifest")
     settings = ShardSettings(str(output), name, sample_rate, encoding, min_samples, labels)
+    if runner == "processes" and not output.is_dir():
+        _check_any_file(manifest["path"])
     plan = _agreed_plan(manifest, settings, shards)
     tasks = [(split, shard, of) for split, of in plan.items() for shard in range(of)]
     workers = min(workers or _processors(), len(tasks))
@@ -255,6 +257,15 @@ def _check_manifest(manifest):
             raise UserError(
                 f"the manifest's column {column} contains infinity, which is not a label. Fix it."
             )
+
+
+def _check_any_file(paths):
+    """Refuse a manifest none of whose files is there: it is of another folder."""
+    if not any(is_url(path) or os.path.exists(path) for path in paths):
+        raise UserError(
+            f"none of the {len(paths)} files exists; the first is {paths.iloc[0]}. "
+            "Check the source folder."
+        )
 
 
 def _agreed_plan(manifest, settings, shards):

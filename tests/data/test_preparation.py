@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from keras_tune.data import DatasetInfo, manifest_for, prepare, read_records
+from keras_tune.data.datasets.gtzan import GENRES, gtzan_manifest
 from keras_tune.data.preparation import LeftOutError, _default_shards, label_columns
 from keras_tune.data.schema import fingerprint
 from keras_tune.data.shards import ShardSettings, write_shard
@@ -185,6 +186,15 @@ def test_reports_of_earlier_versions_go_by_the_time(copies, tmp_path):
     os.utime(copies["path"][4], ns=(later, later))
     run(copies, output, shards=3)
     assert sum(before[name] != time for name, time in times(output).items()) == 1
+
+
+def test_a_manifest_of_another_folder_is_refused_before_the_work(tmp_path):
+    for genre in GENRES:
+        (tmp_path / "wrong" / genre).mkdir(parents=True)
+    manifest = gtzan_manifest(tmp_path / "wrong")
+    with pytest.raises(UserError, match="none of the 930 files exists; the first is .*wrong"):
+        prepare(manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_bad_files_is_an_error(clips, tmp_path):
