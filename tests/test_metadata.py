@@ -65,7 +65,7 @@ def test_every_environment_of_every_change_is_in_the_workflow():
     environments = {name.strip() for name in parser["tox"]["env_list"].split(",")}
     jobs = yaml_of(".github/workflows/ci.yml")["jobs"]
     matrix = set(jobs["tests"]["strategy"]["matrix"]["environment"])
-    assert matrix | {"lint"} == environments
+    assert matrix | {"lint", "docs"} == environments
 
 
 def test_the_installed_package_has_this_version():

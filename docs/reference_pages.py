@@ -1,0 +1,95 @@
+"""Writes pages of the documentation site: the reference, and what lies beside the folder.
+
+What is public is read from the packages' `__init__.py` without importing them, so that building the
+site needs no deep-learning framework.
+"""
+
+import ast
+import pathlib
+
+from mkdocs.structure.files import File
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "keras_tune"
+
+
+def on_files(files, config):
+    """Add the pages of the reference to those that are in the folder."""
+    for path in sorted(PACKAGE.glob("*/__init__.py")):
+        if path.parent.name != "recipes":
+            page = _page(path)
+            name = f"reference/{path.parent.name}.md"
+            files.append(File.generated(config, name, content=page))
+    files.append(File.generated(config, "reference/commands.md", content=_commands()))
+    for name, page in (("CONTRIBUTING", "contributing"), ("CHANGELOG", "changelog")):
+        text = (PACKAGE.parent / f"{name}.md").read_text(encoding="utf-8")
+        for link, here in (
+            ("](docs/", "]("),
+            ("](CHANGELOG.md)", "](changelog.md)"),
+            ("[Apache License 2.0](LICENSE)", "Apache License 2.0"),
+        ):
+            text = text.replace(link, here)
+        files.append(File.generated(config, f"{page}.md", content=text))
+    return files
+
+
+def public_names(init):
+    """Return the public names of a package and the modules they are in, sorted by name.
+
+    Args:
+        init: Path of its `__init__.py`, which imports the names, or attaches them with
+            `lazy_loader`.
+    """
+    tree = ast.parse(init.read_text(encoding="utf-8"))
+    package = f"keras_tune.{init.parent.name}"
+    found, exported = {}, None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_tune."):
+            found.update({alias.name: node.module for alias in node.names})
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
+            exported = ast.literal_eval(node.value)
+        if isinstance(node, ast.keyword) and node.arg == "submod_attrs":
+            attached = ast.literal_eval(node.value)
+            found = {n: f"{package}.{module}" for module, ns in attached.items() for n in ns}
+    names = found if exported is None else exported
+    return sorted((name, found[name]) for name in names)
+
+
+def _page(init):
+    package = f"keras_tune.{init.parent.name}"
+    summary = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
+    parts = [f"# {package}", summary]
+    parts += [f"::: {module}.{name}" for name, module in public_names(init)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands():
+    main = ast.parse((PACKAGE / "__main__.py").read_text(encoding="utf-8"))
+    (commands,) = (
+        ast.literal_eval(node.value)
+        for node in main.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "COMMANDS"
+    )
+    parts = ["# Commands", "`keras-tune COMMAND --help` shows the same, with defaults and ranges."]
+    for command in commands:
+        tree = ast.parse((PACKAGE / "recipes" / f"{command}.py").read_text(encoding="utf-8"))
+        parts += [f"## {command}", ast.get_docstring(tree)]
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+                parts += [_options(node)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _options(config):
+    """A table of a configuration's options: what its docstring says under Args."""
+    lines = ast.get_docstring(config).partition("Args:\n")[2].splitlines()
+    rows, summary = [], ast.get_docstring(config).splitlines()[0]
+    for line in lines:
+        if line.startswith("    ") and not line.startswith("     "):
+            name, _, text = line.strip().partition(": ")
+            rows.append([name, text])
+        elif rows and line.strip():
+            rows[-1][1] += f" {line.strip()}"
+        elif rows:
+            break
+    table = [f"| `--{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in rows]
+    return "\n".join([f"**{summary}**", "", "| option | meaning |", "|---|---|", *table])
