@@ -28,14 +28,9 @@ def song(folder):
     return {}
 
 
-def song_and_tagger(folder):
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32")
-    return song(folder) | {"tagger": keras_tune.models.Tagger(encoder, labels=["calm", "tense"])}
-
-
 # What examples need besides that, by the name of their object: a function that takes the folder in
 # which the example runs, may write files to it, and returns further names.
-PREPARED = {"models.Tagger": song, "models.Tagger.predict_tags": song_and_tagger}
+PREPARED = {"models.Tagger": song}
 
 
 def examples(owner, name):
