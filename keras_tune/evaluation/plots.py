@@ -438,7 +438,7 @@ def write_projector(
     folder = pathlib.Path(folder)
     vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]
     write_text(folder / "vectors.tsv", "\n".join(vectors) + "\n")
-    rows = [["id", *columns]]
+    rows: list[list[Any]] = [["id", *columns]]
     for clip, labels in zip(embeddings.ids, embeddings.labels, strict=True):
         rows.append([clip, *(labels.get(column) for column in columns)])
     lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in rows]

@@ -204,7 +204,7 @@ class TUNe(keras.Model):
         if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
             chosen = PRESETS["clmr"]
         base_filters = overrides.get("base_filters") or chosen.base_filters
-        arguments = {
+        arguments: dict[str, Any] = {
             "contraction_depth": chosen.contraction_depth,
             "decoder_depth": chosen.decoder_depth,
             "base_filters": base_filters,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -270,10 +271,10 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         def count(width):
             return count_parameters(contraction, depth, width, tail(width), links)
 
+        # Without a budget the space sets the width.
+        budget = self.parameter_budget or math.inf
         try:
-            width = values.get("base_filters") or largest_width(
-                count, self.parameter_budget, self.budget_slack
-            )
+            width = values.get("base_filters") or largest_width(count, budget, self.budget_slack)
             parameters = count(width)
         except ValueError as error:
             raise FailedTrialError(str(error)) from error

@@ -31,7 +31,8 @@ def trial_table(tuner: TUNeTuner) -> pd.DataFrame:
     ```python
     from keras_tune.search import trial_table
 
-    trial_table(tuner)["status"].tolist()  # ["COMPLETED"]
+    table = trial_table(tuner)
+    len(table)  # the number of trials so far
     ```
     """
     from keras_tune.search.tuner import read_outcome, read_reason
@@ -55,8 +56,8 @@ def trial_table(tuner: TUNeTuner) -> pd.DataFrame:
 
 def outcome_row(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a training in the table: the measurements and the configuration."""
-    measured = ("score", "best_epoch", "best_epoch_score", "epochs", "parameters", "seconds")
-    measured += ("peak_memory_mb",)
+    measured = ["score", "best_epoch", "best_epoch_score", "epochs", "parameters", "seconds"]
+    measured += ["peak_memory_mb"]
     row = {key: outcome.get(key) for key in measured}
     configuration = dict(outcome["configuration"])
     augment = configuration.pop("augment")

@@ -82,7 +82,7 @@ def export_onnx(
         "window_embedding": ["batch", "windows", windows.dimensions],
     }
     if tagger:
-        labels = len(windows.labels)
+        labels = len(windows.label_names)
         _head(graph, folded, "window_embedding", "window_scores")
         if windows.pooling == "scores":
             graph.node("ReduceMean", "window_scores", axes=[1], keepdims=0, output="scores")
@@ -122,7 +122,7 @@ def export_onnx_head(tagger: Tagger, path: str | os.PathLike) -> None:
     graph = _Graph(_import_onnx())
     _head(graph, tagger, "embedding", "scores")
     inputs = {"embedding": ["batch", windows.dimensions]}
-    outputs = {"scores": ["batch", len(windows.labels)]}
+    outputs = {"scores": ["batch", len(windows.label_names)]}
     _save(graph, path, tagger.name, inputs, outputs, {"labels": _labels(windows)})
 
 

@@ -188,7 +188,7 @@ class Endpoints:
 
         kinds = {"embedding": tf.TensorSpec((self.about.dimensions,), tf.float32)}
         if self.head is not None:
-            kinds["scores"] = tf.TensorSpec((len(self.about.labels),), tf.float32)
+            kinds["scores"] = tf.TensorSpec((len(self.about.label_names),), tf.float32)
         checks = [require(tf.size(wav) >= 1, "the batch is empty")]
         with tf.control_dependencies(checks):
             # Clips differ in length; a batch of them would have to be padded.
@@ -216,7 +216,7 @@ class Endpoints:
         finite = tf.reduce_all(tf.math.is_finite(scores))
         with tf.control_dependencies([require(finite, "the model's scores are not finite")]):
             scores = tf.identity(scores)
-        shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.labels)]], axis=0)
+        shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.label_names)]], axis=0)
         return tf.reshape(scores, shape)
 
     def _with_labels(self, outputs):

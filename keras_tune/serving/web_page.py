@@ -117,7 +117,8 @@ def export_web(
             f"audio. Received: sample_rate={windows.sample_rate}"
         )
     tagger = windows.labels is not None
-    tracks, vectors, left_out = None, None, []
+    tracks, vectors = None, None
+    left_out: list[tuple[str, str]] = []
     if index is not None:
         encoder = model.encoder if tagger else model
         tracks, vectors, left_out = track_index(index, encoder, windows)
@@ -305,6 +306,8 @@ def vendor_onnxruntime_web(folder: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archives[0]) as archive:
             for source, target in FILES.items():
-                with archive.extractfile(source) as file:
+                file = archive.extractfile(source)
+                assert file is not None, f"{source} is a file of the known archive"
+                with file:
                     (folder / target).write_bytes(file.read())
     (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")

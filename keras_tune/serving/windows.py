@@ -47,6 +47,11 @@ class Windows:
     pooling: str
     sample_rate: int
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of a tagger, and none of an encoder."""
+        return self.labels or ()
+
     @classmethod
     def of(
         cls,
