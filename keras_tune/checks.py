@@ -1,4 +1,4 @@
-"""Checks at the doors: of weights and numbers, of encoders, of archives."""
+"""Checks of what comes from outside: weights and numbers, encoders, archives."""
 
 import io
 import math
@@ -100,7 +100,7 @@ def check_encoder(name, encoder, sample_rate=None):
     if None not in (own, sample_rate) and own != sample_rate:
         raise UserError(
             f"{name}: made for audio at {own} Hz, not at {sample_rate} Hz; resample the audio "
-            f"(prepare it with --sample_rate {own}) or take another encoder"
+            "or use another encoder"
         )
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # "I0000 00:00:1795599976.8 1257 port.cc:153] ...", the line that explains such lines, and the
@@ -21,7 +22,7 @@ NOISE = re.compile(
 
 
 @contextlib.contextmanager
-def dropping_start_up_lines():
+def dropping_start_up_lines() -> Iterator[None]:
     """Drop TensorFlow's start-up lines within the block, if its log level asks for silence.
 
     All else that is written to standard error meanwhile follows after the block.
@@ -73,7 +74,7 @@ class _QuietFinder:
         return spec
 
 
-def quiet_tensorflow():
+def quiet_tensorflow() -> None:
     """Let TensorFlow be silent when it is imported, by whomever, unless the user has set a level.
 
     Example:

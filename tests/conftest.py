@@ -20,3 +20,15 @@ def own_dtype_policy():
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def undrawn_kernels(monkeypatch):
+    """For encoders that get their weights from files; drawing them first takes JAX very long."""
+    import keras
+    import numpy as np
+
+    def zeros(self, shape, dtype=None):
+        return keras.ops.convert_to_tensor(np.zeros(shape), dtype=dtype)
+
+    monkeypatch.setattr(keras.initializers.HeUniform, "__call__", zeros)

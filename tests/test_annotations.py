@@ -1,28 +1,23 @@
 """Public functions say what they take and return."""
 
-import importlib
 import inspect
+import re
 
 import pytest
+from public_objects import methods, public_objects
 
-# Packages whose public functions are annotated throughout.
-PACKAGES = ("augment", "layers")
+# Methods that redefine those of `Task` have the signature that is written there.
+INHERITED = re.compile(r"evaluation\.tasks\.(Classification|Key|Tagging|Regression)\.(?!per_tag)")
 
 
 def functions():
     """Name and function of all public functions, and of the public methods of public classes."""
-    for package in PACKAGES:
-        module = importlib.import_module(f"keras_tune.{package}")
-        for name in module.__all__:
-            owner = getattr(module, name)
-            if not inspect.isclass(owner):
-                yield f"{package}.{name}", owner
-                continue
-            for key, value in vars(owner).items():
-                value = getattr(value, "__func__", getattr(value, "fget", value))
-                ours = getattr(value, "__module__", "").startswith("keras_tune")
-                if inspect.isfunction(value) and ours and (key[0] != "_" or key == "__init__"):
-                    yield f"{package}.{name}.{key}", value
+    for name, owner in public_objects().items():
+        if inspect.isfunction(owner):
+            yield name, owner
+        for key, value in methods(owner):
+            if (key[0] != "_" or key == "__init__") and not INHERITED.match(f"{name}.{key}"):
+                yield f"{name}.{key}", value
 
 
 FUNCTIONS = dict(functions())

@@ -88,17 +88,16 @@ def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, monkeypatch):
 
 def test_memory_is_measured_without_the_module_resource(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
-    monkeypatch.delitem(sys.modules, "keras_tune.search.memory", raising=False)
     usage = types.SimpleNamespace(peak_wset=123_000_000)
     process = types.SimpleNamespace(memory_info=lambda: usage)
     stand_in = types.SimpleNamespace(Process=lambda: process)
     monkeypatch.setitem(sys.modules, "psutil", stand_in)
-    from keras_tune.search import memory
+    from keras_tune.search import job
 
-    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "missing")
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "missing")
-    monkeypatch.setattr(memory, "_device_bytes", lambda: 0)
-    assert memory.peak_megabytes() == 123.0
+    monkeypatch.setattr(job, "CLEAR_REFS", tmp_path / "missing")
+    monkeypatch.setattr(job, "STATUS", tmp_path / "missing")
+    monkeypatch.setattr(job, "_device_bytes", lambda: 0)
+    assert job.peak_megabytes() == 123.0
 
 
 def test_windows_is_asked_for_no_more_processes_than_it_can_wait_for(monkeypatch):

@@ -1,7 +1,7 @@
 """Augmentations built from other augmentations."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -57,7 +57,7 @@ class Compose(Augmentation):
             if not isinstance(layer, Augmentation):
                 raise ValueError(f"`layers` must be augmentations. Received: layers={layers}")
         self.layers = list(layers)
-        self._compiled = None
+        self._compiled: Callable | None = None
         if seed is not None:
             self._reseed_layers(seed)
 
@@ -150,5 +150,5 @@ class RandomApply(Compose):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        layers = layers if isinstance(layers, (list, tuple)) else [layers]
+        layers = [layers] if isinstance(layers, Augmentation) else layers
         super().__init__(layers, probability=probability, seed=seed, **kwargs)

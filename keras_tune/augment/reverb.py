@@ -144,7 +144,7 @@ class Reverb(LinearAugmentation):
         return divide(numerator, (1.0 - damping * real, -damping * imaginary))
 
     def get_config(self) -> dict[str, Any]:
-        config = {"sample_rate": self.sample_rate}
+        config: dict[str, Any] = {"sample_rate": self.sample_rate}
         for name, (low, high) in self.ranges.items():
             config |= {f"min_{name}": low, f"max_{name}": high}
         return {**super().get_config(), **config}

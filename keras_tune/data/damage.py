@@ -132,7 +132,7 @@ def naming_damaged_shards(path: AnyPath | None, split: str | None = None) -> Ite
             raise store_error(path, error) from error
         if not isinstance(error, tf.errors.DataLossError):
             raise
-        damaged = find_damaged_shards(path, split)
+        damaged = [] if path is None else find_damaged_shards(path, split)
         if not damaged:
             raise
         file, reason = damaged[0]

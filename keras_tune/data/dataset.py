@@ -195,12 +195,32 @@ def read_clips(
     on_corrupt: str = "raise",
     **options: Any,
 ) -> Any:
-    """Short for `open_dataset(path, exclude, on_corrupt).batches(split, **options)`."""
+    """Short for `open_dataset(path, exclude, on_corrupt).batches(split, **options)`.
+
+    Example:
+
+    ```python
+    from keras_tune.data import read_clips, save_demo
+
+    save_demo("demo.npz", num_clips={"train": 4}, seconds=0.1)
+    read_clips("demo.npz", "train", clip_samples=2187, batch_size=2, seed=1)
+    ```
+    """
     return open_dataset(path, exclude, on_corrupt).batches(split, **options)
 
 
 def read_records(path: AnyPath, split: str, exclude: Collection[str] = ()) -> Iterator[dict]:
-    """Short for `open_dataset(path, exclude).records(split)`."""
+    """Short for `open_dataset(path, exclude).records(split)`.
+
+    Example:
+
+    ```python
+    from keras_tune.data import read_records, save_demo
+
+    save_demo("demo.npz", num_clips={"train": 4}, seconds=0.1)
+    next(read_records("demo.npz", "train"))["audio"].shape  # (2205,)
+    ```
+    """
     return open_dataset(path, exclude).records(split)
 
 

@@ -168,7 +168,7 @@ def write_demo(
             for path, clip in zip(table["path"], audio, strict=True):
                 soundfile.write(path, to_int16(clip), sample_rate)
             tables.append(table)
-        options = {"name": "demo", "workers": 1, "progress": False} | options
+        options = dict({"name": "demo", "workers": 1, "progress": False}, **options)
         return prepare(pd.concat(tables), output, sample_rate=sample_rate, **options)
 
 

@@ -35,6 +35,14 @@ class LabelColumn:
         name: The column's name, e.g. "genre".
         kind: "category" or "number".
         values: The names of the categories, sorted; empty for a number.
+
+    Example:
+
+    ```python
+    from keras_tune.data import LabelColumn
+
+    LabelColumn("genre", "category", ("jazz", "rock")).decode(1.0)  # "rock"
+    ```
     """
 
     name: str
@@ -43,10 +51,9 @@ class LabelColumn:
 
     def encode(self, value: str | float | None) -> float:
         """Turn a category's name or a number into the float that records hold."""
-        missing = value is None or value != value
-        if self.kind == "number":
-            return math.nan if missing else float(value)
-        return -1.0 if missing else float(self.values.index(str(value)))
+        if value is None or value != value:
+            return math.nan if self.kind == "number" else -1.0
+        return float(value if self.kind == "number" else self.values.index(str(value)))
 
     def decode(self, value: float) -> str | float | None:
         """Turn the float that records hold into the category's name (or None) or a number."""

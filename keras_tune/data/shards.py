@@ -54,6 +54,14 @@ class ShardSettings:
         encoding: "pcm16", "flac" or "source".
         min_samples: The fewest samples, at `sample_rate`, that a clip may have.
         labels: `LabelColumn` tuple.
+
+    Example:
+
+    ```python
+    from keras_tune.data import ShardSettings
+
+    ShardSettings("tfrecords/mine", "mine", sample_rate=16000).encoding  # "pcm16"
+    ```
     """
 
     output: str
@@ -84,7 +92,7 @@ class ShardReport:
 
 def write_shard(
     manifest: "pd.DataFrame", split: str, shard: int, of: int, settings: ShardSettings
-) -> dict:
+) -> "ShardReport":
     """Write one shard of a split, unless it is there already and made from the same files.
 
     The records of a split are distributed to its shards in the order of a hash of their ids, so

@@ -12,6 +12,7 @@ from keras_tune.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from keras_tune.evaluation.embeddings import ClipEmbeddings
     from keras_tune.evaluation.study import Study
@@ -40,7 +41,7 @@ def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], met
     draw_layers("layers.png", {"pretrained": {"tail_8": report, "tail_9": report}}, "accuracy")
     ```
     """
-    figure, axes = _figure(9, 4.5)
+    figure, axes = new_figure(9, 4.5)
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
         scores = [entry["score"] for entry in curve.values()]
         low, high = np.transpose([entry["interval_95"] for entry in curve.values()])
@@ -50,7 +51,7 @@ def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], met
     _slant(axes)
     axes.grid(alpha=0.3)
     _legend(figure, axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], metric: str) -> None:
@@ -63,7 +64,7 @@ def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], me
         metric: Name of the metric.
     """
     names = list(dict.fromkeys(name for entries in results.values() for name in entries))
-    figure, axes = _figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
+    figure, axes = new_figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
     for index, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
         # Not every protocol can evaluate every representation.
         columns = [column for column, found in enumerate(results.values()) if name in found]
@@ -78,7 +79,7 @@ def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], me
     axes.set_ylabel(_in_words(metric))
     axes.grid(axis="y", alpha=0.3)
     _legend(figure, axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
@@ -91,7 +92,7 @@ def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
     columns = [name for name in history.columns if name != "epoch"]
     panels = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
     wide = min(3, len(panels))
-    figure, all_axes = _figure(
+    figure, all_axes = new_figure(
         4 * wide, 3 * -(-len(panels) // wide), (-(-len(panels) // wide), wide)
     )
     lines = {}
@@ -108,7 +109,7 @@ def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
     )
     for axes in np.ravel(all_axes)[len(panels) :]:
         axes.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_map(
@@ -133,7 +134,7 @@ def draw_map(
     method = "exact" if len(features) <= 500 else "barnes_hut"
     options = {"perplexity": perplexity, "init": "pca", "random_state": 0, "method": method}
     points = TSNE(**options).fit_transform(features)
-    figure, axes = _figure(6.5, 5.5)
+    figure, axes = new_figure(6.5, 5.5)
     if any(isinstance(label, float) for label in labels):
         dots = axes.scatter(*points.T, c=np.array(labels, float), s=16, cmap="viridis")
         figure.colorbar(dots)
@@ -148,7 +149,7 @@ def draw_map(
     axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(
@@ -168,7 +169,7 @@ def draw_confusion(
     counts = np.asarray(counts, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
     size = 3 + 0.45 * len(classes)
-    figure, axes = _figure(size + 1, size)
+    figure, axes = new_figure(size + 1, size)
     display = ConfusionMatrixDisplay(shares, display_labels=classes)
     display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=False)
     display.im_.set_clim(0, 1)
@@ -178,7 +179,7 @@ def draw_confusion(
         axes.text(column, row, text, ha="center", va="center", color=colour)
     _slant(axes)
     axes.set_title(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_tags(
@@ -193,7 +194,7 @@ def draw_tags(
         title: String. Defaults to none.
     """
     names = list(next(iter(tags.values())))
-    figure, both = _figure(9, 1.5 + 0.3 * len(names), (1, 2), sharey=True)
+    figure, both = new_figure(9, 1.5 + 0.3 * len(names), (1, 2), sharey=True)
     height = 0.8 / len(tags)
     for axes, metric in zip(both, ("roc_auc", "average_precision"), strict=True):
         for index, (colour, (name, scores)) in enumerate(zip(COLOURS, tags.items(), strict=False)):
@@ -209,7 +210,7 @@ def draw_tags(
     both[0].axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     figure.suptitle(title)
     _legend(figure, both[0], "outside lower center")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_curve(
@@ -228,7 +229,7 @@ def draw_curve(
         xlabel: Name of the number.
         log: Whether the number's axis is logarithmic. Defaults to False.
     """
-    figure, axes = _figure(6, 4)
+    figure, axes = new_figure(6, 4)
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
         scores = [np.asarray(values) for values in curve.values()]
         means = np.array([values.mean() for values in scores])
@@ -240,7 +241,7 @@ def draw_curve(
     axes.set_ylabel(_in_words(metric))
     axes.grid(alpha=0.3)
     _legend(figure, axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_deformations(
@@ -255,7 +256,7 @@ def draw_deformations(
         metric: Name of the metric.
     """
     changes = list(next(iter(scores.values())))
-    figure, axes = _figure(2 + 0.75 * len(changes), 4.2)
+    figure, axes = new_figure(2 + 0.75 * len(changes), 4.2)
     for index, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):
         values = [found[change] for change in changes]
         # Side by side, so that equal scores do not hide each other.
@@ -269,7 +270,7 @@ def draw_deformations(
     _slant(axes)
     axes.grid(alpha=0.3)
     _legend(figure, axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_study(
@@ -437,7 +438,7 @@ def write_projector(
     folder = pathlib.Path(folder)
     vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]
     write_text(folder / "vectors.tsv", "\n".join(vectors) + "\n")
-    rows = [["id", *columns]]
+    rows: list[list[Any]] = [["id", *columns]]
     for clip, labels in zip(embeddings.ids, embeddings.labels, strict=True):
         rows.append([clip, *(labels.get(column) for column in columns)])
     lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in rows]
@@ -482,7 +483,10 @@ def _slant(axes):
         label.set(rotation=45, ha="right", rotation_mode="anchor")
 
 
-def _figure(width, height, panels=(1, 1), **options):
+def new_figure(
+    width: float, height: float, panels: tuple[int, int] = (1, 1), **options: Any
+) -> tuple[Figure, Any]:
+    """A figure without a display, its size in inches, and its axes (see `Figure.subplots`)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -492,6 +496,7 @@ def _figure(width, height, panels=(1, 1), **options):
     return figure, figure.subplots(*panels, **options)
 
 
-def _save(figure, path):
+def save_figure(figure: Figure, path: str | pathlib.Path) -> None:
+    """Write a figure to a `.png` file, in one step."""
     with atomic_path(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, dpi=110)

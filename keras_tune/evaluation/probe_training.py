@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class Plateau:
 
     def __init__(self, patience: int):
         self.patience = patience
-        self.best = None
+        self.best: float | None = None
         self.waited = 0
 
     def update(self, score: float) -> bool:
@@ -174,7 +175,7 @@ def train_probes(
             np.ascontiguousarray((np.asarray(x, "float32") - change[0]) / change[1], "float32")
             for x in (train[0], valid[0])
         ]
-    found = [None] * len(configurations)
+    found: list[Any] = [None] * len(configurations)
     with _Workers() as workers:
         for batch_size in dict.fromkeys(c.batch_size for c in configurations):
             members = [k for k, c in enumerate(configurations) if c.batch_size == batch_size]

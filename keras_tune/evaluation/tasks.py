@@ -98,7 +98,7 @@ class Classification(Task):
 
     kind = "classification"
     loss = "softmax"
-    metrics = ("accuracy",)
+    metrics: tuple[str, ...] = ("accuracy",)
 
     def __init__(self, columns):
         super().__init__(columns)

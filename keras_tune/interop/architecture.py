@@ -1,17 +1,21 @@
-"""Which variant of TUNe a set of tensors belongs to, from their names and shapes alone."""
+"""The variant of TUNe to which a set of tensors belongs, from their names and shapes."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from keras_tune.errors import UserError
 from keras_tune.interop.tensor_names import DEPTH, contractive_name, expansive_names
 from keras_tune.models.presets import PRESETS
 
 
-def infer_architecture(shapes):
+def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Find the arguments of `TUNe` that give these tensors.
 
-    The depths follow from which blocks there are, the widths from their outputs, and whether the
-    tail is linked to the expansive path from the inputs of its first block.
+    The depths follow from the blocks that exist, the widths from their outputs, and the links from
+    the tail to the expansive path from the inputs of its first block.
 
     Args:
         shapes: Dict from the published name of a tensor to its shape in PyTorch's layout.
@@ -20,13 +24,19 @@ def infer_architecture(shapes):
         A dict of arguments of `TUNe`; its `name` is that of the preset with these, if any.
 
     Raises:
-        UserError: There is no encoder in these tensors, or one of its blocks is missing.
+        UserError: There is no encoder among these tensors, or one of its blocks is missing.
 
     Example:
 
     ```python
-    shapes = {name: array.shape for name, array in tensors.items()}
-    keras_tune.models.TUNe(**infer_architecture(shapes))
+    from keras_tune.interop.architecture import infer_architecture
+    from keras_tune.interop.checkpoint_file import read_checkpoint
+
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+    keras_tune.interop.export_pytorch_checkpoint(encoder, "encoder.safetensors")
+    tensors, _ = read_checkpoint("encoder.safetensors")
+    shapes = {name.removeprefix("encoder."): array.shape for name, array in tensors.items()}
+    infer_architecture(shapes)["name"]  # "tune_plus_32"
     ```
     """
     levels = range(64)
@@ -44,7 +54,7 @@ def infer_architecture(shapes):
         down = [n for n in levels if f"{contractive_name(n)}.layers.0.weight" in shapes]
         up = [n for n in levels if f"{expansive_names(n)[0]}.weight" in shapes]
         if not down or not up or min(up) >= max(down):
-            raise UserError("no encoder of TUNe or CLMR in it")
+            raise UserError("contains no encoder of TUNe or CLMR")
         depth, last = max(down), min(up)
         base = _kernel(shapes, f"{contractive_name(0)}.layers.0.weight")[0]
         whole = any(name.startswith("model_down.") for name in shapes)

@@ -1,11 +1,16 @@
 """Checkpoint files as dicts of NumPy arrays: PyTorch's own format and safetensors.
 
-PyTorch and safetensors are imported only where a file needs them.
+PyTorch and safetensors are imported only when a file needs them.
 """
 
+from __future__ import annotations
+
 import json
+import os
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +23,16 @@ from keras_tune.files import atomic_path
 LIGHTNING_VERSION = ("pytorch-lightning_version", "1.8.0.post1")
 
 
-def read_checkpoint(path):
-    """Read the tensors of a checkpoint without running any code that the file may hold.
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the tensors of a checkpoint without running any code that the file may contain.
 
     Args:
         path: A `.safetensors` file, or a file by `torch.save`: a PyTorch Lightning checkpoint, or a
             flat dict of tensors.
 
     Returns:
-        A dict from tensor name to NumPy array, and the dict of hyper-parameters beside it (empty
-        where there are none).
+        A dict from tensor name to NumPy array, and the dict of hyper-parameters in the file (empty
+        if there are none).
 
     Raises:
         UserError: The file is missing, not a checkpoint, cut off, would run code or would unpack to
@@ -36,25 +41,33 @@ def read_checkpoint(path):
     Example:
 
     ```python
-    tensors, hyper_parameters = read_checkpoint("tune_plus.ckpt")
-    tensors["model.projector.0.weight"].shape  # (512, 512)
+    from keras_tune.interop.checkpoint_file import read_checkpoint, write_checkpoint
+
+    tensors = {"encoder.fc.weight": np.zeros((50, 512), "float32")}
+    write_checkpoint("head.safetensors", tensors, {"temperature": 0.5})
+    tensors, hyper_parameters = read_checkpoint("head.safetensors")
+    tensors["encoder.fc.weight"].shape  # (50, 512)
     ```
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        raise UserError(f"{path}: a folder; give the checkpoint file in it")
+        raise UserError(f"{path}: is a folder; give the checkpoint file in it")
     if not path.exists():
         raise UserError(f"{path}: no such file")
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     check_archive(path)
     tensors, hyper_parameters = read(path)
     if not tensors:
-        raise UserError(f"{path}: holds no tensors; give a checkpoint with an encoder")
+        raise UserError(f"{path}: contains no tensors; give a checkpoint with an encoder")
     return tensors, hyper_parameters
 
 
-def write_checkpoint(path, tensors, hyper_parameters):
-    """Write tensors as safetensors where the suffix says so, else as a Lightning checkpoint.
+def write_checkpoint(
+    path: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    hyper_parameters: Mapping[str, Any],
+) -> None:
+    """Write tensors as safetensors if the suffix is `.safetensors`, else as a Lightning checkpoint.
 
     Args:
         path: The file to write; it appears in one step.
@@ -68,7 +81,9 @@ def write_checkpoint(path, tensors, hyper_parameters):
     Example:
 
     ```python
-    write_checkpoint("encoder.ckpt", {"encoder.fc.weight": np.zeros((50, 512), "float32")}, {})
+    from keras_tune.interop.checkpoint_file import write_checkpoint
+
+    write_checkpoint("head.safetensors", {"fc.weight": np.zeros((50, 512), "float32")}, {})
     ```
     """
     path = pathlib.Path(path)
@@ -130,15 +145,15 @@ def _read_torch(path):
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
             raise UserError(
-                f"{path}: refused, as loading it would run code ({refused[1]}); "
-                "ask its author for a file of tensors only"
+                f"{path}: refused, because loading it would run code ({refused[1]}); "
+                "ask its author for a file with tensors only"
             ) from None
         raise UserError(f"{path}: not a PyTorch checkpoint, or cut off") from None
     state, hyper_parameters = content, {}
     if isinstance(content, dict) and "state_dict" in content:
         state, hyper_parameters = content["state_dict"], content.get("hyper_parameters")
     if not isinstance(state, dict):
-        raise UserError(f"{path}: holds a {type(state).__name__}, not a dict of tensors")
+        raise UserError(f"{path}: contains a {type(state).__name__}, not a dict of tensors")
     state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     # A tensor may repeat a number that is stored once.
     unpacked = sum(tensor.numel() * tensor.element_size() for tensor in state.values())

@@ -1,7 +1,11 @@
 """Published checkpoints to Keras models and back."""
 
+from __future__ import annotations
+
 import dataclasses
+import os
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,69 +19,74 @@ from keras_tune.models.tagger import Tagger
 from keras_tune.models.tune import TUNe
 from keras_tune.training.contrastive_model import ContrastiveModel
 
-# Batch normalization with a fixed momentum has no use for its count of batches; Keras has none.
+# The number of batches, which PyTorch counts and Keras does not; a fixed momentum needs none.
 COUNTER = "num_batches_tracked"
 
 
 def load_pytorch_checkpoint(
-    path,
-    preset=None,
-    head=None,
-    projector=False,
-    input_samples=59049,
-    data_format=None,
-    **options,
-):
+    path: str | os.PathLike,
+    preset: str | None = None,
+    head: str | os.PathLike | None = None,
+    projector: bool = False,
+    input_samples: int | None = 59049,
+    data_format: str | None = None,
+    **options: Any,
+) -> TUNe | ContrastiveModel | Tagger:
     """Load a checkpoint of CLMR's or TUNe's published PyTorch code.
 
     Args:
         path: A PyTorch Lightning `.ckpt`, a flat `.pt` of CLMR v1, or either's tensors as
             `.safetensors`, which needs no PyTorch.
         preset: One of `keras_tune.models.PRESETS`, which the file must fit; None to infer the
-            variant from the tensors' shapes. Defaults to None.
-        head: A second checkpoint, of linear evaluation, whose head (linear or with a hidden layer)
-            goes on the encoder; it may be `path` itself where that holds both. Defaults to None.
-        projector: Whether to keep the projection head, to train on. Defaults to False.
+            variant from the shapes of the tensors. Defaults to None.
+        head: A second checkpoint, of a linear evaluation, whose head (linear or with a hidden
+            layer) is put on the encoder; `path` itself if it contains both. Defaults to None.
+        projector: Whether to keep the projection head, to continue training. Defaults to False.
         input_samples: Integer, the length of the waveform, or None for any length. Defaults to
             59,049.
         data_format: "channels_last", "channels_first" or None for the backend's faster one.
-        **options: Further arguments of the model that is returned, where that is a
-            `ContrastiveModel` (`augmenter`, for one) or a `Tagger` (`labels`).
+        **options: Further arguments of the model that is returned, if that is a `ContrastiveModel`
+            (such as `augmenter`) or a `Tagger` (`labels`).
 
     Returns:
         A `TUNe`; with `projector=True` a `ContrastiveModel` with that encoder, at the temperature
-        that the file names; with `head` a `Tagger` of the encoder and the head, giving logits.
+        that the file names; with `head` a `Tagger` of the encoder and the head.
 
     Raises:
-        UserError: A file cannot be read, wants to run code, lacks what was asked for, or does not
-            fit the preset: the message names the first tensor that disagrees and both shapes. Or a
-            tensor is not finite.
-        ValueError: Both `projector` and `head` are given, or `options` without either.
+        UserError: A file cannot be read, would run code, lacks the encoder, projector or head, or
+            does not fit the preset: the message names the first tensor that differs and both
+            shapes. Or a tensor is not finite.
+        ValueError: Both `projector` and `head` are given, or `options` without one of them.
 
     Source: the formats of github.com/Marcel-Velez/TUNe and github.com/Spijkervet/CLMR.
 
     Example:
 
     ```python
-    encoder = keras_tune.interop.load_pytorch_checkpoint("tune_plus.ckpt")
-    model = keras_tune.interop.load_pytorch_checkpoint("tune_plus.ckpt", projector=True)
-    tagger = keras_tune.interop.load_pytorch_checkpoint("tune_plus.ckpt", head="head.ckpt")
+    from keras_tune.interop import export_pytorch_checkpoint, load_pytorch_checkpoint
+
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+    model = keras_tune.training.ContrastiveModel(encoder, temperature=0.1)
+    export_pytorch_checkpoint(model, "model.safetensors")
+    load_pytorch_checkpoint("model.safetensors").name  # "tune_plus_32"
+    load_pytorch_checkpoint("model.safetensors", projector=True).temperature  # 0.1
     ```
     """
     if head is not None and projector:
         raise ValueError(
-            "a model has the `projector` or a `head`, not both. "
-            f"Received: projector={projector}, head={head}"
+            "`projector` must be False if there is a `head`: a tagger has no projector. "
+            f"Received: projector={projector}"
         )
     if options and head is None and not projector:
         raise ValueError(
-            f"an encoder takes no further options. Received: {', '.join(sorted(options))}"
+            "further arguments need `head` or `projector`; an encoder has none. "
+            f"Received: {', '.join(sorted(options))}"
         )
     tensors, hyper_parameters = read_checkpoint(path)
     parts = _split(path, tensors)
     if not parts.encoder:
-        only = "a head only; give it as the head of an encoder" if parts.head else "no encoder"
-        raise UserError(f"{path}: holds {only}")
+        only = "only a head; give it as the head of an encoder" if parts.head else "no encoder"
+        raise UserError(f"{path}: contains {only}")
     encoder = _build(path, parts.encoder, preset, input_samples, data_format)
     if projector:
         return _contrastive(path, encoder, parts.projector, hyper_parameters, options)
@@ -86,12 +95,14 @@ def load_pytorch_checkpoint(
     return encoder
 
 
-def export_pytorch_checkpoint(model, path):
+def export_pytorch_checkpoint(
+    model: TUNe | ContrastiveModel | Tagger, path: str | os.PathLike
+) -> None:
     """Write a model as the published PyTorch code does: a Lightning checkpoint.
 
     Its `state_dict` has the encoder under `model.encoder.` and again under `encoder.`, a projection
-    head under `model.projector.` and a tagger's head under `model.`. What
-    `load_pytorch_checkpoint` makes of the file has the same weights, bit for bit.
+    head under `model.projector.` and a tagger's head under `model.`. Loaded with
+    `load_pytorch_checkpoint`, the file gives the same weights, bit for bit.
 
     Args:
         model: A `TUNe`, or a `ContrastiveModel` or `Tagger` of one.
@@ -101,17 +112,17 @@ def export_pytorch_checkpoint(model, path):
     Raises:
         UserError: The package that writes such files is not installed, the suffix is another, or a
             weight is not finite.
-        ValueError: The model, or its encoder, is none of these.
+        ValueError: The model, or its encoder, is of another kind.
 
     Example:
 
     ```python
     encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
-    keras_tune.interop.export_pytorch_checkpoint(encoder, "tune_plus.ckpt")
+    keras_tune.interop.export_pytorch_checkpoint(encoder, "tune_plus.safetensors")
     ```
     """
     if not str(path).endswith((".ckpt", ".pt", ".pth", ".safetensors")):
-        raise UserError(f"{path}: unknown suffix; take .ckpt, .pt, .pth or .safetensors")
+        raise UserError(f"{path}: unknown suffix; use .ckpt, .pt, .pth or .safetensors")
     encoder = model if isinstance(model, TUNe) else getattr(model, "encoder", None)
     if not isinstance(model, (TUNe, ContrastiveModel, Tagger)) or not isinstance(encoder, TUNe):
         raise ValueError(
@@ -181,7 +192,7 @@ def _split(path, tensors):
         elif name.startswith(prefix):
             parts.encoder[name.removeprefix(prefix)] = tensor
         elif not name.startswith("encoder."):
-            raise UserError(f"{path}: tensor {name} {array.shape} belongs to no part of the model")
+            raise UserError(f"{path}: tensor {name} {array.shape} does not belong to the model")
     parts.head = parts.head or fully_connected
     return parts
 
@@ -216,13 +227,13 @@ def _better(shapes, preset):
 
 def _contrastive(path, encoder, tensors, hyper_parameters, options):
     if "2.weight" not in tensors:
-        raise UserError(f"{path}: no projector in it (tensor model.projector.2.weight is missing)")
+        raise UserError(f"{path}: contains no projector (no model.projector.2.weight)")
     temperature = hyper_parameters.get("temperature")
     if isinstance(temperature, (int, float)):
         options = {"temperature": float(temperature), **options}
     width = tensors["2.weight"].array.shape[0]
     model = ContrastiveModel(encoder, projection_dim=width, **options)
-    # All of its weights are there; unbuilt models save with a warning and cannot be counted.
+    # All its weights exist; a model that is not built gives a warning when saved, and no counts.
     model.build()
     _assign(path, dense_tensors(model.projector.layers), tensors, "the projector")
     return model
@@ -230,7 +241,7 @@ def _contrastive(path, encoder, tensors, hyper_parameters, options):
 
 def _tagger(path, encoder, tensors, options):
     if "0.weight" not in tensors:
-        raise UserError(f"{path}: no head in it (tensor model.0.weight is missing)")
+        raise UserError(f"{path}: contains no head (no model.0.weight)")
     hidden = tensors["0.weight"].array.shape[0] if "2.weight" in tensors else None
     logits = tensors["2.weight" if hidden else "0.weight"].array.shape[0]
     try:
@@ -242,7 +253,7 @@ def _tagger(path, encoder, tensors, options):
 
 
 def _assign(path, variables, tensors, model):
-    """Give variables their values, or name the first tensor that does not allow it."""
+    """Assign values to variables, or raise an error that names the first tensor that differs."""
     for name, variable in variables.items():
         expected = tuple(reversed(variable.shape))
         if name not in tensors:
@@ -262,7 +273,7 @@ def _assign(path, variables, tensors, model):
             "of the file has no place in the model"
         )
     with np.errstate(over="ignore"):
-        # What is beyond float32 becomes infinite.
+        # Values beyond float32 become infinite.
         arrays = {name: tensors[name].array.astype("float32") for name in variables}
     check_finite(path, ((f"tensor {tensors[name].name}", arrays[name]) for name in variables))
     for name, variable in variables.items():

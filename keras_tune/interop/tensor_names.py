@@ -1,29 +1,39 @@
-"""What the published PyTorch modules call their tensors, and which of ours each one is.
+"""The names of tensors in the published PyTorch modules, and the Keras variables they belong to.
 
 Keras stores every kernel with its axes in the opposite order of PyTorch's: Conv1D (kernel, in, out)
 for (out, in, kernel), Conv1DTranspose (kernel, out, in) for (in, out, kernel), Dense (in, out) for
-(out, in). So all conversion of values, either way, is the transpose.
+(out, in). Values are therefore converted by a transpose, in both directions.
 
 Source: github.com/Marcel-Velez/TUNe (folder `models`) and github.com/Spijkervet/CLMR.
 """
 
-# The published U-Net was written for this contraction depth; what is deeper has names of its own.
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_tune.models.tune import TUNe
+
+# The published U-Net was written for this contraction depth; deeper stages have other names.
 DEPTH = 4
 
 
-def encoder_tensors(encoder):
+def encoder_tensors(encoder: TUNe) -> dict[str, keras.Variable]:
     """The variables of an encoder by the names that the published modules give them.
 
     Args:
         encoder: A `TUNe`.
 
     Returns:
-        A dict from tensor name, e.g. `conv1.layers.0.weight`, to Keras variable, in the order in
-        which the signal meets them.
+        A dict from tensor name, e.g. `conv1.layers.0.weight`, to Keras variable, in the order from
+        the input to the output.
 
     Example:
 
     ```python
+    from keras_tune.interop.tensor_names import encoder_tensors
+
     encoder = keras_tune.models.TUNe.from_preset("clmr", load_weights=False)
     list(encoder_tensors(encoder))[0]  # 'sequential.0.0.weight'
     ```
@@ -51,13 +61,13 @@ def encoder_tensors(encoder):
     return tensors
 
 
-def contractive_name(level):
+def contractive_name(level: int) -> str:
     """The module of a contractive stage, or of the bottleneck; level 0 has the full resolution."""
     return f"conv{level + 1}" if level <= DEPTH else f"deeperDown{level - DEPTH}"
 
 
-def expansive_names(level):
-    """The modules that go up to a level: the transposed convolution and the block."""
+def expansive_names(level: int) -> tuple[str, str]:
+    """The modules of the expansive stage at a level: the transposed convolution and the block."""
     if level < DEPTH:
         number = 2 * DEPTH + 1 - level
         return f"transposedConv{number}", f"conv{number}"
@@ -65,7 +75,7 @@ def expansive_names(level):
     return f"transposedDeeper{number}", f"deeperUp{number}"
 
 
-def dense_tensors(layers):
+def dense_tensors(layers: Sequence[keras.layers.Layer]) -> dict[str, keras.Variable]:
     """The variables of a stack of Dense layers with activations between them: projector or head.
 
     Args:
@@ -77,6 +87,9 @@ def dense_tensors(layers):
     Example:
 
     ```python
+    from keras_tune.interop.tensor_names import dense_tensors
+
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
     model = keras_tune.training.ContrastiveModel(encoder)
     list(dense_tensors(model.projector.layers))  # ['0.weight', '2.weight']
     ```

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_tune.types import DType, Shape, Tensor
+from keras_tune.types import DType, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -27,7 +27,7 @@ class HeUniform(keras.initializers.HeUniform):
     ```
     """
 
-    def __call__(self, shape: Shape, dtype: DType = None) -> Tensor:
+    def __call__(self, shape: tuple[int, ...], dtype: DType = None) -> Tensor:
         """Draw a kernel of `shape`, whose last two axes are input and output channels."""
         fan_in = np.prod(shape[:-1])
         limit = np.sqrt(6.0 / fan_in)

@@ -5,19 +5,27 @@ clip is the positive, the 2(B − 1) views of the other clips are the negatives,
 cross-entropy of picking the positive by cosine similarity.
 
 Clips may belong to groups: copies of one clip, for instance, or clips of one track or artist. Views
-of another clip of the same group are then neither positives nor negatives of an anchor; they are
-left out of its denominator.
+of another clip of the same group are then neither positives nor negatives of an anchor, and are not
+part of its denominator.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import keras
 from keras import ops
+
+from keras_tune.types import Tensor, TensorLike
 
 # Small enough that its exponential is zero.
 MASKED = -1e9
 
 
-def nt_xent_logits(z_i, z_j, temperature=0.5, groups=None):
-    """The similarities of every anchor to its 2B − 1 candidates, and where the positive is.
+def nt_xent_logits(
+    z_i: TensorLike, z_j: TensorLike, temperature: float = 0.5, groups: TensorLike | None = None
+) -> tuple[Tensor, Tensor]:
+    """The similarities of every anchor to its 2B − 1 candidates, and the place of the positive.
 
     Args:
         z_i: Tensor (B, d), projections of the first views.
@@ -27,9 +35,9 @@ def nt_xent_logits(z_i, z_j, temperature=0.5, groups=None):
             a group of its own.
 
     Returns:
-        A pair: logits, float32 (2B, 2B), the anchor's similarity to itself at −1e9, so that it
-        counts for nothing, and likewise those to other clips of its group; and labels, int32 (2B,),
-        the column of each anchor's positive.
+        A pair: logits, float32 (2B, 2B), with −1e9 for the similarity of an anchor to itself and to
+        other clips of its group, whose exponential is then 0; and labels, int32 (2B,), the column
+        of the positive of each anchor.
 
     Example:
 
@@ -38,7 +46,7 @@ def nt_xent_logits(z_i, z_j, temperature=0.5, groups=None):
     labels  # [3, 4, 5, 0, 1, 2]
     ```
     """
-    # Half precision would lose what distinguishes close candidates.
+    # Half precision cannot tell similar candidates apart.
     z = ops.concatenate([ops.cast(z_i, "float32"), ops.cast(z_j, "float32")], axis=0)
     z = ops.normalize(z, axis=-1, order=2, epsilon=1e-8)
     count = ops.shape(z)[0]
@@ -48,8 +56,8 @@ def nt_xent_logits(z_i, z_j, temperature=0.5, groups=None):
     return mask_groups(logits, groups), labels
 
 
-def mask_groups(logits, groups=None):
-    """Leave the other clips of an anchor's group out of its candidates.
+def mask_groups(logits: TensorLike, groups: TensorLike | None = None) -> Tensor:
+    """Exclude the other clips of an anchor's group from its candidates.
 
     Args:
         logits: Tensor (2B, 2B), as `nt_xent_logits` gives them.
@@ -61,7 +69,9 @@ def mask_groups(logits, groups=None):
     Example:
 
     ```python
-    mask_groups(np.zeros((4, 4)), np.array([7, 7]))  # only clips' own views are left
+    from keras_tune.losses.nt_xent import mask_groups
+
+    mask_groups(np.zeros((4, 4)), np.array([7, 7]))  # 0 for the views of one clip only
     ```
     """
     if groups is None:
@@ -72,7 +82,9 @@ def mask_groups(logits, groups=None):
     return ops.where(ops.tile(masked, (2, 2)), ops.cast(MASKED, logits.dtype), logits)
 
 
-def nt_xent(z_i, z_j, temperature=0.5, groups=None):
+def nt_xent(
+    z_i: TensorLike, z_j: TensorLike, temperature: float = 0.5, groups: TensorLike | None = None
+) -> Tensor:
     """NT-Xent of two batches of projections.
 
     Args:
@@ -109,8 +121,7 @@ class NTXent(keras.losses.Loss):
 
     Args:
         temperature: Float, the divisor of the cosine similarities. Defaults to 0.5.
-        reduction: As in any Keras loss; "mean_with_sample_weight" and the like do not apply, since
-            there is one value for each of 2B anchors. Defaults to "mean".
+        reduction: As in any Keras loss, over the values of the 2B anchors. Defaults to "mean".
         name: String. Defaults to "nt_xent".
 
     Raises:
@@ -127,25 +138,33 @@ class NTXent(keras.losses.Loss):
     ```
     """
 
-    def __init__(self, temperature=0.5, reduction="mean", name="nt_xent"):
+    def __init__(
+        self, temperature: float = 0.5, reduction: str | None = "mean", name: str = "nt_xent"
+    ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         if temperature <= 0:
             raise ValueError(f"`temperature` must be positive. Received: temperature={temperature}")
         self.temperature = temperature
 
-    def __call__(self, y_true, y_pred, sample_weight=None, groups=None):
+    def __call__(
+        self,
+        y_true: TensorLike,
+        y_pred: TensorLike,
+        sample_weight: TensorLike | None = None,
+        groups: TensorLike | None = None,
+    ) -> Tensor:
         if groups is not None:
-            # Keras casts what a loss takes to float32, which holds places in a batch exactly, but
-            # not every integer.
+            # Keras casts the inputs of a loss to float32, which can represent all places in a
+            # batch, but not every integer.
             equal = ops.equal(groups[:, None], groups[None, :])
             y_true = (y_true, ops.argmax(ops.cast(equal, "int32"), axis=1))
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Tensor) -> Tensor:
         z_i, groups = y_true if isinstance(y_true, (tuple, list)) else (y_true, None)
         return nt_xent(z_i, y_pred, self.temperature, groups)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "temperature": self.temperature,
             "reduction": self.reduction,

@@ -6,12 +6,17 @@ representations trained with them transfer to genres and tags (Park et al., "Rep
 Learning of Music Using Artist Labels", ISMIR 2018).
 """
 
+from __future__ import annotations
+
 from keras import ops
 
 from keras_tune.losses.nt_xent import nt_xent_logits
+from keras_tune.types import Tensor, TensorLike
 
 
-def supervised_contrastive(z_i, z_j, groups, temperature=0.5):
+def supervised_contrastive(
+    z_i: TensorLike, z_j: TensorLike, groups: TensorLike, temperature: float = 0.5
+) -> Tensor:
     """Supervised contrastive loss of two batches of projections.
 
     Args:

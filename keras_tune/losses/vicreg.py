@@ -1,4 +1,4 @@
-"""VICReg's two terms against a collapse: of every component, and of all together.
+"""The two terms of VICReg against a collapse of the projections.
 
 NT-Xent keeps projections apart from one another, but does not ask for all dimensions to be used.
 The variance term asks every component to vary over the batch, the covariance term asks no two to
@@ -7,13 +7,15 @@ vary together.
 
 from keras import ops
 
+from keras_tune.types import Tensor, TensorLike
 
-def variance_loss(z, target=1.0, epsilon=1e-4):
-    """How far the deviations of the components fall short of a target.
+
+def variance_loss(z: TensorLike, target: float = 1.0, epsilon: float = 1e-4) -> Tensor:
+    """How far the standard deviations of the components are below a target.
 
     Args:
         z: Tensor (batch, d), projections before they are normalized.
-        target: Float, the deviation that is enough. Defaults to 1.
+        target: Float, the standard deviation to reach. Defaults to 1.
         epsilon: Float, added to the variance before its root is taken. Defaults to 1e-4.
 
     Returns:
@@ -32,8 +34,8 @@ def variance_loss(z, target=1.0, epsilon=1e-4):
     return ops.mean(ops.relu(target - ops.sqrt(variance + epsilon)))
 
 
-def covariance_loss(z):
-    """How much the components vary together.
+def covariance_loss(z: TensorLike) -> Tensor:
+    """A penalty on components that vary together.
 
     Args:
         z: Tensor (batch, d), projections before they are normalized.

@@ -3,8 +3,18 @@
 import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
 
 from keras_tune.models.estimate_batch_norm import estimate_batch_norm
+from keras_tune.models.parameter_budget import count_parameters, largest_width, tail_widths
 from keras_tune.models.presets import PRESETS, Preset
 from keras_tune.models.tagger import Tagger
 from keras_tune.models.tune import TUNe
 
-__all__ = ["PRESETS", "Preset", "TUNe", "Tagger", "estimate_batch_norm"]
+__all__ = [
+    "PRESETS",
+    "Preset",
+    "TUNe",
+    "Tagger",
+    "count_parameters",
+    "estimate_batch_norm",
+    "largest_width",
+    "tail_widths",
+]

@@ -1,19 +1,22 @@
-"""Batch normalization statistics, measured anew."""
+"""Measuring the statistics of batch normalization again."""
 
 import contextlib
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
+from keras_tune.keras_internals import sublayers
 
-def estimate_batch_norm(encoder, batches):
+
+def estimate_batch_norm(encoder: keras.Model, batches: Iterable[np.ndarray]) -> None:
     """Measure the statistics of all batch normalization layers on given waveforms, in place.
 
     During training each layer keeps a moving average of the mean and variance of its inputs, which
     inference then uses. After contrastive training it describes augmented views, not clean clips;
     in an untrained model it describes nothing (mean 0, variance 1). This function replaces both
-    with the mean and variance over all the batches given, every layer seeing what the layers in
-    front of it, normalized with the statistics of the current batch, give.
+    with the mean and variance over all given batches. The input of every layer is computed with the
+    layers before it normalized by the statistics of the current batch.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
@@ -34,9 +37,7 @@ def estimate_batch_norm(encoder, batches):
     ```
     """
     layers = [
-        layer
-        for layer in encoder._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
+        layer for layer in sublayers(encoder) if isinstance(layer, keras.layers.BatchNormalization)
     ]
     before = [(layer, layer.momentum, layer.trainable) for layer in layers]
     sums = [[0.0, 0.0] for _ in layers]
@@ -57,7 +58,7 @@ def estimate_batch_norm(encoder, batches):
         for layer, momentum, trainable in before:
             layer.momentum, layer.trainable = momentum, trainable
     if not rows:
-        raise ValueError("`batches` must hold at least one batch. Received none")
+        raise ValueError("`batches` must contain at least one batch. Received: none")
     for layer, (mean, square) in zip(layers, sums, strict=True):
         mean, variance = mean / rows, square / rows - np.square(mean / rows)
         if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
@@ -74,7 +75,7 @@ def _statistics(layer):
 
 
 def _without_gradients():
-    """What keeps PyTorch from holding on to every activation; the others do so by themselves."""
+    """Keep PyTorch from storing every activation; the other backends store none here."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     import torch

@@ -1,8 +1,12 @@
 """The trained weights that come with the package: safetensors files beside the code."""
 
+from __future__ import annotations
+
 import json
+import os
 import pathlib
 
+import keras
 import numpy as np
 
 WEIGHTS = pathlib.Path(__file__).with_name("weights")
@@ -11,7 +15,7 @@ WEIGHTS = pathlib.Path(__file__).with_name("weights")
 FREE = ("input_samples", "dtype", "name", "trainable", "layers_trainable")
 
 
-def write_weights(encoder, path, **about):
+def write_weights(encoder: keras.Model, path: str | os.PathLike, **about: str) -> None:
     """Write an encoder's weights as a safetensors file, kernels in half precision.
 
     Biases and batch normalization keep full precision: they are few, and variances may be smaller
@@ -53,7 +57,7 @@ def write_weights(encoder, path, **about):
         temporary.write_bytes(save(arrays, header))
 
 
-def read_about(path):
+def read_about(path: str | os.PathLike) -> dict[str, str]:
     """Read the header of a file that `write_weights` has written, a dict of strings.
 
     Example:
@@ -72,7 +76,7 @@ def read_about(path):
         return file.metadata()
 
 
-def read_weights(encoder, path):
+def read_weights(encoder: keras.Model, path: str | os.PathLike) -> None:
     """Set an encoder's weights to those of a file that `write_weights` has written.
 
     Args:

@@ -11,8 +11,8 @@ import dataclasses
 class Preset:
     """A variant of `TUNe`: a published one, or one of ours with trained weights.
 
-    Tail widths are given in multiples of the base width as far as the paper does, so that they
-    follow when the base width is changed.
+    Tail widths are given in multiples of the base width where the paper does so, and then change
+    with the base width.
 
     Args:
         base_filters: Integer, the width N of the first stage.
@@ -35,8 +35,8 @@ class Preset:
     """
 
     base_filters: int
-    tail_multiples: tuple = ()
-    tail_widths: tuple = (512,)
+    tail_multiples: tuple[int, ...] = ()
+    tail_widths: tuple[int, ...] = (512,)
     contraction_depth: int = 4
     decoder_depth: int = 4
     extra_links: bool = False
@@ -45,7 +45,7 @@ class Preset:
     weights: str | None = None
     description: str = ""
 
-    def tail_filters(self, base_filters=None):
+    def tail_filters(self, base_filters: int | None = None) -> tuple[int, ...]:
         """The widths of all tail blocks, for this preset's base width or another."""
         n = self.base_filters if base_filters is None else base_filters
         return tuple(n * m for m in self.tail_multiples) + self.tail_widths

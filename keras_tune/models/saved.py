@@ -1,13 +1,20 @@
-"""Files of models: in without surprises, out without numbers that are not finite."""
+"""Model files: damaged ones are refused, and weights that are not finite are not written."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from keras_tune.checks import check_archive, check_weights
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 
+if TYPE_CHECKING:
+    import keras
 
-def load_saved_model(path, compile=False):
+
+def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     """Load a `.keras` file.
 
     Args:
@@ -18,13 +25,16 @@ def load_saved_model(path, compile=False):
         Keras model.
 
     Raises:
-        UserError: There is no such file, it holds no model, unpacks to far more than its size, or
-            has weights that are not finite.
+        UserError: There is no such file, it contains no model, unpacks to far more than its size,
+            or has weights that are not finite.
 
     Example:
 
     ```python
-    encoder = load_saved_model("runs/mine/encoder.keras")
+    from keras_tune.models.saved import load_saved_model
+
+    keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False).save("encoder.keras")
+    load_saved_model("encoder.keras").representation_dim  # 32
     ```
     """
     import keras
@@ -42,13 +52,13 @@ def load_saved_model(path, compile=False):
     return model
 
 
-def save_model(model, path, hint=""):
+def save_model(model: keras.Model, path: str | os.PathLike, hint: str = "") -> None:
     """Write a model to a `.keras` file, in one step.
 
     Args:
         model: Keras model.
         path: The file.
-        hint: What to do about weights that are not finite. Defaults to nothing.
+        hint: Advice for weights that are not finite, at the end of the error. Defaults to none.
 
     Raises:
         UserError: A weight is not finite; nothing is written.
@@ -56,6 +66,9 @@ def save_model(model, path, hint=""):
     Example:
 
     ```python
+    from keras_tune.models.saved import save_model
+
+    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
     save_model(encoder, "encoder.keras")
     ```
     """

@@ -1,10 +1,17 @@
 """An encoder with a classification head: waveform in, one logit per label out."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_tune.checks import check_encoder, check_finite
 
+# The length of a window, for an encoder of any length.
+DEFAULT_WINDOW = 59049
 ACTIVATIONS = ("sigmoid", "softmax")
 POOLINGS = ("embeddings", "scores")
 
@@ -20,11 +27,11 @@ class Tagger(keras.Model):
             for a linear head. Defaults to None.
         labels: List of strings, the labels' names in the order of the logits, or None. Defaults to
             None.
-        activation: What makes logits scores: "sigmoid" for tags, any number of which may apply, or
-            "softmax" for classes, one of which does. The model's outputs are logits in either case.
-            Defaults to "sigmoid".
-        pooling: What is averaged over the windows of a longer clip: "embeddings", the mean of which
-            the head scores, or "scores". Use what the head was trained for. Defaults to
+        activation: What turns logits into scores: "sigmoid" for tags, any number of which may
+            apply, or "softmax" for classes, exactly one of which applies. The outputs of the model
+            are logits in either case. Defaults to "sigmoid".
+        pooling: What is averaged over the windows of a longer clip: "embeddings", whose mean the
+            head scores, or "scores". Use the one that the head was trained for. Defaults to
             "embeddings".
         name: String. Defaults to "tagger".
 
@@ -41,19 +48,20 @@ class Tagger(keras.Model):
     encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
     tagger = keras_tune.models.Tagger(encoder, labels=["guitar", "slow", "vocal"])
     keras.ops.sigmoid(tagger(np.zeros((1, 59049, 1))))  # probabilities, (1, 3)
-    tagger.predict_tags("song.mp3")  # {"vocal": 0.71, "slow": 0.4, "guitar": 0.02}
+    audio = keras_tune.data.load_audio("song.mp3", tagger.sample_rate)
+    tagger.predict_tags(audio)  # {"vocal": 0.71, "slow": 0.4, "guitar": 0.02}
     ```
     """
 
     def __init__(
         self,
-        encoder,
-        num_labels=None,
-        hidden_units=None,
-        labels=None,
-        activation="sigmoid",
-        pooling="embeddings",
-        name="tagger",
+        encoder: keras.Model,
+        num_labels: int | None = None,
+        hidden_units: int | None = None,
+        labels: Sequence[str] | None = None,
+        activation: str = "sigmoid",
+        pooling: str = "embeddings",
+        name: str = "tagger",
     ):
         labels = None if labels is None else [str(label) for label in labels]
         if num_labels is None:
@@ -90,15 +98,15 @@ class Tagger(keras.Model):
     @classmethod
     def from_probe(
         cls,
-        encoder,
-        weights,
-        labels,
-        activation="sigmoid",
-        mean=None,
-        deviation=None,
-        pooling="embeddings",
-        name="tagger",
-    ):
+        encoder: keras.Model,
+        weights: Sequence[np.ndarray],
+        labels: Sequence[str],
+        activation: str = "sigmoid",
+        mean: np.ndarray | None = None,
+        deviation: np.ndarray | None = None,
+        pooling: str = "embeddings",
+        name: str = "tagger",
+    ) -> Tagger:
         """Build a tagger from a probe that was trained on the encoder's representations.
 
         A standardization of the representations is folded into the first layer.
@@ -119,7 +127,7 @@ class Tagger(keras.Model):
             `Tagger`; its scores are those of the probe.
 
         Raises:
-            ValueError: The weights fit neither each other nor the encoder and the labels.
+            ValueError: The shapes of the weights do not fit each other, the encoder or the labels.
 
         Example:
 
@@ -165,54 +173,87 @@ class Tagger(keras.Model):
         return tagger
 
     @property
-    def sample_rate(self):
-        """The encoder's sample rate in Hz, or None where it does not tell."""
+    def sample_rate(self) -> int | None:
+        """The encoder's sample rate in Hz; None for an encoder without this attribute."""
         return getattr(self.encoder, "sample_rate", None)
 
-    def predict_tags(self, path, sample_rate=None, batch_size=32):
-        """Score an audio file.
+    def predict_tags(
+        self, audio: np.ndarray, sample_rate: int | None = None, batch_size: int = 32
+    ) -> dict[str, float]:
+        """Score a clip.
 
-        The file is cut into consecutive windows, a remainder is dropped. The encoder's outputs for
-        them are averaged and the head scores the mean, or the other way round; see `pooling`.
+        The clip is cut into consecutive windows; what remains at the end is dropped. With the
+        pooling "embeddings" the head scores the mean of the encoder's outputs, with "scores" it
+        scores every window and the scores are averaged.
 
         Args:
-            path: File in any format that `keras_tune.data.load_audio` takes.
-            sample_rate: Integer, in Hz. Defaults to the encoder's own, and 22,050 for one that does
-                not tell.
+            audio: Float array (samples,), mono, with full scale 1, at the sample rate of the
+                encoder. `keras_tune.data.load_audio` decodes a file, and refuses one that is
+                silent, truncated or out of scale.
+            sample_rate: Integer, the sample rate of `audio` in Hz, to be compared with that of the
+                encoder. Defaults to None: not compared.
             batch_size: Integer, windows encoded at a time. Defaults to 32.
 
         Returns:
-            A dict from label (its number as a string, where the tagger has no labels) to score
-            within 0 and 1, the highest first.
+            A dict from label (its number as a string if the tagger has no labels) to score between
+            0 and 1, the highest first.
 
         Raises:
-            AudioError: The file cannot be decoded, is truncated, silent, out of scale, not finite,
-                or shorter than a window.
+            ValueError: The array is not mono, not float, not finite or shorter than a window.
             UserError: The encoder is made for another sample rate, or a score is not finite.
 
         Example:
 
         ```python
-        best, *others = tagger.predict_tags("song.mp3")
+        encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+        tagger = keras_tune.models.Tagger(encoder, labels=["calm", "tense"])
+        best, *others = tagger.predict_tags(np.random.normal(0, 0.1, 2 * 59049))
         ```
         """
-        from keras_tune.data.audio import load_audio
-        from keras_tune.evaluation.embeddings import embed_clips, window_length
-
-        window = window_length(self.encoder)
         check_encoder("the tagger's encoder", self.encoder, sample_rate)
-        audio = load_audio(path, sample_rate or self.sample_rate or 22050, min_samples=window)
-        record = {"id": str(path), "audio": audio, "labels": {}}
-        clips = embed_clips(self.encoder, [record], window_samples=window, batch_size=batch_size)
-        vectors = clips.vectors if self.pooling == "embeddings" else clips.windows
-        scores = getattr(keras.ops, self.activation)(self.head(vectors, training=False))
-        scores = keras.ops.convert_to_numpy(scores).mean(axis=0)
-        check_finite(path, [("the tagger's score", scores)], "; its weights are damaged")
+        audio = np.asarray(audio)
+        window = self.encoder.input_shape[1] or DEFAULT_WINDOW
+        if audio.ndim != 1 or audio.dtype.kind != "f":
+            raise ValueError(
+                "`audio` must be a mono array (samples,) of floats; decode a file with "
+                "`keras_tune.data.load_audio`. "
+                f"Received: audio of the shape {audio.shape} and the type {audio.dtype}"
+            )
+        if len(audio) < window:
+            raise ValueError(
+                f"`audio` must have at least {window} samples, the length of a window. "
+                f"Received: audio of the shape {audio.shape}"
+            )
+        if not np.isfinite(audio).all():
+            raise ValueError("`audio` must be finite. Received: audio with NaN or infinity")
+        outputs = self._encode(audio, window, batch_size)
+        damaged = "; its weights are damaged or too large"
+        check_finite("the tagger's encoder", [("an output", outputs)], damaged)
+        # Encoders such as mel statistics have a last step that applies to means over windows.
+        finish = getattr(self.encoder, "finish", lambda vectors: vectors)
+        if self.pooling == "embeddings":
+            outputs = outputs.mean(axis=0, keepdims=True, dtype="float64")
+        logits = self.head(np.asarray(finish(outputs), "float32"), training=False)
+        scores = keras.ops.convert_to_numpy(getattr(keras.ops, self.activation)(logits))
+        scores = scores.mean(axis=0)
+        check_finite("the tagger", [("a score", scores)], damaged)
         labels = self.labels or [str(number) for number in range(self.num_labels)]
         order = np.argsort(-scores, kind="stable")
         return {labels[place]: float(scores[place]) for place in order}
 
-    def get_config(self):
+    def _encode(self, audio, window, batch_size):
+        """The encoder's outputs for the windows of a clip, (windows, d)."""
+        count = len(audio) // window
+        # All batches have one shape, so that backends compile only once; the last one is padded.
+        rows = np.zeros((-(-count // batch_size) * batch_size, window, 1), "float32")
+        rows[:count, :, 0] = audio[: count * window].reshape(count, window)
+        outputs = [
+            self.encoder.predict_on_batch(rows[start : start + batch_size])
+            for start in range(0, len(rows), batch_size)
+        ]
+        return np.concatenate([np.asarray(part, "float32") for part in outputs])[:count]
+
+    def get_config(self) -> dict[str, Any]:
         return {
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "num_labels": self.num_labels,
@@ -224,7 +265,9 @@ class Tagger(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Tagger:
         encoder = keras.saving.deserialize_keras_object(
             config["encoder"], custom_objects=custom_objects
         )

@@ -1,10 +1,15 @@
 """TUNe: a U-Net on the waveform, followed by a tail that shrinks it to one vector."""
 
+from __future__ import annotations
+
 import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
 from keras_tune.errors import UserError
+from keras_tune.keras_internals import sublayers
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.level_normalization import LevelNormalization
@@ -14,6 +19,7 @@ from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.preset_weights import WEIGHTS, read_weights
 from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, SAMPLE_CNN_MULTIPLES
 from keras_tune.models.sample_cnn import sample_cnn
+from keras_tune.types import DType, Tensor
 
 # Every change of resolution in the published models is by this factor.
 FACTOR = 3
@@ -31,7 +37,7 @@ class TUNe(keras.Model):
         contraction_depth: Integer C, the number of contractive stages above the bottleneck; their
             widths double from one to the next. Defaults to 4.
         decoder_depth: Integer 0…C, the number of expansive stages. 0 builds CLMR's SampleCNN, for
-            which `contraction_depth` means nothing. Defaults to 4.
+            which `contraction_depth` is ignored. Defaults to 4.
         base_filters: Integer N, the width of the first stage. Defaults to 11, and to 128 at depth
             zero.
         tail_filters: List of integers, the widths of the tail blocks, each of which divides the
@@ -46,14 +52,15 @@ class TUNe(keras.Model):
         input_samples: Integer, the length of the waveform, or None for any length of at least
             `min_samples`. Defaults to 59,049 (2.68 s at 22,050 Hz). What exceeds a multiple of
             3 ** C is cut off at the end.
-        sample_rate: Integer, the rate in Hz of the waveforms that the model is made for. It changes
-            nothing in the computation; what reads audio asks the model for it. Defaults to 22,050.
-        level: Float, the root mean square level that every waveform is brought to first (see
-            `keras_tune.layers.LevelNormalization`), or None to leave levels as they are, as the
-            published models do. Defaults to None.
+        sample_rate: Integer, the sample rate in Hz of the waveforms that the model is made for. It
+            does not change the computation; functions that read audio look it up in the model.
+            Defaults to 22,050.
+        level: Float, the root mean square level to which every waveform is scaled first (see
+            `keras_tune.layers.LevelNormalization`), or None to keep the levels, as the published
+            models do. Defaults to None.
         data_format: The layout of the computation inside: "channels_last", "channels_first" or None
-            for the backend's faster one. Inputs, outputs and weights are the same in either, so it
-            is not saved with the model. Defaults to None.
+            for the faster one on the backend. Inputs, outputs and weights are the same with both,
+            so it is not saved with the model. Defaults to None.
         dtype: Dtype policy of the layers, "mixed_bfloat16" for one. Defaults to the global policy.
             The representation is always float32.
         name: String. Defaults to "tune".
@@ -78,18 +85,18 @@ class TUNe(keras.Model):
 
     def __init__(
         self,
-        contraction_depth=4,
-        decoder_depth=4,
-        base_filters=None,
-        tail_filters=None,
-        extra_links=False,
-        tail_type="pooled",
-        input_samples=59049,
-        sample_rate=22050,
-        level=None,
-        data_format=None,
-        dtype=None,
-        name="tune",
+        contraction_depth: int = 4,
+        decoder_depth: int = 4,
+        base_filters: int | None = None,
+        tail_filters: Sequence[int] | None = None,
+        extra_links: bool = False,
+        tail_type: str = "pooled",
+        input_samples: int | None = 59049,
+        sample_rate: int = 22050,
+        level: float | None = None,
+        data_format: str | None = None,
+        dtype: DType = None,
+        name: str = "tune",
     ):
         data_format = standardize_data_format(data_format)
         if base_filters is None:
@@ -157,9 +164,9 @@ class TUNe(keras.Model):
         self.stage_names = tuple(stages)
         self._layer_policy = policy.name
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         if inputs.shape[1] is not None and inputs.shape[1] < self.min_samples:
-            # Nothing would be left to average; JAX would return NaN without a word.
+            # Nothing would be left to average; JAX would return NaN without an error.
             raise ValueError(
                 f"the waveform must have at least {self.min_samples} samples. "
                 f"Received: shape={tuple(inputs.shape)}"
@@ -167,7 +174,7 @@ class TUNe(keras.Model):
         return super().call(inputs, training=training, mask=mask)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **overrides):
+    def from_preset(cls, preset: str, load_weights: bool = True, **overrides: Any) -> TUNe:
         """Build a variant, with its trained weights if it has any.
 
         Args:
@@ -197,20 +204,21 @@ class TUNe(keras.Model):
         """
         if preset not in PRESETS:
             close = difflib.get_close_matches(str(preset), PRESETS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"take one of {', '.join(PRESETS)}"
-            raise UserError(f"model.preset {preset!r}: no such preset; {hint}")
+            hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(PRESETS)}"
+            raise UserError(f"`preset` must be a preset; {hint} Received: preset={preset}")
         chosen = PRESETS[preset]
-        if load_weights and chosen.weights is None:
+        weights = chosen.weights if load_weights else None
+        if load_weights and weights is None:
             trained = [name for name, known in PRESETS.items() if known.weights]
             hint = f", or choose {' or '.join(trained)}" if trained else ""
             raise UserError(
-                f"model.preset {preset!r}: has no trained weights; pass load_weights=False for "
-                f"random ones{hint}"
+                "`preset` must have trained weights; pass load_weights=False for random ones"
+                f"{hint}. Received: preset={preset}"
             )
         if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
             chosen = PRESETS["clmr"]
         base_filters = overrides.get("base_filters") or chosen.base_filters
-        arguments = {
+        arguments: dict[str, Any] = {
             "contraction_depth": chosen.contraction_depth,
             "decoder_depth": chosen.decoder_depth,
             "base_filters": base_filters,
@@ -230,11 +238,11 @@ class TUNe(keras.Model):
         if "tail_filters" not in overrides and arguments["decoder_depth"] and missing > 0:
             arguments["tail_filters"] = arguments["tail_filters"][missing:]
         encoder = cls(**arguments)
-        if load_weights:
-            read_weights(encoder, WEIGHTS / chosen.weights)
+        if weights is not None:
+            read_weights(encoder, WEIGHTS / weights)
         return encoder
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "contraction_depth": self.contraction_depth,
             "decoder_depth": self.decoder_depth,
@@ -252,14 +260,16 @@ class TUNe(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> TUNe:
         # Earlier versions did not save what is trainable.
         arguments = {"trainable": True, "layers_trainable": {}, **config}
         trainable, exceptions = (arguments.pop(k) for k in ("trainable", "layers_trainable"))
         model = cls(**arguments)
         if not trainable:
             model.trainable = False
-        # Outer layers come first: setting one sets those within it.
+        # Outer layers come first, since setting one also sets the layers within it.
         layers = dict(_layers_by_path(model))
         for path, value in exceptions.items():
             layers[path].trainable = value
@@ -267,15 +277,15 @@ class TUNe(keras.Model):
 
 
 def _layers_by_path(layer, prefix=""):
-    """Pairs of path and layer of all layers within a layer, outer layers before those in them."""
-    for inner in layer._flatten_layers(include_self=False, recursive=False):
+    """Pairs of path and layer of all layers within a layer; outer layers come first."""
+    for inner in sublayers(layer, recursive=False):
         path = f"{prefix}{inner.name}"
         yield path, inner
         yield from _layers_by_path(inner, f"{path}/")
 
 
 def _exceptions(model):
-    """Whether layers are trainable, by path, where it is not what the layer around them says."""
+    """Whether layers are trainable, by path, if it differs from the layer around them."""
     outer, found = {"": model.trainable}, {}
     for path, layer in _layers_by_path(model):
         outer[path] = layer.trainable
@@ -352,7 +362,7 @@ def _u_net(x, contraction_depth, decoder_depth, base_filters, output_filters, da
 
 
 def _links(stages, contraction_depth, decoder_depth):
-    """What the first tail blocks see besides the signal, by falling resolution."""
+    """The further inputs of the first tail blocks, in the order of decreasing resolution."""
     expansive = [stages[f"expand_{step}"] for step in range(decoder_depth - 1, 0, -1)]
     return [*expansive, stages["bottleneck"]]
 

@@ -49,7 +49,7 @@ def run(main, config_class, argv=None, demo=None):
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
-            raise _Usage(_described(" ".join(str(message).split()), _options(self)))
+            raise _Usage(_described(" ".join(str(message).split()), _option_strings(self)))
 
     module = sys.modules[config_class.__module__]
     name = (module.__spec__.name if module.__spec__ else module.__name__).rpartition(".")[2]
@@ -85,14 +85,14 @@ def run(main, config_class, argv=None, demo=None):
         if hasattr(config, "backend"):
             choose_backend(config.backend)
     except (_Usage, UserError) as error:
-        _stop(name, error, 2)
+        _stop(name, _about_option(str(error), {}, config_class) or error, 2)
     except UnicodeDecodeError as error:
         _stop(name, f"--config: not a text in UTF-8 ({error.reason})", 2)
     with _leaving():
         try:
             main(config)
         except UserError as error:
-            _stop(name, error, 1)
+            _stop(name, _about_option(str(error), {}, config_class) or error, 1)
         except KeyboardInterrupt:
             _stop(name, "interrupted", 130)
         except Exception as error:
@@ -157,7 +157,7 @@ def _promote(parser, group, config_class):
     )
 
 
-def _options(parser):
+def _option_strings(parser):
     """The names of a parser's options, without those of the parser itself."""
     return [name for name in parser._option_string_actions if name.startswith("--")]
 
@@ -257,14 +257,16 @@ def names_options(**names):
     """Let errors about arguments of library functions name the option that the value came from.
 
     The library raises `ValueError`s such as "`folds` must be at least 2. Received: folds=1". If the
-    configuration has an option of this name, `main` raises a `UserError` instead, which says
-    "--folds 1: must be at least 2". All other errors stay as they are.
+    configuration has an option of this name, or exactly one of its groups has (`task.folds`),
+    `main` raises a `UserError` instead, which says "--folds 1: must be at least 2". All other
+    errors stay as they are.
 
     Args:
         **names: The options whose names differ from those of the arguments: `columns="target"`.
+            None for an argument that no option gives.
 
     Returns:
-        A decorator of `main`.
+        A decorator of `main`, or of another function whose first argument is the configuration.
 
     Example:
 
@@ -279,13 +281,11 @@ def names_options(**names):
 
     def decorate(main):
         @functools.wraps(main)
-        def wrapped(config):
+        def wrapped(config, *arguments):
             try:
-                return main(config)
-            except UserError:
-                raise
+                return main(config, *arguments)
             except ValueError as error:
-                message = _about_option(str(error), names, config)
+                message = _about_option(str(error), names, type(config))
                 if message is None:
                     raise
                 raise UserError(message) from error
@@ -295,14 +295,14 @@ def names_options(**names):
     return decorate
 
 
-def _about_option(message, names, config):
+def _about_option(message, names, config_class):
     """The library's message about an argument as one about an option; None if there is no such."""
-    found = re.fullmatch(r"`(\w+)` (.+?)\.? Received: \1=(.*)", message, re.DOTALL)
+    found = re.fullmatch(r"`([\w.]+)` (.+?)\.? Received: \1=(.*)", message, re.DOTALL)
     if found is None:
         return None
     argument, problem, value = found.groups()
-    option = names.get(argument, argument)
-    if not hasattr(config, option):
+    option = _option_of(names.get(argument, argument), config_class)
+    if option is None:
         return None
     if value == "None":
         return f"--{option}: {problem}"
@@ -310,6 +310,26 @@ def _about_option(message, names, config):
         # Lists as they are written on the command line.
         value = value.replace("'", "").replace(", ", ",")
     return f"--{option} {value}: {problem}"
+
+
+def _option_of(argument, config_class):
+    """The name of the option that gives an argument; None if none does, or several could."""
+    options = list(_options(config_class))
+    if argument in options:
+        return argument
+    # What lies within an option that is a table, such as `space.augment.min_cents`.
+    if any(argument.startswith(f"{option}.") for option in options):
+        return argument
+    within = [option for option in options if option.endswith(f".{argument}")]
+    return within[0] if len(within) == 1 else None
+
+
+def _options(config_class, prefix=""):
+    """The dotted names of all options, those with keys of their own included."""
+    for field in dataclasses.fields(config_class):
+        yield prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            yield from _options(field.type, f"{prefix}{field.name}.")
 
 
 def choose_backend(backend=None):

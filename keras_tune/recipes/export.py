@@ -10,14 +10,14 @@ import pathlib
 from typing import Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import choose_backend, run
+from keras_tune.recipes._cli import choose_backend, names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._types import SampleRate, Samples
 
 
 @dataclasses.dataclass
 class ExportConfig:
-    """What to export, and to where.
+    """The model to export, and the folder to write to.
 
     Args:
         model: A .keras file, or the folder of a run with a tagger or an encoder; from any backend.
@@ -25,9 +25,9 @@ class ExportConfig:
         output: Folder to write to.
         name: Name of the exported model. Defaults to the model's own.
         window_samples: Window length for an encoder of any length; 59049 by default.
-        sample_rate: Sample rate in Hz of a model that does not tell its own.
+        sample_rate: Sample rate in Hz of a model that has none of its own.
         index: For web, a folder of audio files, or an .npz file written by `embed`: the tracks
-            among which the page finds the nearest.
+            among which the page finds the nearest ones.
     """
 
     model: str
@@ -49,34 +49,43 @@ def main(config):
     if "keras" not in sys.modules:
         # A SavedModel is written by TensorFlow whatever the model was trained with.
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)
-    from keras_tune.recipes._folder import local_path
     from keras_tune.recipes._load import load_encoder
-    from keras_tune.serving import export_onnx, export_tf_serving, export_web
-    from keras_tune.serving.versions import check_name
 
     source = pathlib.Path(config.model)
-    # A run that ended in a tagger holds the encoder too.
+    # A run that ended in a tagger also contains the encoder.
     source = source / "tagger.keras" if (source / "tagger.keras").is_file() else source
     model = load_encoder(source, config.sample_rate)
-    output = local_path(config.output)
-    name = check_name(config.name or model.name)
-    options = {"window_samples": config.window_samples, "sample_rate": config.sample_rate}
     try:
-        if config.format == "onnx":
-            path = output / f"{name}.onnx"
-            export_onnx(model, path, **options)
-        elif config.format == "web":
-            page = export_web(model, output, name, config.index, **options)
-            for file, reason in page.left_out:
-                print(f"left out: {file}: {reason}", file=sys.stderr)
-            path = page.path
-        else:
-            path = export_tf_serving(model, output, name, **options)
+        path = _export(config, model)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"--model {config.model}: {error}") from None
     print(path)
+
+
+@names_options(model=None)
+def _export(config, model):
+    """Write the model in the format that was asked for and return the path."""
+    import sys
+
+    from keras_tune.recipes._folder import local_path
+    from keras_tune.serving import export_onnx, export_tf_serving, export_web
+    from keras_tune.serving.versions import check_name
+
+    output = local_path(config.output)
+    name = check_name(config.name or model.name)
+    options = {"window_samples": config.window_samples, "sample_rate": config.sample_rate}
+    if config.format == "onnx":
+        path = output / f"{name}.onnx"
+        export_onnx(model, path, **options)
+        return path
+    if config.format == "tf_saved_model":
+        return export_tf_serving(model, output, name, **options)
+    page = export_web(model, output, name, config.index, **options)
+    for file, reason in page.left_out:
+        print(f"left out: {file}: {reason}", file=sys.stderr)
+    return page.path
 
 
 def cli(argv=None):

@@ -138,7 +138,7 @@ def _search(config):
     callbacks = functools.partial(_probe, data, config.probe) if config.probe else None
     with naming_damaged_shards(data):
         tuner.search(streams, config.epochs, callbacks)
-        if tuner._is_worker():
+        if tuner.is_worker:
             return
         trials = _report_trials(tuner, config, output)
         runs = _repeat(tuner, trials, recipe, callbacks, config, output)
@@ -264,8 +264,7 @@ def _report_trials(tuner, config, output):
     import pandas as pd
 
     from keras_tune.files import write_text
-    from keras_tune.search.pictures import draw_pareto
-    from keras_tune.search.results import pareto_front, trial_table
+    from keras_tune.search.results import draw_pareto, pareto_front, trial_table
 
     trials = trial_table(tuner)
     write_text(output / "search.csv", trials.to_csv(index=False))
@@ -306,7 +305,7 @@ def _repeat(tuner, trials, recipe, callbacks, config, output):
         for seed in range(config.seed + 1, config.seed + 1 + config.seeds):
             path = output / "repeats" / f"trial_{row['trial']}_seed_{seed}.json"
             if not path.exists():
-                hypermodel = _with_seed(tuner.hypermodel, seed)
+                hypermodel = tuner.hypermodel.with_seed(seed)
                 hyperparameters = tuner.oracle.get_trial(row["trial"]).hyperparameters
                 reseeded = functools.partial(_streams, dataclasses.replace(recipe, seed=seed))
                 job = Job(hypermodel, hyperparameters, reseeded, config.epochs, callbacks)
@@ -331,20 +330,10 @@ def _repeat(tuner, trials, recipe, callbacks, config, output):
     return pd.DataFrame(runs)
 
 
-def _with_seed(hypermodel, seed):
-    import copy
-
-    # KerasTuner's hypermodels hold methods bound to themselves, which a shallow copy would share.
-    other = copy.deepcopy(hypermodel)
-    other.seed = seed
-    return other
-
-
 def _report_depths(runs, trials, config, output):
     """Write scores by depth; return the settings of the best depth, and what its score is."""
     from keras_tune.files import write_text
-    from keras_tune.search.pictures import draw_depths
-    from keras_tune.search.results import scores_by_depth
+    from keras_tune.search.results import draw_depths, scores_by_depth
 
     write_text(output / "runs.csv", runs.to_csv(index=False))
     depths = scores_by_depth(runs)

@@ -6,12 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "hypermodel": ["Configuration", "TUNeHyperModel"],
-        "oracles": ["TUNERS", "make_oracle"],
-        "parameters": ["count_parameters", "largest_width"],
-        "results": ["pareto_front", "scores_by_depth"],
-        "space": ["Range", "Space"],
-        "tail": ["tail_widths"],
         "job": ["Job"],
-        "tuner": ["TUNeTuner"],
+        "results": ["draw_depths", "draw_pareto", "pareto_front", "scores_by_depth", "trial_table"],
+        "space": ["Range", "Space"],
+        "tuner": ["TUNERS", "TUNeTuner", "make_oracle"],
     },
 )

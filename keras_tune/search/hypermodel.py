@@ -1,21 +1,28 @@
 """TUNe as a KerasTuner hypermodel: from hyperparameters to a compiled contrastive model."""
 
+from __future__ import annotations
+
+import copy
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import keras
 import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
 from keras_tune.augment_config import AugmentConfig
-from keras_tune.errors import UserError
-from keras_tune.search.parameters import count_parameters, largest_width
+from keras_tune.models.parameter_budget import count_parameters, largest_width, tail_widths
 from keras_tune.search.space import Range, Space, as_list
-from keras_tune.search.tail import tail_widths
+
+if TYPE_CHECKING:
+    from keras_tune.training import ContrastiveModel
 
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """One point of a search space, with all that follows from it.
+    """One point of a search space, and the widths that follow from it.
 
     Attributes:
         decoder_depth: Expansive stages; 0 is CLMR's SampleCNN.
@@ -25,10 +32,20 @@ class Configuration:
         representation_dim: Size of the representation.
         base_filters: Width of the first stage.
         tail_filters: Widths of the tail.
-        learning_rate: Of Adam.
-        temperature: Of NT-Xent.
+        learning_rate: Learning rate of Adam.
+        temperature: Temperature of NT-Xent.
         augment: Fields of `keras_tune.augment.AugmentConfig` that were searched.
         parameters: Trainable parameters of the encoder.
+
+    Example:
+
+    ```python
+    import keras_tuner
+    from keras_tune.search import TUNeHyperModel
+
+    chosen = TUNeHyperModel().configuration(keras_tuner.HyperParameters())
+    chosen.decoder_depth, chosen.tail_filters[-1]  # (0, 512)
+    ```
     """
 
     decoder_depth: int
@@ -37,10 +54,10 @@ class Configuration:
     extra_links: bool
     representation_dim: int
     base_filters: int
-    tail_filters: tuple
+    tail_filters: tuple[int, ...]
     learning_rate: float
     temperature: float
-    augment: dict
+    augment: dict[str, float]
     parameters: int
 
 
@@ -51,18 +68,18 @@ class TUNeHyperModel(keras_tuner.HyperModel):
     every trial.
 
     Args:
-        space: `Space`. Defaults to decoder depths of 0 to 4, all else as published.
-        parameter_budget: Number of trainable parameters that no encoder may exceed. Where the
-            space leaves `base_filters` open, each encoder is as wide as the budget allows. Defaults
-            to 2.4 million, about CLMR's; None for no limit, which needs `base_filters`.
+        space: `Space`. Defaults to decoder depths of 0 to 4, everything else as published.
+        parameter_budget: Number of trainable parameters that no encoder may exceed. If the space
+            does not set `base_filters`, each encoder is as wide as the budget allows. Defaults to
+            2.4 million, about CLMR's; None for no limit, which needs `base_filters`.
         budget_slack: Share of the budget that may stay unused. Defaults to 0.35.
         input_samples: Integer, the length of a view. Defaults to 59,049.
         sample_rate: Integer, in Hz. Defaults to 22,050.
-        augment: Dict of fields of `keras_tune.augment.AugmentConfig`, where the space says nothing
-            else. Defaults to the published chain.
+        augment: Dict of fields of `keras_tune.augment.AugmentConfig` that the space does not
+            search. Defaults to the published chain.
         projection_dim: Integer, the size of the projections. Defaults to 64.
         separate_views: As in `keras_tune.training.ContrastiveModel`. Defaults to False.
-        seed: Integer, of weights, crops and augmentations. Defaults to 42.
+        seed: Integer, the seed of weights, crops and augmentations. Defaults to 42.
         precision: Dtype policy: "float32", "mixed_bfloat16" or "mixed_float16". Defaults to
             "float32".
         distribution: "data_parallel" to spread batches over all devices of a machine, on the JAX
@@ -70,7 +87,7 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         jit_compile: As in `keras.Model.compile`. Defaults to "auto".
 
     Raises:
-        UserError: Neither width nor budget is given, an augmentation is unknown, or the backend
+        ValueError: Neither width nor budget is given, an augmentation is unknown, or the backend
             cannot distribute.
 
     Example:
@@ -86,18 +103,18 @@ class TUNeHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        space=None,
-        parameter_budget=2.4e6,
-        budget_slack=0.35,
-        input_samples=59049,
-        sample_rate=22050,
-        augment=None,
-        projection_dim=64,
-        separate_views=False,
-        seed=42,
-        precision="float32",
-        distribution=None,
-        jit_compile="auto",
+        space: Space | None = None,
+        parameter_budget: float | None = 2.4e6,
+        budget_slack: float = 0.35,
+        input_samples: int = 59049,
+        sample_rate: int = 22050,
+        augment: Mapping[str, float] | None = None,
+        projection_dim: int = 64,
+        separate_views: bool = False,
+        seed: int = 42,
+        precision: str = "float32",
+        distribution: str | None = None,
+        jit_compile: bool | str = "auto",
     ):
         super().__init__()
         self.space = space or Space()
@@ -113,28 +130,76 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         self.distribution = distribution
         self.jit_compile = jit_compile
         if self.space.base_filters is None and parameter_budget is None:
-            raise UserError("space.base_filters: give widths, or a --parameter_budget for them")
+            raise ValueError(
+                "`parameter_budget` must be given if the space does not set `base_filters`. "
+                "Received: parameter_budget=None"
+            )
         if parameter_budget is not None and parameter_budget <= 0:
-            raise UserError(f"--parameter_budget {parameter_budget}: must be positive")
+            raise ValueError(
+                "`parameter_budget` must be positive. "
+                f"Received: parameter_budget={parameter_budget}"
+            )
         if not 0 <= budget_slack <= 1:
-            raise UserError(f"--budget_slack {budget_slack}: must lie between 0 and 1")
+            raise ValueError(
+                f"`budget_slack` must be between 0 and 1. Received: budget_slack={budget_slack}"
+            )
         if distribution not in (None, "data_parallel"):
-            raise UserError(f"--distribution {distribution}: take data_parallel, or leave it out")
+            raise ValueError(
+                "`distribution` must be 'data_parallel' or None. "
+                f"Received: distribution={distribution}"
+            )
         if distribution and keras.backend.backend() != "jax":
-            raise UserError("--distribution data_parallel: needs --backend jax")
-        self._check_augment()
-
-    def _check_augment(self):
+            raise ValueError(
+                f"`distribution` needs the JAX backend, not {keras.backend.backend()}. "
+                f"Received: distribution={distribution}"
+            )
         known = [field.name for field in dataclasses.fields(AugmentConfig)]
-        for key in self.space.augment:
+        for key, choice in self.space.augment.items():
             if key not in known:
-                raise UserError(f"space.augment.{key}: no such key; take one of {', '.join(known)}")
+                raise ValueError(
+                    f"`space.augment.{key}` must be one of the settings of the augmentations: "
+                    f"{', '.join(known)}. Received: space.augment.{key}={choice}"
+                )
 
-    def declare_hyperparameters(self, hp):
-        """Register the whole space, conditions included.
+    def with_seed(self, seed: int) -> TUNeHyperModel:
+        """The same hypermodel with another seed.
+
+        Args:
+            seed: Integer, as in the constructor.
+
+        Returns:
+            `TUNeHyperModel`.
+
+        Example:
+
+        ```python
+        from keras_tune.search import TUNeHyperModel
+
+        TUNeHyperModel(seed=1).with_seed(2).seed  # 2
+        ```
+        """
+        # KerasTuner's hypermodels hold methods bound to themselves, which a shallow copy would
+        # share.
+        other = copy.deepcopy(self)
+        other.seed = seed
+        return other
+
+    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+        """Register the whole space, including its conditions.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
+
+        Example:
+
+        ```python
+        import keras_tuner
+        from keras_tune.search import Space, TUNeHyperModel
+
+        hp = keras_tuner.HyperParameters()
+        TUNeHyperModel(Space(decoder_depth=[0, 4])).declare_hyperparameters(hp)
+        hp.values["decoder_depth"]  # 0
+        ```
         """
         space = self.space
         depths = as_list(space.decoder_depth)
@@ -156,8 +221,8 @@ class TUNeHyperModel(keras_tuner.HyperModel):
     def _contractions(self):
         """Names of the hyperparameters for contraction depths, and the decoder depths they go with.
 
-        Only one where all decoders have the same choice. Else a name for each choice: tuners look
-        values up by name alone, and would take one list of values for another.
+        One name if all decoders have the same choice, else a name for each choice: tuners look
+        values up by name alone, and would confuse one list of values with another.
         """
         groups = {}
         for depth in as_list(self.space.decoder_depth):
@@ -167,11 +232,11 @@ class TUNeHyperModel(keras_tuner.HyperModel):
             return {"contraction_depth": groups.popitem()[1]}
         return {f"contraction_depth_from_{min(group)}": groups[group] for group in groups}
 
-    def configuration(self, hp):
+    def configuration(self, hp: keras_tuner.HyperParameters) -> Configuration:
         """Read a configuration from hyperparameters.
 
         Args:
-            hp: `keras_tuner.HyperParameters`; the space is declared if it is not there yet.
+            hp: `keras_tuner.HyperParameters`; the space is declared if it has not been yet.
 
         Returns:
             `Configuration`.
@@ -182,7 +247,11 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         Example:
 
         ```python
-        hypermodel.configuration(keras_tuner.HyperParameters()).base_filters
+        import keras_tuner
+        from keras_tune.search import Space, TUNeHyperModel
+
+        hypermodel = TUNeHyperModel(Space(decoder_depth=4))
+        hypermodel.configuration(keras_tuner.HyperParameters()).base_filters  # 11
         ```
         """
         self.declare_hyperparameters(hp)
@@ -202,10 +271,10 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         def count(width):
             return count_parameters(contraction, depth, width, tail(width), links)
 
+        # Without a budget the space sets the width.
+        budget = self.parameter_budget or math.inf
         try:
-            width = values.get("base_filters") or largest_width(
-                count, self.parameter_budget, self.budget_slack
-            )
+            width = values.get("base_filters") or largest_width(count, budget, self.budget_slack)
             parameters = count(width)
         except ValueError as error:
             raise FailedTrialError(str(error)) from error
@@ -234,14 +303,24 @@ class TUNeHyperModel(keras_tuner.HyperModel):
                 f"{least:,.0f} and the budget of {self.parameter_budget:,.0f}"
             )
 
-    def prepare(self):
-        """Set dtype policy, distribution and seed, as every trial needs them."""
+    def prepare(self) -> None:
+        """Set dtype policy, distribution and seed, as every trial needs them.
+
+        Example:
+
+        ```python
+        from keras_tune.search import TUNeHyperModel
+
+        TUNeHyperModel(precision="mixed_bfloat16").prepare()
+        keras.config.dtype_policy().name  # "mixed_bfloat16"
+        ```
+        """
         if self.distribution:
             keras.distribution.set_distribution(keras.distribution.DataParallel())
         keras.config.set_dtype_policy(self.precision)
         keras.utils.set_random_seed(self.seed)
 
-    def build(self, hp):
+    def build(self, hp: keras_tuner.HyperParameters) -> ContrastiveModel:
         """Build the compiled model of a configuration.
 
         Args:
@@ -252,6 +331,17 @@ class TUNeHyperModel(keras_tuner.HyperModel):
 
         Raises:
             FailedTrialError: The configuration does not fit the view or the parameter budget.
+
+        Example:
+
+        ```python
+        import keras_tuner
+        from keras_tune.search import Space, TUNeHyperModel
+
+        space = Space(decoder_depth=1, contraction_depth=1, tail_length=2, base_filters=2)
+        hypermodel = TUNeHyperModel(space, parameter_budget=None, input_samples=243)
+        hypermodel.build(keras_tuner.HyperParameters()).encoder.decoder_depth  # 1
+        ```
         """
         from keras_tune.augment import clmr_chain
         from keras_tune.models import TUNe
@@ -261,7 +351,7 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         self.prepare()
         try:
             encoder = TUNe(
-                # At depth zero it means nothing, but has to be a number.
+                # At depth zero it is ignored, but must be a number.
                 contraction_depth=chosen.contraction_depth or 1,
                 decoder_depth=chosen.decoder_depth,
                 base_filters=chosen.base_filters,

@@ -1,53 +1,77 @@
-"""One training of a search, in this process or in one of its own."""
+"""The training of one trial, in this process or in one of its own, and the memory that it takes."""
+
+from __future__ import annotations
 
 import atexit
-import collections.abc
 import dataclasses
 import gc
 import math
 import multiprocessing
 import os
 import pathlib
+import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
+import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
 from keras_tune.errors import UserError
 from keras_tune.storage import leave
 
+if TYPE_CHECKING:
+    from keras_tune.search.hypermodel import TUNeHyperModel
+
+# Linux: writing "5" to the first file resets the peak of the resident memory in the second.
+CLEAR_REFS = pathlib.Path("/proc/self/clear_refs")
+STATUS = pathlib.Path("/proc/self/status")
+# The classes by which TensorFlow, PyTorch and Python say that memory ran out.
+MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError", "ResourceExhaustedError")
+
 
 @dataclasses.dataclass
 class Job:
-    """What it takes to train one configuration; picklable, for a process of its own.
+    """Everything that the training of one configuration needs; picklable, for another process.
 
     Args:
         hypermodel: `TUNeHyperModel`.
         hyperparameters: `keras_tuner.HyperParameters`.
-        streams: Function of (initial_epoch, epochs) that gives an object with `train`, `valid` and
-            `steps_per_epoch`. For `isolated`, defined at the top of a module.
+        streams: Function of (initial_epoch, epochs) that returns an object with `train`, `valid`
+            and `steps_per_epoch`. For `run_isolated`, it must be defined at the top of a module.
         epochs: Integer, the epoch before which training ends.
-        callbacks: Function without arguments that gives a list of Keras callbacks. Defaults to
+        callbacks: Function without arguments that returns a list of Keras callbacks. Defaults to
             none.
         initial_epoch: Integer, the epoch at which training begins. Defaults to 0.
-        warm_start: Path of the `.keras` file to go on from. Defaults to None.
-        history: Path of the `.csv` for the metrics of every epoch. Defaults to None.
+        warm_start: Path of the `.keras` file to resume from. Defaults to None.
+        history: Path of the `.csv` file for the metrics of every epoch. Defaults to None.
         save: Path for the trained model with its optimizer. Defaults to None.
+
+    Example:
+
+    ```python
+    import keras_tuner
+    from keras_tune.search import Job, TUNeHyperModel
+
+    job = Job(TUNeHyperModel(), keras_tuner.HyperParameters(), streams, epochs=10)
+    job.initial_epoch  # 0
+    ```
     """
 
-    hypermodel: object
-    hyperparameters: object
-    streams: collections.abc.Callable
+    hypermodel: TUNeHyperModel
+    hyperparameters: keras_tuner.HyperParameters
+    streams: Callable[[int, int], Any]
     epochs: int
-    callbacks: collections.abc.Callable | None = None
+    callbacks: Callable[[], list] | None = None
     initial_epoch: int = 0
     warm_start: pathlib.Path | None = None
     history: pathlib.Path | None = None
     save: pathlib.Path | None = None
 
 
-def run(job):
+def run(job: Job) -> dict[str, Any]:
     """Train a configuration.
 
     Args:
@@ -59,9 +83,16 @@ def run(job):
     Raises:
         FailedTrialError: The configuration fits neither view nor budget, or memory ran out.
         UserError: The data or the settings that all trials share are wrong.
+
+    Example:
+
+    ```python
+    from keras_tune.search.job import run
+
+    run(job)["history"]["val_loss"]
+    ```
     """
     from keras_tune.files import atomic_path
-    from keras_tune.search.memory import peak_megabytes, reset_peak
     from keras_tune.training import load_to_continue
 
     keras.utils.clear_session()
@@ -107,18 +138,18 @@ def _fit(job, model):
         initial_epoch=job.initial_epoch,
         steps_per_epoch=streams.steps_per_epoch,
         callbacks=callbacks,
-        # The streams shuffle for themselves, in an order that the seed decides.
+        # The streams shuffle on their own, in an order that the seed decides.
         shuffle=False,
         verbose=0,
     )
     return {name: [float(value) for value in values] for name, values in fitted.history.items()}
 
 
-def run_isolated(job):
-    """Train a configuration in a new process, whose memory comes back when it ends.
+def run_isolated(job: Job) -> dict[str, Any]:
+    """Train a configuration in a new process, whose memory is free again when it ends.
 
-    TensorFlow never gives memory of a GPU back, and a crash of a driver or the system's killer of
-    processes takes one trial along, not the search.
+    TensorFlow never frees the memory of a GPU, and a crash of the driver or a lack of memory then
+    ends one trial and not the search.
 
     Args:
         job: `Job`.
@@ -129,15 +160,17 @@ def run_isolated(job):
     Raises:
         FailedTrialError: As `run`, or the process was killed.
         UserError: As `run`.
-        RuntimeError: Anything else went wrong there.
+        RuntimeError: Any other error in the process.
 
     Example:
 
     ```python
-    outcome = run_isolated(Job(hypermodel, hyperparameters, streams, epochs=10))
+    from keras_tune.search.job import run_isolated
+
+    run_isolated(job)["peak_memory_mb"]
     ```
     """
-    # Fork would copy the threads' locks and the frameworks' state.
+    # A fork would copy the locks of the threads and the state of the frameworks.
     context = multiprocessing.get_context("spawn")
     # A share of the device for each of several workers, instead of three quarters for the first.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -146,7 +179,7 @@ def run_isolated(job):
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(job, sender), daemon=True)
     process.start()
-    # So that the end of the child is the end of the pipe.
+    # So that the pipe ends when the child does.
     sender.close()
     try:
         kind, content = receiver.recv()
@@ -178,7 +211,7 @@ def _child(job, sender):
 
 
 def _end_with_parent():
-    """Leave no training behind when the search is killed."""
+    """End the training when the search is killed."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -190,10 +223,7 @@ def _death(exit_code):
     return f"its process ended with status {exit_code}"
 
 
-_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError", "ResourceExhaustedError")
-
-
-def ran_out_of_memory(error):
+def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of any backend says that memory ran out.
 
     Args:
@@ -201,13 +231,110 @@ def ran_out_of_memory(error):
 
     Returns:
         Boolean.
+
+    Example:
+
+    ```python
+    from keras_tune.search.job import ran_out_of_memory
+
+    ran_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"))  # True
+    ```
     """
-    if any(kind.__name__ in _MEMORY_ERRORS for kind in type(error).__mro__):
+    if any(kind.__name__ in MEMORY_ERRORS for kind in type(error).__mro__):
         return True
-    # JAX and XLA have one class for everything, and say which of it in the message.
+    # JAX and XLA have one class for all errors, and name the kind in the message.
     return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 
 
 def _first_line(error):
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def reset_peak() -> None:
+    """Start a new measurement of `peak_megabytes`, as far as the backend and the system can.
+
+    Example:
+
+    ```python
+    from keras_tune.search.job import reset_peak
+
+    reset_peak()
+    ```
+    """
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        for device in tf.config.list_logical_devices("GPU"):
+            tf.config.experimental.reset_memory_stats(device.name.removeprefix("/device:"))
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        pass
+
+
+def peak_megabytes() -> float:
+    """The peak of the memory since `reset_peak`, or since the process began if it has no effect.
+
+    Returns:
+        Float, in units of 10⁶ bytes. On a GPU the memory that the backend has allocated there (on
+        JAX since the process began), on a CPU the resident memory of the process.
+
+    Example:
+
+    ```python
+    from keras_tune.search.job import peak_megabytes, reset_peak
+
+    reset_peak()
+    keras.layers.Dense(4)(np.zeros((1, 4)))
+    peak_megabytes()
+    ```
+    """
+    return round((_device_bytes() or _resident_bytes()) / 1e6, 1)
+
+
+def _device_bytes():
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    if backend == "jax":
+        import jax
+
+        stats = [device.memory_stats() or {} for device in jax.local_devices()]
+        return max(entry.get("peak_bytes_in_use", 0) for entry in stats)
+    import tensorflow as tf
+
+    return max(
+        (
+            tf.config.experimental.get_memory_info(device.name.removeprefix("/device:"))["peak"]
+            for device in tf.config.list_logical_devices("GPU")
+        ),
+        default=0,
+    )
+
+
+def _resident_bytes():
+    try:
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        # Windows.
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    # macOS counts bytes, the others kibibytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

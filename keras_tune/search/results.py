@@ -1,27 +1,42 @@
-"""What a search found: a table of its trials, the scores at each depth, the Pareto front."""
+"""The results of a search: tables of trials, scores by depth, the Pareto front, and plots."""
 
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import pandas as pd
 
-from keras_tune.search.tuner import read_outcome, read_reason
+from keras_tune.evaluation.plots import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from keras_tune.search.tuner import TUNeTuner
 
 
-def trial_table(tuner):
-    """Tabulate all trials of a search.
+def trial_table(tuner: TUNeTuner) -> pd.DataFrame:
+    """Make a table of all trials of a search.
 
     Args:
-        tuner: `TUNeTuner`, not that of a worker.
+        tuner: `TUNeTuner`, but not that of a worker.
 
     Returns:
-        DataFrame with a row a trial: its identifier, status, score (of the last epoch), epochs,
-        best epoch and its score, parameters, seconds of training, peak memory in MB (10⁶ bytes),
-        every setting, and why it failed.
+        DataFrame with one row for each trial: its identifier, status, score (of the last epoch),
+        epochs, best epoch and its score, parameters, seconds of training, peak memory in MB (10⁶
+        bytes), every setting, and the reason if it failed.
 
     Example:
 
     ```python
-    trial_table(tuner).sort_values("score")
+    from keras_tune.search import trial_table
+
+    table = trial_table(tuner)
+    len(table)  # the number of trials so far
     ```
     """
+    from keras_tune.search.tuner import read_outcome, read_reason
+
     rows = []
     for name, trial in sorted(tuner.oracle.trials.items()):
         outcome = read_outcome(tuner, name)
@@ -39,10 +54,10 @@ def trial_table(tuner):
     return pd.DataFrame(rows)
 
 
-def outcome_row(outcome):
-    """The row of a training in the table: what was measured, and the configuration."""
-    measured = ("score", "best_epoch", "best_epoch_score", "epochs", "parameters", "seconds")
-    measured += ("peak_memory_mb",)
+def outcome_row(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a training in the table: the measurements and the configuration."""
+    measured = ["score", "best_epoch", "best_epoch_score", "epochs", "parameters", "seconds"]
+    measured += ["peak_memory_mb"]
     row = {key: outcome.get(key) for key in measured}
     configuration = dict(outcome["configuration"])
     augment = configuration.pop("augment")
@@ -50,7 +65,7 @@ def outcome_row(outcome):
     return row | configuration | {f"augment/{key}": value for key, value in augment.items()}
 
 
-def best_of_each_depth(table, direction):
+def best_of_each_depth(table: pd.DataFrame, direction: str) -> pd.DataFrame:
     """The best completed trial of each decoder depth.
 
     Args:
@@ -59,18 +74,28 @@ def best_of_each_depth(table, direction):
 
     Returns:
         The rows of the table, by depth.
+
+    Example:
+
+    ```python
+    import pandas as pd
+    from keras_tune.search.results import best_of_each_depth
+
+    table = pd.DataFrame({"decoder_depth": [0, 0], "epochs": [2, 2], "score": [0.5, 0.7]})
+    best_of_each_depth(table.assign(status="COMPLETED"), "max")["score"].tolist()  # [0.7]
+    ```
     """
     done = table[table["status"] == "COMPLETED"]
-    # Promoted trials of Hyperband count before those that it stopped early.
+    # Trials that Hyperband promoted come before those that it stopped early.
     ordered = done.sort_values(["epochs", "score"], ascending=[False, direction == "min"])
     return ordered.drop_duplicates("decoder_depth").sort_values("decoder_depth")
 
 
-def scores_by_depth(runs):
-    """Mean and spread of the score over seeds, at each decoder depth.
+def scores_by_depth(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation of the score over seeds, at each decoder depth.
 
     Args:
-        runs: DataFrame with the columns `decoder_depth` and `score`, a row a run.
+        runs: DataFrame with the columns `decoder_depth` and `score`, one row for each run.
 
     Returns:
         DataFrame by `decoder_depth` with `mean`, `std` (of the sample, NaN for one run), `min`,
@@ -79,6 +104,9 @@ def scores_by_depth(runs):
     Example:
 
     ```python
+    import pandas as pd
+    from keras_tune.search import scores_by_depth
+
     runs = pd.DataFrame({"decoder_depth": [0, 0, 4], "score": [0.5, 0.7, 0.9]})
     scores_by_depth(runs).loc[0, "mean"]  # 0.6
     ```
@@ -86,26 +114,99 @@ def scores_by_depth(runs):
     return runs.groupby("decoder_depth")["score"].agg(["mean", "std", "min", "max", "count"])
 
 
-def pareto_front(table, cost, direction="max"):
-    """The rows that no other beats in score without costing more.
+def pareto_front(table: pd.DataFrame, cost: str, direction: str = "max") -> pd.DataFrame:
+    """The rows for which no other row has a better score at the same or a lower cost.
 
     Args:
-        table: DataFrame with the columns `score` and `cost`'s.
+        table: DataFrame with the column `score` and the one that `cost` names.
         cost: Name of the column that should be small: "parameters" or "seconds".
         direction: "max" or "min": which scores are better. Defaults to "max".
 
     Returns:
-        The rows of the front, by rising cost.
+        The rows of the front, in order of increasing cost.
 
     Example:
 
     ```python
+    import pandas as pd
+    from keras_tune.search import pareto_front
+
     table = pd.DataFrame({"score": [0.5, 0.4, 0.9], "parameters": [1, 2, 3]})
     pareto_front(table, "parameters").index.tolist()  # [0, 2]
     ```
     """
     rows = table.dropna(subset=["score", cost])
-    gain = rows["score"] if direction == "max" else -rows["score"]
+    gain = rows["score"].astype(float) * (1 if direction == "max" else -1)
     ordered = rows.assign(_gain=gain).sort_values([cost, "_gain"], ascending=[True, False])
     better = ordered["_gain"] > ordered["_gain"].cummax().shift(fill_value=-float("inf"))
     return ordered[better].drop(columns="_gain")
+
+
+def draw_depths(path: str | pathlib.Path, runs: pd.DataFrame, metric: str) -> None:
+    """Draw the score against the decoder depth: all runs, their mean and standard deviation.
+
+    Args:
+        path: The `.png` file to write.
+        runs: DataFrame with the columns `decoder_depth` and `score`, one row for each run.
+        metric: Name of the score.
+
+    Example:
+
+    ```python
+    import pandas as pd
+    from keras_tune.search import draw_depths
+
+    runs = pd.DataFrame({"decoder_depth": [0, 0, 4], "score": [0.5, 0.7, 0.9]})
+    draw_depths("depths.png", runs, "val_contrastive_accuracy")
+    ```
+    """
+    scores = scores_by_depth(runs)
+    figure, axes = new_figure(6, 4)
+    axes.plot(runs["decoder_depth"], runs["score"], ".", color="tab:gray", label="runs")
+    axes.errorbar(
+        scores.index,
+        scores["mean"],
+        scores["std"].fillna(0),
+        fmt="o-",
+        color="tab:blue",
+        capsize=4,
+        label="mean and standard deviation over seeds",
+    )
+    axes.set_xticks(scores.index)
+    axes.set(xlabel="decoder depth (0: CLMR)", ylabel=metric)
+    axes.grid(alpha=0.3)
+    # Above the axes, where it covers no run.
+    figure.legend(loc="outside upper center", ncols=2)
+    save_figure(figure, path)
+
+
+def draw_pareto(path: str | pathlib.Path, table: pd.DataFrame, direction: str, metric: str) -> None:
+    """Draw the score against parameters and against training time, with the Pareto fronts.
+
+    Args:
+        path: The `.png` file to write.
+        table: DataFrame with the columns `score`, `decoder_depth`, `parameters` and `seconds`.
+        direction: "max" or "min": which scores are better.
+        metric: Name of the score.
+
+    Example:
+
+    ```python
+    import pandas as pd
+    from keras_tune.search import draw_pareto
+
+    table = pd.DataFrame({"score": [0.5, 0.9], "parameters": [1, 3], "seconds": [1.0, 2.0]})
+    draw_pareto("pareto.png", table.assign(decoder_depth=[0, 4]), "max", "val_probe")
+    ```
+    """
+    figure, panels = new_figure(10, 4, (1, 2))
+    for axes, cost in zip(np.ravel(panels), ("parameters", "seconds"), strict=True):
+        points = axes.scatter(table[cost], table["score"], c=table["decoder_depth"], cmap="viridis")
+        front = pareto_front(table, cost, direction)
+        axes.step(front[cost], front["score"], where="post", color="tab:red", label="front")
+        axes.set(xlabel=cost if cost == "parameters" else "seconds of training", ylabel=metric)
+        axes.locator_params(axis="x", nbins=5)
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center")
+    figure.colorbar(points, label="decoder depth")
+    save_figure(figure, path)

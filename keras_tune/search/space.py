@@ -1,7 +1,8 @@
-"""What a search may vary: every setting is one value, a list of values or a range."""
+"""The search space: every setting is one value, a list of values or a range."""
 
 import dataclasses
 import math
+from typing import Any
 
 from keras_tune.errors import UserError
 
@@ -13,12 +14,12 @@ class Range:
     Args:
         min: Lower end, included.
         max: Upper end, included.
-        log: Whether to search evenly on the logarithm. Defaults to False.
+        log: Whether to sample evenly on a logarithmic scale. Defaults to False.
 
     Example:
 
     ```python
-    Range(1e-4, 1e-2, log=True)
+    keras_tune.search.Range(1e-4, 1e-2, log=True)
     ```
     """
 
@@ -29,32 +30,34 @@ class Range:
 
 @dataclasses.dataclass
 class Space:
-    """The space of a search: a value fixes a setting, a list or a `Range` frees it.
+    """The search space: a single value fixes a setting, a list or a `Range` makes it free.
 
-    What only an encoder with a decoder has (contraction depth, tail length, links) is searched for
-    those alone.
+    Contraction depth, tail length and links only exist for encoders with a decoder, and are only
+    searched for those.
 
     Args:
         decoder_depth: Expansive stages; 0 is CLMR's SampleCNN.
-        contraction_depth: Contractive stages; those below the decoder's depth are left out.
+        contraction_depth: Contractive stages; values below the depth of the decoder are skipped.
         tail_length: Divisions of the resolution by 3 from the waveform to the representation; 4 is
-            the paper's vanilla TUNe, 9 its TUNe. A tail behind a shallower decoder has as many
+            the paper's vanilla TUNe, 9 its TUNe. Behind a shallower decoder, the tail has as many
             blocks fewer.
         extra_links: Links from the decoder to the tail: TUNe+.
         representation_dim: Size of the representation.
         base_filters: Width of the first stage; null takes the largest that the parameter budget
             allows.
-        learning_rate: Of Adam.
-        temperature: Of NT-Xent.
-        augment: What is searched of the augmentations, by their keys.
+        learning_rate: Learning rate of Adam.
+        temperature: Temperature of NT-Xent.
+        augment: The settings of the augmentations to search, by name.
 
     Raises:
-        UserError: A list is empty, a range is upside down, or no contraction is as deep as a
-            decoder.
+        UserError: A list is empty, the ends of a range are in the wrong order, or no contraction is
+            as deep as a decoder.
 
     Example:
 
     ```python
+    from keras_tune.search import Range, Space
+
     Space(decoder_depth=[0, 2, 4], learning_rate=Range(1e-4, 1e-2, log=True))
     ```
     """
@@ -69,7 +72,7 @@ class Space:
     temperature: float | list[float] | Range = 0.5
     augment: dict[str, float | list[float] | Range] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         named = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -80,27 +83,28 @@ class Space:
             _check(key, choice)
         for depth in as_list(self.decoder_depth):
             if depth and not self.contractions(depth):
-                raise UserError(
-                    f"space.contraction_depth {self.contraction_depth}: must reach the decoder's "
-                    f"depth of {depth}"
+                raise _error(
+                    "contraction_depth",
+                    f"must reach the decoder's depth of {depth}",
+                    self.contraction_depth,
                 )
 
-    def contractions(self, decoder_depth):
-        """The contraction depths that go with a decoder depth above 0, a list."""
+    def contractions(self, decoder_depth: int) -> list[int]:
+        """The contraction depths that are possible with a decoder depth above 0."""
         return [depth for depth in as_list(self.contraction_depth) if depth >= decoder_depth]
 
-    def is_free(self, key):
+    def is_free(self, key: str) -> bool:
         """Whether a setting has more than one value."""
         choice = getattr(self, key)
         return isinstance(choice, Range) or len(as_list(choice)) > 1
 
 
-def as_list(choice):
-    """The values of a choice that is no `Range`."""
+def as_list(choice: Any) -> list:
+    """The values of a choice that is not a `Range`."""
     return list(choice) if isinstance(choice, (list, tuple)) else [choice]
 
 
-# The least value that makes sense; augmentations check theirs when they are built.
+# The smallest possible value; augmentations check theirs when they are built.
 _LEAST = {
     "decoder_depth": 0,
     "contraction_depth": 1,
@@ -111,23 +115,27 @@ _LEAST = {
 _POSITIVE = ("learning_rate", "temperature")
 
 
+def _error(key, problem, value):
+    return UserError(f"`space.{key}` {problem}. Received: space.{key}={value}")
+
+
 def _check(key, choice):
     if isinstance(choice, Range):
         if not choice.min < choice.max or not math.isfinite(choice.max - choice.min):
-            raise UserError(f"space.{key}: the range's min {choice.min} must be below {choice.max}")
+            raise _error(key, "must be a range whose min is below its max, both finite", choice)
         if choice.log and choice.min <= 0:
-            raise UserError(f"space.{key}: a range with log must begin above 0, not {choice.min}")
+            raise _error(key, "must begin above 0 if it is a range with log", choice)
         values = [choice.min]
     else:
         values = as_list(choice)
         if not values:
-            raise UserError(f"space.{key}: the list is empty; give a value, a list or a range")
+            raise _error(key, "must not be empty: give a value, a list or a range", choice)
         if len(set(values)) < len(values):
-            raise UserError(f"space.{key} {values}: holds a value twice")
+            raise _error(key, "must not contain a value twice", values)
     for value in values:
         if value is not None and value < _LEAST.get(key, -math.inf):
-            raise UserError(f"space.{key} {value}: must be at least {_LEAST[key]}")
+            raise _error(key, f"must be at least {_LEAST[key]}", value)
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"space.{key} {value}: must be finite")
+            raise _error(key, "must be finite", value)
         if key in _POSITIVE and value <= 0:
-            raise UserError(f"space.{key} {value}: must be positive")
+            raise _error(key, "must be positive", value)

@@ -1,4 +1,11 @@
-"""The tuner: KerasTuner's search, with trials that are trained, named and recorded our way."""
+"""The search itself, and everything in it that depends on the internals of KerasTuner.
+
+KerasTuner chooses the trials. Where it would lose a search (a kill in the middle of a write, a grid
+that starts anew, a chief that never ends) this module overrides parts of it that are not public,
+which `INTERNALS` lists. setup.cfg allows the versions with which the tests of this module have run.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -6,37 +13,204 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.oracles import (
+    BayesianOptimizationOracle,
+    GridSearchOracle,
+    HyperbandOracle,
+    RandomSearchOracle,
+)
 
 from keras_tune.errors import UserError
 from keras_tune.files import write_json, write_text
+from keras_tune.search.hypermodel import TUNeHyperModel
 from keras_tune.search.job import Job, run, run_isolated
+
+# The parts of KerasTuner that are used here without being public, and what breaks without them.
+INTERNALS = {
+    "Oracle._get_oracle_fname": "a kill in the middle of a write leaves an unreadable state",
+    "Oracle._get_trial_dir": "a kill in the middle of a write leaves an unreadable trial",
+    "Oracle._save_trial": "a kill in the middle of a write leaves an unreadable trial",
+    "Oracle._check_consecutive_failures": "the chief raises with its lock held, and workers hang",
+    "Oracle.end_order": "the search cannot tell that its last trials failed in a row",
+    "Oracle.max_consecutive_failed_trials": "the search does not know after how many to end",
+    "Oracle._duplicate": "a resumed grid search tries its first combinations again",
+    "GridSearchOracle._get_next_combination": "a resumed grid search has no next combination",
+    "HyperbandOracle._brackets": "a bracket with a failed trial never promotes",
+    "BaseTuner._populate_initial_space": "a model is built for every branch of the space first",
+    "BaseTuner._get_tuner_fname": "a kill in the middle of a write leaves an unreadable tuner",
+    "BaseTuner._is_worker": "workers write the state that belongs to their chief",
+    "BaseTuner._try_run_and_update_trial": "an error of the data is taken for a failed trial",
+    "oracle_client.TIMEOUT": "a worker whose chief is gone waits for an hour",
+}
 
 OUTCOME = "outcome.json"
 MODEL = "model.keras"
 REASON = "reason.txt"
 
 
+class ResumableOracle(keras_tuner.Oracle):
+    """What every oracle needs in addition to KerasTuner's.
+
+    Files are written in one step: KerasTuner writes its state in place, and a kill in the middle
+    leaves a file that cannot be read.
+
+    A search ends after several failures in a row, without an exception: KerasTuner raises in the
+    middle of an update, so that its chief keeps its lock and its workers wait forever. Here the
+    next request for a trial is answered with the end of the search. Failures from before a restart
+    do not count, so that a search can be resumed once their cause is fixed.
+    """
+
+    _counted_from = 0
+
+    def save(self) -> None:
+        write_json(self._get_oracle_fname(), self.get_state())
+
+    def _save_trial(self, trial):
+        folder = pathlib.Path(self._get_trial_dir(trial.trial_id))
+        write_json(folder / "trial.json", trial.get_state())
+
+    @property
+    def gave_up(self) -> list[str]:
+        """The identifiers of the last trials if all of them failed, else an empty list."""
+        last = self.end_order[self._counted_from :][-self.max_consecutive_failed_trials :]
+        failed = [name for name in last if self.trials[name].status == "FAILED"]
+        return failed if len(failed) == self.max_consecutive_failed_trials else []
+
+    def _check_consecutive_failures(self):
+        pass
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        if self.gave_up:
+            return {"status": "STOPPED"}
+        return super().populate_space(trial_id)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._counted_from = len(self.end_order)
+
+
+class _Hyperband(ResumableOracle, HyperbandOracle):
+    """Hyperband whose brackets are filled again when a trial fails.
+
+    A bracket promotes only once its first round is complete; KerasTuner counts failed trials as
+    part of it and then waits for successes that never come.
+    """
+
+    def end_trial(self, trial):
+        super().end_trial(trial)
+        if self.trials[trial.trial_id].status == "FAILED":
+            for bracket in self._brackets:
+                first = bracket["rounds"][0]
+                first[:] = [entry for entry in first if entry["id"] != trial.trial_id]
+            self.save()
+
+
+class _Bayesian(ResumableOracle, BayesianOptimizationOracle):
+    pass
+
+
+class _Random(ResumableOracle, RandomSearchOracle):
+    pass
+
+
+class _Grid(ResumableOracle, GridSearchOracle):
+    """A grid search that can be resumed after a restart.
+
+    KerasTuner keeps the position in the grid in memory only: after a restart it either stops at
+    once or raises. Here the next trial is the first combination that has not been tried, which the
+    saved state tells.
+    """
+
+    def populate_space(self, trial_id):
+        if self.gave_up:
+            return {"status": "STOPPED"}
+        space = self.get_space()
+        values = {hp.name: hp.default for hp in space.space if space.is_active(hp)}
+        while values is not None and self._duplicate(values):
+            values = self._get_next_combination(values)
+        return {"status": "STOPPED"} if values is None else {"status": "RUNNING", "values": values}
+
+
+_ORACLES = {"hyperband": _Hyperband, "bayesian": _Bayesian, "random": _Random, "grid": _Grid}
+TUNERS = tuple(_ORACLES)
+
+
+def make_oracle(
+    tuner: str,
+    objective: str,
+    direction: str,
+    max_trials: int | None = None,
+    max_epochs: int = 100,
+    seed: int = 0,
+    failures: int = 3,
+) -> keras_tuner.Oracle:
+    """Make the oracle that chooses the trials.
+
+    Args:
+        tuner: "hyperband", "bayesian", "random" or "grid".
+        objective: Name of the metric.
+        direction: "max" or "min".
+        max_trials: Integer, the most trials. Defaults to None: as many as the tuner takes, and 10
+            for "bayesian" and "random".
+        max_epochs: Integer, the epochs that Hyperband gives its best trials. Defaults to 100.
+        seed: Integer. Defaults to 0.
+        failures: Integer, the failed trials in a row after which the search ends. Defaults to 3.
+
+    Returns:
+        A KerasTuner oracle.
+
+    Raises:
+        ValueError: There is no such tuner.
+
+    Example:
+
+    ```python
+    from keras_tune.search import make_oracle
+
+    oracle = make_oracle("random", "val_loss", "min", max_trials=20)
+    ```
+    """
+    if tuner not in _ORACLES:
+        raise ValueError(f"`tuner` must be one of {', '.join(TUNERS)}. Received: tuner={tuner}")
+    options = {
+        "objective": keras_tuner.Objective(objective, direction),
+        # KerasTuner takes 0 for no seed at all.
+        "seed": seed + 1,
+        "max_consecutive_failed_trials": failures,
+    }
+    if tuner == "hyperband":
+        oracle = _Hyperband(max_epochs=max_epochs, **options)
+        # The oracle respects it, but its constructor has no such argument.
+        oracle.max_trials = max_trials
+        return oracle
+    if tuner in ("bayesian", "random"):
+        max_trials = max_trials or 10
+    return _ORACLES[tuner](max_trials=max_trials, **options)
+
+
 class TUNeTuner(BaseTuner):
     """Search with any oracle, each trial in this process or in one of its own.
 
-    A trial whose configuration cannot work fails alone, and a line names it; the search ends after
-    three of them in a row (`give_up_reason`). A trial that Hyperband promotes goes on where it
-    stopped, optimizer included. What every trial gave is kept in its folder: `outcome.json`, and
-    `history.csv` with the metrics of every epoch. A tuner on a folder that holds a search goes on
-    with it.
+    A trial whose configuration cannot work fails alone, with a line that names it; the search ends
+    after three of them in a row (`give_up_reason`). A trial that Hyperband promotes resumes where
+    it stopped, optimizer included. The folder of each trial keeps its results: `outcome.json`, and
+    `history.csv` with the metrics of every epoch. A tuner on a folder that contains a search
+    resumes it.
 
     Args:
-        oracle: As `make_oracle` makes.
+        oracle: An oracle from `make_oracle`.
         hypermodel: `TUNeHyperModel`.
         directory: Folder of the search.
         isolated: Whether each trial gets a process of its own. Defaults to False.
         report: Function of a line of text, called when a trial ends or a worker waits. Defaults to
             `print`.
-        chief_timeout: Number, seconds without an answer after which a worker takes its chief for
-            gone. Defaults to 600.
+        chief_timeout: Number, the seconds without an answer after which a worker gives its chief
+            up. Defaults to 600.
 
     Raises:
         UserError: In a worker, if its chief is gone.
@@ -44,39 +218,57 @@ class TUNeTuner(BaseTuner):
     Example:
 
     ```python
+    from keras_tune.search import Space, TUNeHyperModel, TUNeTuner, make_oracle
+
     oracle = make_oracle("grid", "val_contrastive_accuracy", "max")
-    tuner = TUNeTuner(oracle, TUNeHyperModel(space), "runs/search")
-    tuner.search(streams, epochs=10)
-    tuner.get_best_hyperparameters()[0].values
+    hypermodel = TUNeHyperModel(Space(decoder_depth=[0, 2, 4]))
+    tuner = TUNeTuner(oracle, hypermodel, "runs/search")
+    tuner.give_up_reason()  # None
     ```
     """
 
     def __init__(
-        self, oracle, hypermodel, directory, isolated=False, report=print, chief_timeout=600
+        self,
+        oracle: keras_tuner.Oracle,
+        hypermodel: TUNeHyperModel,
+        directory: str | os.PathLike,
+        isolated: bool = False,
+        report: Callable[[str], Any] = print,
+        chief_timeout: float = 600,
     ):
         self.isolated = isolated
         self.report = report
         self.chief_timeout = chief_timeout
         # Its tables are for notebooks.
         oracle.verbose = 0
-        if self._is_worker():
-            # KerasTuner asks the chief for its space below, and waits for it without a word.
+        if self.is_worker:
+            # KerasTuner asks the chief for its space below, and waits for it without a message.
             report(f"{os.environ['KERASTUNER_TUNER_ID']}: waiting for the chief at {_chief()}")
-        with self._hearing_from_chief():
+        with self._with_timeout():
             super().__init__(oracle, hypermodel, directory=str(directory), project_name="trials")
 
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process is a worker of a chief, by KerasTuner's environment variables."""
+        return self._is_worker()
+
     def _populate_initial_space(self):
-        # KerasTuner would build a model for every branch of the space, only to see what it asks.
+        # KerasTuner would build a model for every branch of the space only to see its settings.
         hp = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
 
-    def save(self):
-        if not self._is_worker():
+    def save(self) -> None:
+        if not self.is_worker:
             self.oracle.save()
         write_json(self._get_tuner_fname(), self.get_state())
 
-    def search(self, streams, epochs, callbacks=None):
+    def search(
+        self,
+        streams: Callable[[int, int], Any],
+        epochs: int,
+        callbacks: Callable[[], list] | None = None,
+    ) -> None:
         """Run trials until the oracle has enough.
 
         Where KerasTuner's environment variables name a chief, this process is the chief or one of
@@ -88,18 +280,26 @@ class TUNeTuner(BaseTuner):
             callbacks: As in `Job`. Defaults to None.
 
         Raises:
-            UserError: What is wrong is not the configuration, or a worker's chief is gone.
+            UserError: Something other than a configuration is wrong, or the chief of a worker is
+                gone.
+
+        Example:
+
+        ```python
+        tuner.search(streams, epochs=1)
+        tuner.get_best_hyperparameters()[0].values["decoder_depth"]  # 1
+        ```
         """
-        with self._hearing_from_chief():
+        with self._with_timeout():
             super().search(streams, epochs, callbacks)
 
     @contextlib.contextmanager
-    def _hearing_from_chief(self):
-        """Let what a worker asks of its chief within the block wait for so long and no longer."""
-        if not self._is_worker():
+    def _with_timeout(self) -> Iterator[None]:
+        """Limit how long a worker waits for an answer of its chief within the block."""
+        if not self.is_worker:
             yield
             return
-        # Here, since not everybody has it and only workers need it.
+        # Here, since it may not be installed and only workers need it.
         import grpc
         from keras_tuner.src.distribute import oracle_client
 
@@ -113,11 +313,12 @@ class TUNeTuner(BaseTuner):
                 raise
             raise UserError(
                 f"no answer from the chief at {_chief()} for {self.chief_timeout:g} s: the search "
-                "has ended, or the chief is gone. Start it, and then its workers; the search goes "
-                "on where it stopped."
+                "has ended, or the chief is gone. Start the chief and then its workers to resume "
+                "the search."
             ) from error
 
-    def run_trial(self, trial, streams, epochs, callbacks):
+    def run_trial(self, trial: Any, streams: Any, epochs: int, callbacks: Any) -> dict[str, float]:
+        """Train one trial and return its score; KerasTuner calls this."""
         values = trial.hyperparameters.values
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
         job = Job(
@@ -133,12 +334,12 @@ class TUNeTuner(BaseTuner):
             job.save = folder / MODEL
         if values.get("tuner/trial_id"):
             job.warm_start = pathlib.Path(self.get_trial_dir(values["tuner/trial_id"])) / MODEL
+        objective = self.oracle.objective
         try:
             outcome = (run_isolated if self.isolated else run)(job)
+            outcome |= summary_of(outcome.pop("history"), objective.name, objective.direction)
         except UserError as error:
-            raise _Shared(error) from error
-        objective = self.oracle.objective
-        outcome |= summary_of(outcome.pop("history"), objective.name, objective.direction)
+            raise _SharedError(error) from error
         outcome["best_epoch"] += job.initial_epoch
         outcome["epochs"] = job.epochs
         outcome["configuration"] = dataclasses.asdict(
@@ -154,13 +355,14 @@ class TUNeTuner(BaseTuner):
     def _try_run_and_update_trial(self, trial, *arguments, **options):
         try:
             super()._try_run_and_update_trial(trial, *arguments, **options)
-        except _Shared as error:
+        except _SharedError as error:
             raise error.args[0] from None
         if trial.message:
-            # A worker's messages do not reach its chief otherwise.
+            # The messages of a worker do not reach its chief otherwise.
             write_text(pathlib.Path(self.get_trial_dir(trial.trial_id)) / REASON, _reason(trial))
 
-    def on_trial_end(self, trial):
+    def on_trial_end(self, trial: Any) -> None:
+        """Report the result of a trial; KerasTuner calls this."""
         super().on_trial_end(trial)
         self.report(f"trial {trial.trial_id} ({describe(trial)}): {self._result(trial)}")
 
@@ -173,11 +375,17 @@ class TUNeTuner(BaseTuner):
             f"epochs, {outcome['parameters']:,} parameters, {outcome['seconds']:.0f} s"
         )
 
-    def give_up_reason(self):
-        """Why the search ended before its time; None if it did not.
+    def give_up_reason(self) -> str | None:
+        """Why the search ended early; None if it did not.
 
         Returns:
             String that names the trials and their errors, or None.
+
+        Example:
+
+        ```python
+        tuner.give_up_reason()  # None
+        ```
         """
         trials = [self.oracle.trials[name] for name in self.oracle.gave_up]
         named = "; ".join(f"trial {trial.trial_id} ({describe(trial)})" for trial in trials)
@@ -188,16 +396,16 @@ class TUNeTuner(BaseTuner):
 
 
 def _chief():
-    """Where a worker's chief listens."""
+    """The address of a worker's chief."""
     return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 
 
-class _Shared(keras_tuner.errors.FatalError):
-    """Carries an error that no other configuration would mend through KerasTuner's own catch."""
+class _SharedError(keras_tuner.errors.FatalError):
+    """Carries an error that every configuration would have past KerasTuner's own handling."""
 
 
-def summary_of(history, metric, direction):
-    """The score of a training: its last epoch's value, which no look at the others has chosen.
+def summary_of(history: dict[str, list[float]], metric: str, direction: str) -> dict[str, Any]:
+    """The score of a training: the value of its last epoch, which was not selected.
 
     Args:
         history: Dict from metric to a list of values.
@@ -210,10 +418,19 @@ def summary_of(history, metric, direction):
 
     Raises:
         UserError: There is no such metric.
+
+    Example:
+
+    ```python
+    from keras_tune.search.tuner import summary_of
+
+    summary_of({"val_loss": [0.5, 0.2, 0.4]}, "val_loss", "min")["best_epoch"]  # 2
+    ```
     """
     if metric not in history:
-        raise _Shared(
-            UserError(f"--objective {metric}: the trial reports {', '.join(sorted(history))} only")
+        raise UserError(
+            f"`objective` must be one of {', '.join(sorted(history))}, which the trials report. "
+            f"Received: objective={metric}"
         )
     values = history[metric]
     best = max(values) if direction == "max" else min(values)
@@ -226,8 +443,8 @@ def summary_of(history, metric, direction):
     }
 
 
-def describe(trial):
-    """A trial's free hyperparameters, in a line."""
+def describe(trial: Any) -> str:
+    """The free hyperparameters of a trial, in a line."""
     fixed = {hp.name for hp in trial.hyperparameters.space if type(hp).__name__ == "Fixed"}
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
@@ -237,18 +454,19 @@ def describe(trial):
 
 
 def _reason(trial):
-    """The last line of the error that a trial failed with, without the name of its class."""
-    line = (trial.message or "").strip().splitlines()[-1:] or ["not known"]
-    return line[0].removeprefix("keras_tuner.src.errors.FailedTrialError: ")
+    """The last line of the error of a failed trial, without the name of its class."""
+    line = (trial.message or "").strip().splitlines()[-1:] or ["unknown reason"]
+    name, _, message = line[0].partition(": ")
+    return message if name.endswith("FailedTrialError") else line[0]
 
 
-def read_reason(tuner, trial_id):
-    """Why a trial failed, a line."""
+def read_reason(tuner: TUNeTuner, trial_id: str) -> str:
+    """Why a trial failed, in a line."""
     path = pathlib.Path(tuner.get_trial_dir(trial_id)) / REASON
-    return path.read_text(encoding="utf-8") if path.exists() else "not known"
+    return path.read_text(encoding="utf-8") if path.exists() else "unknown reason"
 
 
-def read_outcome(tuner, trial_id):
-    """What a trial has left in its folder, a dict; empty if it left nothing."""
+def read_outcome(tuner: TUNeTuner, trial_id: str) -> dict[str, Any]:
+    """The results in the folder of a trial; empty if it has none."""
     path = pathlib.Path(tuner.get_trial_dir(trial_id)) / OUTCOME
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

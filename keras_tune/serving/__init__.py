@@ -1,4 +1,4 @@
-"""Getting models out: folded, as TensorFlow SavedModels for TF Serving, as ONNX, as a page."""
+"""Exporting models: folded, as SavedModels for TensorFlow Serving, as ONNX files, as a web page."""
 
 import lazy_loader
 
@@ -9,6 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "onnx_export": ["export_onnx", "export_onnx_head"],
         "saved_model": ["export_saved_model"],
         "tf_serving": ["export_tf_serving"],
-        "web_page": ["export_web"],
+        "web_page": ["ExportedPage", "export_web"],
     },
 )

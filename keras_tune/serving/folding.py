@@ -12,23 +12,24 @@ from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.tagger import Tagger
+from keras_tune.types import DType
 
 
-def fold_batch_norm(model, dtype="float32"):
+def fold_batch_norm(model: keras.Model, dtype: DType = "float32") -> keras.Model:
     """Build an equivalent model without batch normalization, for inference.
 
-    At inference batch normalization is a scale and a shift of each channel, and so is the
-    convolution's output in front of it: the two become one convolution. The blocks of this package
-    dissolve into plain layers; the layer that ends a block keeps its name, so stages can
-    still be tapped. Layers that are no such blocks are copied.
+    At inference, batch normalization scales and shifts each channel, which the weights of the
+    convolution before it can do as well: the two become one convolution. The blocks of this package
+    are replaced by plain layers; the last layer of a block has its name, so that stages can still
+    be tapped. Other layers are copied.
 
     Args:
         model: A functional Keras model (`TUNe` for one), or a `Tagger`, in any precision.
-        dtype: Dtype policy to fold to; "mixed_bfloat16" where speed counts and the processor has
+        dtype: Dtype policy of the folded model; "mixed_bfloat16" is faster on processors with
             instructions for it. The average at the end stays float32. Defaults to "float32".
 
     Returns:
-        A functional Keras model of the same inputs and outputs, for a `Tagger` a `Tagger`. It
+        A functional Keras model with the same inputs and outputs; of a `Tagger` a `Tagger`. It
         shares no weights with `model`.
 
     Raises:
@@ -62,7 +63,7 @@ def fold_batch_norm(model, dtype="float32"):
 
 
 def _call_folded(layer, inputs, dtype, **kwargs):
-    """Call what `layer` is folded to."""
+    """Call the layers that `layer` is folded to."""
     if isinstance(layer, SampleCNNBlock):
         return _convolution(layer, inputs, layer.name, dtype)
     if isinstance(layer, TailBlock):

@@ -1,10 +1,13 @@
 """ONNX files that take clips of any length.
 
-The graph is written node by node from the folded model, whose kinds of layers are few. So the file
-is the same whatever backend the model was trained on, and its size is that of the weights.
+The graph is written node by node from the folded model, which has few kinds of layers. The file is
+therefore the same on every backend, and as large as the weights.
 """
 
+from __future__ import annotations
+
 import json
+import os
 
 import keras
 import numpy as np
@@ -14,24 +17,30 @@ from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.level_normalization import FLOOR, LevelNormalization
+from keras_tune.models.tagger import Tagger
 from keras_tune.serving.folding import fold_batch_norm
 from keras_tune.serving.windows import MAX_LEVEL, Windows
 
-# What onnxruntime 1.12 (2022) and later read, onnxruntime-web included.
+# Versions that onnxruntime 1.12 (2022) and later can read, onnxruntime-web included.
 OPSET, IR_VERSION = 17, 8
 
 
-def export_onnx(model, path, window_samples=None, sample_rate=None):
+def export_onnx(
+    model: keras.Model,
+    path: str | os.PathLike,
+    window_samples: int | None = None,
+    sample_rate: int | None = None,
+) -> None:
     """Write an encoder or a tagger as an ONNX file.
 
     Batch normalization is folded into the convolutions. Batch and length are dynamic; clips are cut
-    into consecutive windows within the graph, a remainder is dropped. Input: `waveform`, float32
+    into consecutive windows within the graph, without the remainder. Input: `waveform`, float32
     (batch, samples). Outputs: `embedding` (batch, d), the mean over windows, `window_embedding`
     (batch, windows, d) and, of a tagger, `scores` (batch, labels) and `window_scores` (batch,
-    windows, labels). The metadata hold `sample_rate`, `window_samples` and `labels` (a JSON list).
+    windows, labels). The metadata have `sample_rate`, `window_samples` and `labels` (a JSON list).
     Clips shorter than a window, samples that are not finite or beyond 100 times full scale, and
-    outputs that are not finite end in an error ("indices element out of data bounds", ONNX having
-    no messages of one's own).
+    outputs that are not finite end in an error ("indices element out of data bounds", since ONNX
+    allows no other message).
 
     Args:
         model: Keras model from (batch, samples, 1) to (batch, d), or a `Tagger`.
@@ -43,13 +52,16 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
     Raises:
         UserError: The package onnx is not installed, or the encoder has a layer that is not
             supported.
-        ValueError: The model is no encoder, or has windows of another length.
+        ValueError: The model is not an encoder, or has windows of another length.
 
     Example:
 
     ```python
-    keras_tune.serving.export_onnx(encoder, "/tmp/encoder.onnx")
-    session = onnxruntime.InferenceSession("/tmp/encoder.onnx")
+    import onnxruntime
+
+    keras_tune.serving.export_onnx(encoder, "encoder.onnx")
+    session = onnxruntime.InferenceSession("encoder.onnx")
+    clips = np.random.normal(0, 0.1, (2, 5000)).astype("float32")
     (embedding,) = session.run(["embedding"], {"waveform": clips})
     ```
     """
@@ -70,7 +82,7 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
         "window_embedding": ["batch", "windows", windows.dimensions],
     }
     if tagger:
-        labels = len(windows.labels)
+        labels = len(windows.label_names)
         _head(graph, folded, "window_embedding", "window_scores")
         if windows.pooling == "scores":
             graph.node("ReduceMean", "window_scores", axes=[1], keepdims=0, output="scores")
@@ -86,12 +98,11 @@ def export_onnx(model, path, window_samples=None, sample_rate=None):
     _save(graph, path, model.name, inputs, outputs, metadata)
 
 
-def export_onnx_head(tagger, path):
+def export_onnx_head(tagger: Tagger, path: str | os.PathLike) -> None:
     """Write the head of a tagger as an ONNX file.
 
-    With it the mean embedding of a long clip can be scored whose windows went through
-    `export_onnx`'s file a few at a time. Input: `embedding`, float32 (batch, d). Output: `scores`
-    (batch, labels).
+    It scores the mean embedding of a long clip whose windows went through the file of `export_onnx`
+    a few at a time. Input: `embedding`, float32 (batch, d). Output: `scores` (batch, labels).
 
     Args:
         tagger: `Tagger`.
@@ -103,7 +114,7 @@ def export_onnx_head(tagger, path):
     Example:
 
     ```python
-    keras_tune.serving.export_onnx_head(tagger, "/tmp/head.onnx")
+    keras_tune.serving.export_onnx_head(tagger, "head.onnx")
     ```
     """
     windows = Windows.of(tagger)
@@ -111,7 +122,7 @@ def export_onnx_head(tagger, path):
     graph = _Graph(_import_onnx())
     _head(graph, tagger, "embedding", "scores")
     inputs = {"embedding": ["batch", windows.dimensions]}
-    outputs = {"scores": ["batch", len(windows.labels)]}
+    outputs = {"scores": ["batch", len(windows.label_names)]}
     _save(graph, path, tagger.name, inputs, outputs, {"labels": _labels(windows)})
 
 
@@ -210,10 +221,10 @@ def _not_finite(graph, values):
 
 
 def _failing(graph, bad):
-    """A list of one integer, 0; the model stops where the truth value says so.
+    """A list of one integer, 0; the model stops if the truth value is true.
 
-    ONNX has no assertion. What it does check is that Gather's index exists, so a list of one zero
-    is read at index 0 if all is well, and at 1 if not.
+    ONNX has no assertions. It does check that the index of Gather exists, so that a list of one
+    zero is read at index 0 if everything is right, and at 1 if not.
     """
     index = graph.node("Cast", bad, to=int(graph.onnx.TensorProto.INT64))
     return graph.node("Gather", graph.integers([0]), index)
@@ -310,7 +321,7 @@ def _head(graph, tagger, source, output):
     if tagger.activation == "softmax":
         kind, options = "Softmax", {"axis": -1}
     scores = graph.node(kind, source, **options)
-    # Infinite logits have a finite sigmoid; NaN comes of two that cancel.
+    # Infinite logits have a finite sigmoid; NaN is the difference of two of them.
     zero = _failing(graph, _not_finite(graph, scores))
     zero = graph.node("Cast", zero, to=int(graph.onnx.TensorProto.FLOAT))
     graph.node("Add", scores, zero, output=output)

@@ -1,11 +1,14 @@
 """TensorFlow SavedModels that take clips of any length, and WAV files."""
 
+from __future__ import annotations
+
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import TYPE_CHECKING, Any
 
 from keras_tune.checks import check_weights
 from keras_tune.errors import UserError
@@ -13,15 +16,24 @@ from keras_tune.serving.folding import fold_batch_norm
 from keras_tune.serving.wav import load_wav, require
 from keras_tune.serving.windows import MAX_LEVEL, MAX_SAMPLES, Windows
 
-# So many windows at a time keep the memory of a long clip bounded and lose no speed.
+# This many windows at a time limit the memory of a long clip without a loss of speed.
 WINDOWS_AT_ONCE = 32
 
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
-def export_saved_model(model, path, window_samples=None, sample_rate=None):
+
+def export_saved_model(
+    model: keras.Model,
+    path: str | os.PathLike,
+    window_samples: int | None = None,
+    sample_rate: int | None = None,
+) -> dict[str, Any]:
     """Write an encoder or a tagger as a SavedModel of plain TensorFlow operations.
 
     Batch normalization is folded into the convolutions. Batch and length are dynamic; clips are cut
-    into consecutive windows within the graph, a remainder is dropped. Signatures:
+    into consecutive windows within the graph, and a remainder is dropped. Signatures:
 
     | signature | input | outputs |
     |---|---|---|
@@ -30,30 +42,35 @@ def export_saved_model(model, path, window_samples=None, sample_rate=None):
     | `wav` | `wav`, bytes (batch,) of WAV files, PCM or floats, of any rate and number of channels | `embedding` (batch, d) |
 
     Those of a tagger also have `scores` (batch, labels), or (batch, windows, labels), and `labels`
-    (batch, labels), strings. Requests without a window, with samples that are not finite or beyond
-    100 times full scale, with more than 64 MiB, or with bytes that are no WAV file end in an error.
+    (batch, labels), strings. Requests that are shorter than a window, have samples that are not
+    finite or beyond 100 times full scale, are larger than 64 MiB or are not a WAV file end in an
+    error.
 
     Args:
         model: Keras model from (batch, samples, 1) to (batch, d), or a `Tagger`.
-        path: The folder to write; must not exist, or be empty.
+        path: The folder to write to; it must not exist, or must be empty.
         window_samples: Integer, the length of a window, for an encoder of any length. Defaults to
             the encoder's own length, and 59,049 for one of any length.
-        sample_rate: Integer, what WAV files are resampled to, in Hz. Defaults to the encoder's own.
+        sample_rate: Integer, the rate in Hz to which WAV files are resampled. Defaults to the
+            encoder's own.
 
     Returns:
-        Dict with what there is to know: `signatures`, `window_samples`, `sample_rate`, `embedding`
+        Dict that describes the model: `signatures`, `window_samples`, `sample_rate`, `embedding`
         (its size) and `labels`.
 
     Raises:
         UserError: TensorFlow is not installed, or cannot export the model.
-        ValueError: The model is no encoder, or has windows of another length.
+        ValueError: The model is not an encoder, or has windows of another length.
 
     Example:
 
     ```python
-    keras_tune.serving.export_saved_model(encoder, "/tmp/encoder")
-    served = tf.saved_model.load("/tmp/encoder").signatures["serving_default"]
-    served(waveform=clips)["embedding"]
+    import tensorflow as tf
+
+    keras_tune.serving.export_saved_model(encoder, "encoder")
+    loaded = tf.saved_model.load("encoder")
+    clips = np.random.normal(0, 0.1, (2, 5000)).astype("float32")
+    loaded.signatures["serving_default"](waveform=tf.constant(clips))["embedding"]
     ```
     """  # noqa: E501
     import keras
@@ -74,9 +91,9 @@ def export_saved_model(model, path, window_samples=None, sample_rate=None):
 
 
 def _write_elsewhere(model, path, windows):
-    """Export in a process with TensorFlow as Keras' backend.
+    """Export in a process in which TensorFlow is the backend of Keras.
 
-    Torch cannot write SavedModels, and JAX's are calls of compiled programs.
+    PyTorch cannot write SavedModels, and those of JAX are calls of compiled programs.
     """
     script = "import sys; from keras_tune.serving.saved_model import _write_file; "
     script += "_write_file(*sys.argv[1:])"
@@ -138,16 +155,16 @@ class Endpoints:
         windows: `Windows`.
     """
 
-    def __init__(self, model, windows):
+    def __init__(self, model: keras.Model, windows: Windows):
         self.encoder = model if windows.labels is None else model.encoder
         self.head = None if windows.labels is None else model.head
         self.about = windows
 
-    def clips(self, waveform):
+    def clips(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
         """From clips (batch, samples) to their mean embeddings."""
         return self._with_labels(self._pooled(self._embed(waveform)))
 
-    def windows(self, waveform):
+    def windows(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
         """From clips (batch, samples) to the embeddings of their windows."""
         import tensorflow as tf
 
@@ -160,7 +177,7 @@ class Endpoints:
             outputs["scores"] = self._score(embedding)
         return self._with_labels(outputs)
 
-    def wav(self, wav):
+    def wav(self, wav: tf.Tensor) -> dict[str, tf.Tensor]:
         """From the bytes of WAV files to the mean embeddings of the clips."""
         import tensorflow as tf
 
@@ -171,7 +188,7 @@ class Endpoints:
 
         kinds = {"embedding": tf.TensorSpec((self.about.dimensions,), tf.float32)}
         if self.head is not None:
-            kinds["scores"] = tf.TensorSpec((len(self.about.labels),), tf.float32)
+            kinds["scores"] = tf.TensorSpec((len(self.about.label_names),), tf.float32)
         checks = [require(tf.size(wav) >= 1, "the batch is empty")]
         with tf.control_dependencies(checks):
             # Clips differ in length; a batch of them would have to be padded.
@@ -181,7 +198,7 @@ class Endpoints:
         return self._with_labels(pooled)
 
     def _pooled(self, embedding):
-        """Of clips what belongs to them as a whole."""
+        """The outputs for clips as a whole, from the embeddings of their windows."""
         import tensorflow as tf
 
         outputs = {"embedding": tf.reduce_mean(embedding, axis=1)}
@@ -199,7 +216,7 @@ class Endpoints:
         finite = tf.reduce_all(tf.math.is_finite(scores))
         with tf.control_dependencies([require(finite, "the model's scores are not finite")]):
             scores = tf.identity(scores)
-        shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.labels)]], axis=0)
+        shape = tf.concat([tf.shape(embedding)[:-1], [len(self.about.label_names)]], axis=0)
         return tf.reshape(scores, shape)
 
     def _with_labels(self, outputs):

@@ -1,17 +1,21 @@
 """Folders that TensorFlow Serving loads: models, versions, warm-up requests, configuration."""
 
+from __future__ import annotations
+
 import io
 import json
+import os
 import pathlib
 import wave
 
+import keras
 import numpy as np
 
 from keras_tune.files import write_text
 from keras_tune.serving.saved_model import export_saved_model
 from keras_tune.serving.versions import check_name, version_numbers, write_version
 
-# Requests of one length are put together. Padding is not for audio: it would change the embeddings.
+# Requests of the same length are batched. Padding would change the embeddings.
 BATCHING = """\
 max_batch_size { value: 32 }
 batch_timeout_micros { value: 5000 }
@@ -38,10 +42,10 @@ the same length together; an error in one request then fails those it was put to
 Taggers also give `scores` and `labels`. Clips are cut into windows of {window} samples; shorter ones
 are refused.
 
-Tested without a server, since none was at hand: the outputs against Keras, the model in a process
-without Keras, through TensorFlow's C API and in saved_model_cli, the warm-up requests replayed, the
-configurations parsed, this client against a stand-in. The server, its REST interface and batching
-were not. docs/serving.md of keras_tune says more.
+Tested without a server: the outputs are compared with Keras, the model is loaded in a process without
+Keras, through TensorFlow's C API and in saved_model_cli, the warm-up requests are replayed, the
+configurations parsed, and this client runs against a replacement of the server. The server itself, its
+REST interface and batching were not tested. See docs/serving.md of keras_tune.
 
 Score a WAV file:
 
@@ -76,17 +80,23 @@ for path, answer in zip(sys.argv[1:], ask(sys.argv[1:])):
 """  # noqa: E501
 
 
-def export_tf_serving(model, folder, name=None, window_samples=None, sample_rate=None):
+def export_tf_serving(
+    model: keras.Model,
+    folder: str | os.PathLike,
+    name: str | None = None,
+    window_samples: int | None = None,
+    sample_rate: int | None = None,
+) -> pathlib.Path:
     """Write the next version of a model into a folder that TensorFlow Serving serves.
 
     `folder/name/1/` is the first version, `folder/name/2/` the next, and so on. A version is
     written under another name and renamed when it is complete, so a server that watches the folder
-    never sees a part of one, and earlier versions are never touched. Beside the models lie
-    `models.config`, `batching.config` and a `README.md` with the command that serves them.
+    never sees a part of one, and earlier versions are never changed. The folder also contains
+    `models.config`, `batching.config` and a `README.md` with the command that serves the models.
 
     Args:
         model: Keras model from (batch, samples, 1) to (batch, d), or a `Tagger`.
-        folder: Where the models lie.
+        folder: The folder of the models.
         name: String of letters, digits, `_`, `-` and `.`. Defaults to the model's name.
         window_samples: Integer, for an encoder of any length; see `export_saved_model`.
         sample_rate: Integer, in Hz; see `export_saved_model`.
@@ -95,13 +105,14 @@ def export_tf_serving(model, folder, name=None, window_samples=None, sample_rate
         `pathlib.Path` of the version.
 
     Raises:
-        UserError: The name does not do, or TensorFlow is missing or fails.
-        ValueError: The model is no encoder, or has windows of another length.
+        UserError: TensorFlow is not installed or fails.
+        ValueError: The name cannot be used, or the model is not an encoder or has windows of
+            another length.
 
     Example:
 
     ```python
-    version = keras_tune.serving.export_tf_serving(tagger, "/tmp/models", name="moods")
+    version = keras_tune.serving.export_tf_serving(tagger, "models", name="moods")
     version.name  # "1"
     ```
     """
@@ -144,7 +155,7 @@ def _models_config(names):
 
 
 def _write_warmup(path, name, about):
-    """Write one request for each signature; a server answers them before it serves a version."""
+    """Write a request for each signature, which a server answers before it serves the version."""
     import tensorflow as tf
 
     silence = np.zeros((1, about["window_samples"]), "float32")

@@ -1,36 +1,52 @@
-"""Numbered versions of an exported model, each complete from the moment it is seen."""
+"""Numbered versions of an exported model, each complete when it becomes visible."""
+
+from __future__ import annotations
 
 import os
 import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
-from keras_tune.errors import UserError
 from keras_tune.files import file_lock, name_fault, sync
 
 UNFINISHED = ".unfinished-"
 
 
-def check_name(name):
-    """Return the name of an exported model, or raise the `UserError` that says what is wrong."""
+def check_name(name: str) -> str:
+    """Return the name of an exported model, or raise a `ValueError` that says what is wrong.
+
+    Example:
+
+    ```python
+    from keras_tune.serving.versions import check_name
+
+    check_name("moods")  # "moods"
+    ```
+    """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise UserError(f"name {name!r}: take letters, digits, _, - and . only")
+        raise ValueError(
+            f"`name` must consist of letters, digits, _, - and . only. Received: name={name}"
+        )
     wrong = name_fault(name)
     if wrong:
-        raise UserError(f"name {name!r}: {wrong}; take another")
+        raise ValueError(f"`name` {wrong}; choose another. Received: name={name}")
     return name
 
 
-def write_version(home, write):
-    """Let `write` fill a folder and publish it as `home/1`, or what is the next number.
+def write_version(
+    home: str | os.PathLike, write: Callable[[pathlib.Path], Any]
+) -> tuple[pathlib.Path, Any]:
+    """Let `write` fill a folder and publish it as `home/1`, or under the next free number.
 
-    The folder has another name until it is complete and on the disk, so whoever watches `home`
-    never sees a part of a version. Earlier versions are never touched. What a killed export has
-    left unfinished is removed.
+    The folder has another name until it is complete and on the disk, so that a server that watches
+    `home` never sees a part of a version. Earlier versions are never changed. What an export that
+    was killed has left unfinished is removed.
 
     Args:
-        home: Folder of the versions; made if it is missing.
+        home: Folder of the versions; created if it is missing.
         write: Function of a `pathlib.Path`, an empty folder.
 
     Returns:
@@ -39,12 +55,15 @@ def write_version(home, write):
     Example:
 
     ```python
-    version, _ = write_version("/tmp/model", lambda folder: (folder / "a.txt").write_text("a"))
+    from keras_tune.serving.versions import write_version
+
+    version, _ = write_version("model", lambda folder: (folder / "a.txt").write_text("a"))
+    version.name  # "1"
     ```
     """
     home = pathlib.Path(home)
     home.mkdir(parents=True, exist_ok=True)
-    # Exports into one folder wait for each other, so what is unfinished here is of a killed one.
+    # Exports into one folder wait for each other, so that an unfinished one here was killed.
     with file_lock(home / ".export.lock", wait=True):
         for left in home.glob(f"{UNFINISHED}*"):
             shutil.rmtree(left)
@@ -57,16 +76,16 @@ def write_version(home, write):
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def version_numbers(home):
+def version_numbers(home: str | os.PathLike) -> list[int]:
     """The numbers of the versions in `home`, a list of integers."""
     return [int(path.name) for path in pathlib.Path(home).iterdir() if path.name.isdecimal()]
 
 
-def publish(temporary, home):
-    """Rename a finished version to the next number, on the disk for good."""
+def publish(temporary: pathlib.Path, home: pathlib.Path) -> pathlib.Path:
+    """Rename a finished version to the next number, after it has been written to the disk."""
     for path in [*temporary.rglob("*"), temporary]:
         sync(path)
-    # mkdtemp makes folders for their owner alone; a server often runs as someone else.
+    # mkdtemp creates folders for their owner only; a server often runs as another user.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o777 & ~umask)

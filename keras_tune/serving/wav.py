@@ -1,26 +1,33 @@
 """WAV files decoded and resampled by TensorFlow operations, so that a server can take their bytes.
 
-TensorFlow's own decoder reads 16-bit files only, and quotes the bytes of a damaged file in its
-error, where they are no valid text.
+TensorFlow's own decoder reads 16-bit files only, and its error for a damaged file contains bytes of
+the file, which are not valid text.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from keras_tune.serving.windows import MAX_BYTES, MAX_SAMPLES
 
-# Sample rates of WAV files; beyond these the header is more likely damaged.
+# Sample rates of WAV files; with others the header is most likely damaged.
 RATES = (1000, 384000)
-# Chunks looked at before that of the samples; real files have a handful.
+# The most chunks before that of the samples; real files have a few.
 MAX_CHUNKS = 100
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def require(condition, message):
+
+def require(condition: tf.Tensor, message: str) -> tf.Operation:
     """An operation that ends the request with `message` unless `condition` holds."""
     import tensorflow as tf
 
     return tf.debugging.Assert(condition, [message])
 
 
-def load_wav(content, sample_rate):
+def load_wav(content: tf.Tensor, sample_rate: int) -> tf.Tensor:
     """Decode the bytes of a WAV file to mono at `sample_rate`, in a graph.
 
     Args:
@@ -32,7 +39,7 @@ def load_wav(content, sample_rate):
         Float32 tensor (samples,).
 
     Raises:
-        tf.errors.InvalidArgumentError: When run on bytes that are no such file or a part of one.
+        tf.errors.InvalidArgumentError: When run on bytes that are not such a file, or only a part.
 
     Source: Microsoft & IBM, "Multimedia Programming Interface and Data Specifications 1.0" (1991),
     chapter 3; Microsoft, "Multiple Channel Audio Data and WAVE Files" (2001), for the extensible
@@ -41,7 +48,12 @@ def load_wav(content, sample_rate):
     Example:
 
     ```python
-    waveform = load_wav(tf.io.read_file("clip.wav"), 22050)
+    import soundfile
+    import tensorflow as tf
+    from keras_tune.serving.wav import load_wav
+
+    soundfile.write("clip.wav", np.zeros(44100), 44100)
+    load_wav(tf.io.read_file("clip.wav"), 22050).shape  # (22050,)
     ```
     """
     import tensorflow as tf
@@ -75,7 +87,7 @@ def _decode(content):
         form, start, length = _find_chunks(octets, end)
     tag, channels = _number(octets, form, 2), _number(octets, form + 2, 2)
     rate, bits = _number(octets, form + 4, 4), _number(octets, form + 14, 2)
-    # The extensible format has the real one as the first bytes of an identifier.
+    # In the extensible format the first bytes of an identifier are the real format.
     extended = tf.logical_and(tf.equal(tag, EXTENSIBLE), form + 26 <= end)
     tag = tf.where(extended, _number(octets, form + 24, 2), tag)
     low, high = RATES

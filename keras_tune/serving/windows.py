@@ -1,56 +1,78 @@
-"""What every exported model has to know besides its weights."""
+"""What an exported model must know besides its weights."""
+
+from __future__ import annotations
 
 import dataclasses
+
+import keras
 
 from keras_tune.checks import check_encoder
 from keras_tune.models.tagger import Tagger
 
-# What an encoder of any length is given: 2.68 s at 22,050 Hz, the length of the publications.
+# The window of an encoder of any length: 2.68 s at 22,050 Hz, as in the publications.
 DEFAULT_WINDOW = 59049
 SAMPLE_RATE = 22050
-# A request beyond this is a mistake, or an attack on the memory: 64 MiB, 12 minutes at 22,050 Hz.
+# A longer request is a mistake, or an attack on the memory: 64 MiB, 12 minutes at 22,050 Hz.
 MAX_BYTES = 2**26
 MAX_SAMPLES = MAX_BYTES // 4
-# Full scale is 1; beyond this float samples are someone's integers, and might overflow inside.
+# Full scale is 1; larger samples are unscaled integers, and may overflow in the encoder.
 MAX_LEVEL = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """How clips are cut for a model, and what its outputs are called.
+    """How clips are cut into windows for a model, and the names of its outputs.
 
     Args:
         samples: Integer, the length of a window.
         dimensions: Integer, the size of an embedding.
         labels: Tuple of strings, the names of a tagger's outputs, or None for an encoder.
-        activation: "sigmoid" or "softmax", what makes a tagger's logits scores.
+        activation: "sigmoid" or "softmax", which turns a tagger's logits into scores.
         pooling: "embeddings" or "scores", what a tagger averages over windows.
         sample_rate: Integer, in Hz.
+
+    Example:
+
+    ```python
+    from keras_tune.serving.windows import Windows
+
+    Windows.of(tagger).labels  # ("calm", "tense")
+    ```
     """
 
     samples: int
     dimensions: int
-    labels: tuple | None
+    labels: tuple[str, ...] | None
     activation: str
     pooling: str
     sample_rate: int
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of a tagger, and none of an encoder."""
+        return self.labels or ()
+
     @classmethod
-    def of(cls, model, window_samples=None, sample_rate=None):
-        """Those of an encoder or a `Tagger`.
+    def of(
+        cls,
+        model: keras.Model,
+        window_samples: int | None = None,
+        sample_rate: int | None = None,
+    ) -> Windows:
+        """The windows of an encoder or a `Tagger`.
 
         Args:
             model: Keras model from (batch, samples, 1) to (batch, d).
             window_samples: Integer, for an encoder of any length. Defaults to the encoder's own
                 length, and 59,049 for one of any length.
-            sample_rate: Integer, in Hz. Defaults to the encoder's own, and 22,050 for one that does
-                not tell.
+            sample_rate: Integer, in Hz. Defaults to the encoder's own, and 22,050 for an encoder
+                without this attribute.
 
         Returns:
             `Windows`.
 
         Raises:
-            ValueError: The model is no encoder, has windows of another length, or is made for
+            ValueError: The model is not an encoder, has windows of another length, or is made for
                 another sample rate.
         """
         tagger = isinstance(model, Tagger)

@@ -339,8 +339,8 @@ class TestFilesThatCannotBeRead:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ([1, 2], "holds a list"),
-            ({"state_dict": 3}, "holds a int"),
+            ([1, 2], "contains a list"),
+            ({"state_dict": 3}, "contains a int"),
             ({"epoch": 1}, "no tensors"),
         ],
     )

@@ -67,7 +67,9 @@ def test_weights_of_another_encoder_are_refused(trained, change):
 
 
 def test_random_weights_are_never_given_unasked(trained):
-    with pytest.raises(UserError, match="'tune_plus'.*load_weights=False.*choose mine$"):
+    with pytest.raises(
+        UserError, match="load_weights=False.* choose mine. Received: preset=tune_plus$"
+    ):
         TUNe.from_preset("tune_plus")
 
 

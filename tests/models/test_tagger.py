@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tune.errors import UserError
 from keras_tune.models import Tagger, TUNe
 
 
@@ -104,3 +105,66 @@ def test_probes_of_another_encoder_are_refused(encoder):
         Tagger.from_probe(encoder, [np.zeros((5, 2)), np.zeros(2)], ["a", "b"])
     with pytest.raises(ValueError, match="Received: pooling=median"):
         Tagger(encoder, labels=["a"], pooling="median")
+
+
+def scoring(encoder, **options):
+    """A tagger whose scores differ from window to window, and its logits for vectors."""
+    tagger = Tagger(encoder, hidden_units=3, labels=["guitar", "slow", "vocal"], **options)
+    rng = np.random.default_rng(4)
+    noise = to_numpy(encoder(rng.normal(0, 3, (9, 243, 1)).astype("float32")))
+    w1, w2 = rng.normal(size=(6, 3)) / noise.std(axis=0).mean(), rng.normal(size=(3, 3))
+    b1, b2 = -noise.mean(axis=0) @ w1, rng.normal(size=3)
+    tagger.head.set_weights([w1, b1, w2, b2])
+    return tagger, lambda vectors: np.maximum(vectors @ w1 + b1, 0) @ w2 + b2
+
+
+@pytest.mark.parametrize("pooling", ["embeddings", "scores"])
+def test_tags_of_a_clip_are_those_of_its_windows(encoder, pooling):
+    tagger, logits = scoring(encoder, pooling=pooling)
+    clip = np.random.default_rng(3).normal(0, 3, 3 * 243 + 100)
+    vectors = to_numpy(encoder(clip[: 3 * 243].reshape(3, 243, 1).astype("float32")))
+    of_windows = 1 / (1 + np.exp(-logits(vectors)))
+    of_mean = 1 / (1 + np.exp(-logits(vectors.mean(axis=0))))
+    assert np.abs(of_windows.mean(axis=0) - of_mean).max() > 1e-4
+    expected = of_mean if pooling == "embeddings" else of_windows.mean(axis=0)
+    # In batches of two windows the last one is padded.
+    found = tagger.predict_tags(clip, batch_size=2)
+    assert found == pytest.approx(dict(zip(tagger.labels, expected, strict=True)), abs=1e-5)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_classes_sum_to_one_and_unnamed_labels_have_numbers(encoder):
+    classifier = Tagger(encoder, num_labels=4, activation="softmax")
+    found = classifier.predict_tags(np.random.default_rng(3).normal(size=500))
+    assert set(found) == {"0", "1", "2", "3"}
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "audio, message",
+    [
+        (np.zeros(242), "at least 243 samples"),
+        (np.zeros((243, 2)), "mono"),
+        (np.zeros(243, "int16"), "floats"),
+        ("song.mp3", "load_audio"),
+        (np.full(243, np.nan), "finite"),
+    ],
+)
+def test_clips_that_cannot_be_scored(encoder, audio, message):
+    with pytest.raises(ValueError, match=message):
+        Tagger(encoder, num_labels=2).predict_tags(audio)
+
+
+def test_damaged_weights_give_no_scores(encoder):
+    tagger = Tagger(encoder, num_labels=2)
+    tagger.head.set_weights([np.full(weight.shape, np.nan) for weight in tagger.head.weights])
+    with pytest.raises(UserError, match="weights are damaged"):
+        tagger.predict_tags(np.zeros(243))
+
+
+def test_the_activation_is_kept(encoder, tmp_path):
+    classifier = Tagger(encoder, num_labels=4, activation="softmax")
+    classifier.save(tmp_path / "classifier.keras")
+    assert keras.models.load_model(tmp_path / "classifier.keras").activation == "softmax"
+    with pytest.raises(ValueError, match="Received: activation=tanh"):
+        Tagger(encoder, num_labels=4, activation="tanh")

@@ -85,11 +85,11 @@ def test_a_folder_with_a_tagger_to_a_page(tmp_path, capsys, monkeypatch):
         ({"--model": "nowhere.keras"}, "nowhere.keras"),
         ({"--model": "notes.keras"}, "notes.keras"),
         ({"--output": "notes.keras"}, "notes.keras"),
-        ({"--name": "a/b"}, "a/b"),
-        ({"--window_samples": "2"}, "window_samples"),
+        ({"--name": "a/b"}, "--name a/b: must consist of letters"),
+        ({"--window_samples": "2"}, "--window_samples 2: must be at least"),
         ({"--sample_rate": "0"}, "sample_rate"),
         ({"--index": "music"}, "--index music: only --format web"),
-        ({"--index": "music", "--format": "web"}, "--index music: neither"),
+        ({"--index": "music", "--format": "web"}, "--index music: must be a folder"),
     ],
 )
 def test_errors_are_one_line(encoder, tmp_path, capsys, monkeypatch, changes, culprit):

@@ -169,7 +169,11 @@ def test_without_data_it_is_the_demo_recipe():
 @pytest.mark.parametrize(
     "options, message, status",
     [
-        (["--model.preset=tune_pluss"], "'tune_pluss': no such preset; did you mean tune_plus", 1),
+        (
+            ["--model.preset=tune_pluss"],
+            "--model.preset tune_pluss: must be a preset; did",
+            1,
+        ),
         (["--model.decoder_depth=9"], "decoder_depth=9", 1),
         (["--model.input_samples=100"], "at least", 1),
         (["--model.input_samples=100000"], "test_pretrain", 1),

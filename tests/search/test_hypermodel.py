@@ -151,7 +151,20 @@ def test_spaces_that_make_no_sense(space, message):
 
 
 def test_settings_that_make_no_sense():
-    with pytest.raises(UserError, match="parameter_budget"):
+    with pytest.raises(ValueError, match="Received: parameter_budget=None"):
         TUNeHyperModel(parameter_budget=None)
-    with pytest.raises(UserError, match="space.augment.echo"):
+    with pytest.raises(ValueError, match=r"Received: space\.augment\.echo=1\.0"):
         TUNeHyperModel(Space(augment={"echo": 1.0}))
+    with pytest.raises(ValueError, match="Received: budget_slack=2"):
+        TUNeHyperModel(budget_slack=2)
+    if keras.backend.backend() != "jax":
+        with pytest.raises(ValueError, match="needs the JAX backend"):
+            TUNeHyperModel(distribution="data_parallel")
+
+
+def test_another_seed_leaves_the_first_hypermodel_as_it_is():
+    hypermodel = TUNeHyperModel(Space(**SMALL, decoder_depth=1, base_filters=2), None)
+    other = hypermodel.with_seed(7)
+    assert (other.seed, hypermodel.seed) == (7, 42)
+    # What KerasTuner calls is the copy's own method.
+    assert other.build.__self__ is other

@@ -108,7 +108,7 @@ def test_an_encoder_of_any_length_has_a_page_too(tmp_path, without_npm):
     about = (page.path.parent / "1" / "page.json").read_text()
     assert '"windowSamples": 270' in about and '"labels": []' in about
     assert not (page.path.parent / "1" / "head.onnx").exists()
-    with pytest.raises(UserError, match="sample_rate 4000"):
+    with pytest.raises(ValueError, match="Received: sample_rate=4000"):
         export_web(TUNe(1, 1, **sizes, sample_rate=4000), tmp_path)
 
 
@@ -134,34 +134,34 @@ def test_indices_that_do_not_do(tagger, tmp_path, without_npm):
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "empty").mkdir()
     for name, reason in {
-        "other.npz": "have 6 numbers",
-        "nan.npz": "not finite",
-        "windows.npz": "--pool mean",
-        "keys.npz": "neither",
-        "text.npz": "neither",
-        "missing.npz": "neither",
-        "empty": "no audio file",
+        "other.npz": "vector of 6 numbers",
+        "nan.npz": "must be finite",
+        "windows.npz": "pool=mean",
+        "keys.npz": "written by `embed`",
+        "text.npz": "written by `embed`",
+        "missing.npz": "written by `embed`",
+        "empty": "an audio file that can be used",
     }.items():
-        with pytest.raises(UserError, match=f"--index .*{name}: .*{reason}"):
+        with pytest.raises(UserError, match=f"`index` .*{reason}.* Received: index=.*{name}"):
             export_web(tagger, tmp_path / "web", index=tmp_path / name)
     assert not (tmp_path / "web").exists()
 
 
 def test_npm_is_needed_and_what_it_brings_is_checked(tmp_path, monkeypatch):
-    from keras_tune.serving import onnxruntime_web
+    from keras_tune.serving.web_page import vendor_onnxruntime_web
 
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="install Node.js"):
-        onnxruntime_web.vendor_onnxruntime_web(tmp_path / "out")
+        vendor_onnxruntime_web(tmp_path / "out")
     fake = tmp_path / "npm"
     fake.write_text("#!/bin/sh\necho changed > onnxruntime-web.tgz\n")
     fake.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name: str(fake))
     with pytest.raises(UserError, match="not the known onnxruntime-web@"):
-        onnxruntime_web.vendor_onnxruntime_web(tmp_path / "out")
+        vendor_onnxruntime_web(tmp_path / "out")
     fake.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
     with pytest.raises(UserError, match="cannot fetch .*no network"):
-        onnxruntime_web.vendor_onnxruntime_web(tmp_path / "out")
+        vendor_onnxruntime_web(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -318,7 +318,7 @@ def test_a_dropped_file_gets_the_scores_of_python(
 ):
     samples = soundfile.read(song, dtype="float32")[0].mean(axis=1)
     windows = predictions(samples[None])["window_scores"][0]
-    whole = {model.name: model.predict_tags(song) for model in (tagger, averaging)}
+    whole = {model.name: model.predict_tags(samples) for model in (tagger, averaging)}
     differences = [abs(whole["moods"][tag] - whole["averaging"][tag]) for tag in tagger.labels]
     assert windows.std(axis=0).max() > 0.02 and max(differences) > 4e-4
     for name, expected in whole.items():

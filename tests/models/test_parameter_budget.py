@@ -3,8 +3,7 @@ import math
 
 import pytest
 
-from keras_tune.models import PRESETS, TUNe
-from keras_tune.search import count_parameters, largest_width, tail_widths
+from keras_tune.models import PRESETS, TUNe, count_parameters, largest_width, tail_widths
 
 
 def trainable(model):
@@ -97,7 +96,7 @@ def test_the_width_is_the_largest():
 
 
 def test_a_budget_that_no_width_meets():
-    with pytest.raises(ValueError, match="a width of 1 has 50 parameters"):
+    with pytest.raises(ValueError, match="a width of 1 already has 50 parameters"):
         largest_width(lambda width: 50 * width, 49)
     with pytest.raises(ValueError, match="none within 10% below"):
         largest_width(lambda width: 50 * width, 99, slack=0.1)

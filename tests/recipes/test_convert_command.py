@@ -16,6 +16,8 @@ from keras_tune.recipes import _cli
 from keras_tune.recipes import convert as recipe
 from keras_tune.training import ContrastiveModel
 
+pytestmark = pytest.mark.usefixtures("undrawn_kernels")
+
 SMALL = reference.FOLDER
 BACKENDS = ("tensorflow", "jax", "torch")
 OTHER_BACKEND = BACKENDS[(BACKENDS.index(keras.backend.backend()) + 1) % len(BACKENDS)]
@@ -112,7 +114,7 @@ DEEP = SMALL / "deep.safetensors"
         (DEEP, "b.ckpt", [], 1, "must be a .keras file"),
         ("no.safetensors", "b.keras", [], 1, "no.safetensors: no such file"),
         ("no.keras", "b.ckpt", [], 1, "no.keras: no such file"),
-        (__file__, "b.keras", [], 1, "test_convert.py: not a PyTorch checkpoint"),
+        (__file__, "b.keras", [], 1, "test_convert_command.py: not a PyTorch checkpoint"),
         (DEEP, "b.keras", ["--preset", "tune_plus"], 1, "has the shape (1, 1, 3) in the file and"),
         (DEEP, "b.keras", ["--preset", "tune_plos"], 1, "did you mean tune_plus"),
         (DEEP, "b.keras", ["--projector", "true"], 1, "no projector"),

@@ -11,6 +11,8 @@ from safetensors.numpy import save_file
 from keras_tune.interop import load_pytorch_checkpoint
 from keras_tune.models import Preset
 
+pytestmark = pytest.mark.usefixtures("undrawn_kernels")
+
 VARIANTS = {
     "vanilla": Preset(2, (2, 4, 8), (8,)),
     "plus": reference.tiny_variants()["plus"],

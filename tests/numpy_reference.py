@@ -2,7 +2,7 @@
 
 Nothing of `keras_tune` computes here: tensors go by PyTorch's names and layouts, signals are
 (batch, channels, time), and the arithmetic is float64. Run as a script, this module writes the
-outputs under `golden_small` anew; they change only where the published system was misread.
+outputs under `interop/golden_small` again; they change only where the published system was misread.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-FOLDER = pathlib.Path(__file__).resolve().parent / "golden_small"
+FOLDER = pathlib.Path(__file__).resolve().parent / "interop" / "golden_small"
 SAMPLES = 59049
 
 

@@ -1,0 +1,1 @@
+from audio_files import bad_files, clips  # noqa: F401

@@ -1,0 +1,34 @@
+"""The messages of the library speak of Python arguments; only command lines speak of options."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+import keras_tune
+
+ROOT = pathlib.Path(keras_tune.__file__).parent
+FOLDERS = ("augment", "evaluation", "interop", "layers", "losses", "models", "search", "serving")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+FILES += sorted(path for path in ROOT.glob("*.py"))
+
+# Options of other programs: TensorBoard, npm and TensorFlow Serving.
+FOREIGN = {"--logdir", "--ignore-scripts", "--loglevel", "--model_config_file"}
+FOREIGN |= {"--enable_batching", "--batching_parameters_file"}
+
+
+def options_in(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"(?<![\w-])--[a-z][a-z_-]*", node.value)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_message_names_an_option(path):
+    assert set(options_in(ast.parse(path.read_text(encoding="utf-8")))) <= FOREIGN
+
+
+def test_an_option_in_a_message_is_found():
+    tree = ast.parse("raise ValueError(f'--batch_size {n}: too large')")
+    assert list(options_in(tree)) == ["--batch_size"]
