@@ -32,7 +32,7 @@ def run(main, config_class, argv=None, demo=None):
 
     Every field of the dataclass becomes an option, its help comes from the docstring, and
     `--config FILE.yaml` sets any of them; later options win. Wrong options end with status 2,
-    errors the user can mend with one line and status 1.
+    errors that the user can fix with one line and status 1.
 
     Args:
         main: Function of one `config_class`.
@@ -43,6 +43,8 @@ def run(main, config_class, argv=None, demo=None):
             neither `--data` nor `--config`. Defaults to None.
     """
     from jsonargparse import ArgumentParser
+
+    from keras_tune.recipes._types import as_options, from_options
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
@@ -59,14 +61,14 @@ def run(main, config_class, argv=None, demo=None):
         default_config_files=[str(demo)] if demo and not own_data else [],
     )
     parser.add_argument("--config", action="config", help="YAML file with any option below")
-    parser.add_class_arguments(config_class, None)
+    parser.add_class_arguments(as_options(config_class), None)
     # SIGTERM becomes an ordinary exit, so that temporary files are cleaned up on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         namespace = parser.parse_args(_with_values(argv, config_class))
         namespace.pop("config", None)
         _refuse_null(namespace, config_class)
-        config = config_class(**vars(parser.instantiate(namespace)))
+        config = from_options(config_class, vars(parser.instantiate(namespace)))
         if hasattr(config, "backend"):
             choose_backend(config.backend)
     except (_Usage, UserError) as error:
@@ -109,7 +111,7 @@ def _answer_of_system(error, config):
     fix = FIXES.get(number)
     if fix is None:
         fix = f"give another --output than {output}" if _within(file, output) else "check the file"
-    again = "go on with --resume true" if hasattr(config, "resume") else "run again"
+    again = "resume with --resume true" if hasattr(config, "resume") else "run again"
     return f"{file}: {reason}; {fix} and {again}"
 
 
@@ -220,7 +222,7 @@ def names_options(**names):
                 message = _about_option(str(error), names, type(config))
                 if message is None:
                     raise
-                raise UserError(message) from error
+                raise UserError(_with_options(message, type(config))) from error
 
         return wrapped
 
@@ -254,6 +256,24 @@ def _option_of(argument, config_class):
         return argument
     within = [option for option in options if option.endswith(f".{argument}")]
     return within[0] if len(within) == 1 else None
+
+
+def _with_options(message, config_class):
+    """A message in which arguments that are named in passing are options, too.
+
+    "`micro_batch`" becomes "--micro_batch", and "`resume=True`" becomes "--resume true".
+    """
+
+    def replace(found):
+        option = _option_of(found[1], config_class)
+        if option is None:
+            return found[0]
+        if found[2] is None:
+            return f"--{option}"
+        value = found[2].strip("'\"")
+        return f"--{option} {value.lower() if value in ('True', 'False') else value}"
+
+    return re.sub(r"`([\w.]+)(?:=([^`]+))?`", replace, message)
 
 
 def _options(config_class, prefix=""):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import Count, Probability, SampleRate, Seconds, Workers
+from keras_tune.types import Count, Probability, SampleRate, Seconds, Workers
 
 
 @dataclasses.dataclass
