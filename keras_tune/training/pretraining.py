@@ -97,9 +97,9 @@ def pretrain(
 class PretrainingRun:
     """A pretraining run in steps: `open`, `build`, `fit`, `save_encoder`.
 
-    Each step takes the steps before it if they have not been taken, so `fit` and `save_encoder`
-    are enough. A run in the same folder with `resume=True` in its configuration continues where
-    the first one stopped, with the same crops and augmentations.
+    `fit` and `save_encoder` take the first two steps if they have not been taken. A run in the same
+    folder with `resume=True` in its configuration continues where the first one stopped, with the
+    same crops and augmentations.
 
     Args:
         config: `PretrainConfig`.
@@ -141,6 +141,7 @@ class PretrainingRun:
     history = run.fit()
     history["val_contrastive_accuracy"].iloc[-1]
     encoder = run.save_encoder()
+    run.report()["steps"]  # 2
     ```
     """
 
@@ -203,19 +204,6 @@ class PretrainingRun:
 
         Raises:
             ValueError: Clips are too short or too few, or settings of the model do not go together.
-
-        Example:
-
-        ```python
-        from keras_tune.data import save_demo
-        from keras_tune.training import ModelConfig, PretrainConfig, PretrainingRun
-
-        save_demo("demo.npz", num_clips={"train": 8}, seconds=1.0)
-        model = ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683)
-        run = PretrainingRun(PretrainConfig(data="demo.npz", model=model, batch_size=4))
-        run.build()
-        run.model.encoder.representation_dim, run.streams.steps_per_epoch  # (32, 2)
-        ```
         """
         if self.data is None:
             self.open()
@@ -259,28 +247,12 @@ class PretrainingRun:
                 folder of the run has the ids of the clips in the batches before.
             StoppedError: `should_stop` returned True; the model is saved.
             UserError: A shard is damaged.
-
-        Example:
-
-        ```python
-        from keras_tune.augment import AugmentConfig
-        from keras_tune.data import save_demo
-        from keras_tune.training import ModelConfig, PretrainConfig, PretrainingRun
-
-        save_demo("demo.npz", num_clips={"train": 8, "valid": 4}, seconds=1.0)
-        config = PretrainConfig(
-            data="demo.npz",
-            output="runs/small",
-            model=ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683),
-            augment=AugmentConfig(pitch_shift_probability=0.0, reverb_probability=0.0),
-            epochs=1,
-            batch_size=4,
-        )
-        PretrainingRun(config).fit()["loss"]
-        ```
+            RuntimeError: The run has been trained before.
         """
         import pandas as pd
 
+        if self.seconds is not None:
+            raise RuntimeError("A run is trained once; make another one with `resume=True`.")
         if self.model is None:
             self.build()
         callbacks = [*callbacks, *self._monitors()]
@@ -302,18 +274,6 @@ class PretrainingRun:
 
         Raises:
             UserError: A weight is not finite.
-
-        Example:
-
-        ```python
-        from keras_tune.data import save_demo
-        from keras_tune.training import ModelConfig, PretrainConfig, PretrainingRun
-
-        save_demo("demo.npz", num_clips={"train": 8}, seconds=1.0)
-        model = ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683)
-        run = PretrainingRun(PretrainConfig("demo.npz", "runs/small", model, batch_size=4))
-        run.save_encoder().representation_dim  # 32, but not trained without `fit`
-        ```
         """
         if self.model is None:
             self.build()
@@ -321,31 +281,10 @@ class PretrainingRun:
         return save_encoder(self.model, self.folder / "encoder.keras", batches)
 
     def report(self) -> dict[str, Any]:
-        """Describe the finished run: steps, speed, devices, last metrics, data.
+        """Describe the run after `fit`: steps, speed, devices, last metrics, data.
 
         Returns:
             A dict of what JSON can hold.
-
-        Example:
-
-        ```python
-        from keras_tune.augment import AugmentConfig
-        from keras_tune.data import save_demo
-        from keras_tune.training import ModelConfig, PretrainConfig, PretrainingRun
-
-        save_demo("demo.npz", num_clips={"train": 8, "valid": 4}, seconds=1.0)
-        config = PretrainConfig(
-            data="demo.npz",
-            output="runs/small",
-            model=ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683),
-            augment=AugmentConfig(pitch_shift_probability=0.0, reverb_probability=0.0),
-            epochs=1,
-            batch_size=4,
-        )
-        run = PretrainingRun(config)
-        run.fit()
-        run.report()["steps"]  # 2
-        ```
         """
         import pandas as pd
 

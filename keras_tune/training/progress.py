@@ -1,4 +1,4 @@
-"""How far a run has come, which a checkpoint holds beside the model, and loading checkpoints."""
+"""How far a run has come, which is saved in the file of the model, and loading checkpoints."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Progress:
             `Progress`.
 
         Raises:
-            UserError: The file is damaged, or holds no progress.
+            UserError: The file is damaged, or has no progress in it.
         """
         try:
             with zipfile.ZipFile(path) as archive:
@@ -143,7 +143,7 @@ def load_checkpoint(
         Keras model.
 
     Raises:
-        UserError: The file is damaged, its weights are not finite, or it holds no optimizer.
+        UserError: The file is damaged, its weights are not finite, or it has no optimizer.
 
     Example:
 
@@ -152,8 +152,9 @@ def load_checkpoint(
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("adam", loss="mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
     model.save("model.keras")
-    load_checkpoint("model.keras").optimizer
+    int(load_checkpoint("model.keras").optimizer.iterations)  # 1
     ```
     """
     try:
@@ -164,7 +165,7 @@ def load_checkpoint(
         return model
     if getattr(model, "optimizer", None) is None:
         raise UserError(
-            f"{path}: holds no optimizer, so the run cannot be resumed; delete it to start again"
+            f"{path}: has no optimizer, so the run cannot be resumed; delete it to start again"
         )
     compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
     settings = {"jit_compile": "auto" if jit_compile is None else jit_compile}
