@@ -1,8 +1,8 @@
 """Annotations: names for the arguments and results of functions, and ranges of settings.
 
 Keras gives tensors of three frameworks no common class, so these names say to a reader what a type
-checker cannot check. The fields of configurations are annotated with ranges, which the command
-lines show in `--help`; the values are plain `int` and `float`.
+checker cannot check. The fields of configurations are annotated with ranges, which the help of the
+command lines shows; the values are plain `int` and `float`.
 """
 
 import dataclasses

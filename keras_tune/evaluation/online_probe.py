@@ -107,7 +107,7 @@ class OnlineProbe(keras.callbacks.Callback):
 
         save_demo("demo.npz", num_clips={"train": 8, "valid": 8}, seconds=1.0)
         probe = OnlineProbe.from_dataset(open_dataset("demo.npz"), "instrument", every=1)
-        probe.train[1]  # ("bell", "bowed", ...)
+        probe.train[1]  # ["bell", "bowed", ...]
         ```
         """
         known = [column.name for column in dataset.info.labels]
@@ -129,8 +129,9 @@ class OnlineProbe(keras.callbacks.Callback):
                     f"`label` must be known for clips of {split} in {dataset.path}. "
                     f"Received: label={label}"
                 )
-            parts.append(tuple(zip(*found, strict=True)))
-        return cls(*parts, **options)
+            parts.append(([audio for audio, _ in found], [name for _, name in found]))
+        train, valid = parts
+        return cls(train, valid, **options)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if epoch == 0 or (epoch + 1) % self.every == 0:
@@ -165,8 +166,8 @@ class OnlineProbe(keras.callbacks.Callback):
         # The number of neighbours, or the regularization, is chosen on half of each class.
         found = embedded[0].target("label")
         number = np.sum(np.tril(found[:, None] == found), axis=1)
-        halves = [np.flatnonzero(number % 2 == odd) for odd in (1, 0)]
-        probe = fit_probe(self.probe, *(embedded[0].take(rows) for rows in halves), task)
+        fitted, chosen = (embedded[0].take(np.flatnonzero(number % 2 == odd)) for odd in (1, 0))
+        probe = fit_probe(self.probe, fitted, chosen, task)
         run = predict_test(probe, embedded[1], task)
         return task.scores(run.targets, run.predictions)[task.primary]
 

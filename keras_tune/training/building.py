@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -83,7 +84,9 @@ def build_optimizer(config: PretrainConfig, steps_per_epoch: int = 1) -> keras.o
     float(build_optimizer(config).learning_rate)  # 4.8
     ```
     """
-    average = {} if config.ema is None else {"use_ema": True, "ema_momentum": config.ema}
+    average: dict[str, Any] = (
+        {} if config.ema is None else {"use_ema": True, "ema_momentum": config.ema}
+    )
     rate = config.peak_learning_rate
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if warmup or config.schedule == "cosine":

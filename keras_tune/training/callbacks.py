@@ -111,11 +111,13 @@ class Checkpoint(keras.callbacks.Callback):
         self.should_stop = should_stop or (lambda: False)
         self.first_step = first_step
         self.notes = notes or dict
-        self.epoch = self.step = None
+        self.epoch = self.step = 0
+        self._begun = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.epoch is not None:
+        if self._begun:
             self.first_step = 0
+        self._begun = True
         self.epoch, self.step = epoch, self.first_step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -195,7 +197,7 @@ class KeepBest(keras.callbacks.Callback):
         return {"best": self.best, "wait": self.wait, "stopped": self.stopped}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = float(logs["val_loss"])
+        loss = float((logs or {})["val_loss"])
         if not math.isfinite(loss):
             return
         if self.best is None or loss < self.best:

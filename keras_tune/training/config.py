@@ -1,6 +1,6 @@
 """The configuration of pretraining, for the library and for the command line.
 
-Importing it imports no framework, since the command line shows it with `--help`.
+Importing it imports no framework, since the help of the command line shows it.
 """
 
 import dataclasses

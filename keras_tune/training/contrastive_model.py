@@ -161,7 +161,7 @@ class ContrastiveModel(keras.Model):
             )
             self.acoustic_head.build((None, width))
         self.nt_xent = NTXent(temperature)
-        self.resident = None
+        self.resident: ResidentClips | None = None
         self.contrastive_metrics = [
             keras.metrics.Mean(name=metric)
             for metric in ("contrastive_accuracy", "alignment", "uniformity", "spread")

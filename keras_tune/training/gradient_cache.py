@@ -16,6 +16,7 @@ Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory L
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -195,4 +196,8 @@ def _torch_step(model, clips):
     return model.compute_metrics(clips, None, merged.detach())
 
 
-_STEPS = {"tensorflow": _tensorflow_step, "jax": _jax_step, "torch": _torch_step}
+_STEPS: dict[str, Callable[..., Any]] = {
+    "tensorflow": _tensorflow_step,
+    "jax": _jax_step,
+    "torch": _torch_step,
+}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from keras_tune.types import Tensor
 
-LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+LearningRate: TypeAlias = "float | keras.optimizers.schedules.LearningRateSchedule"
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")

@@ -145,6 +145,13 @@ class PretrainingRun:
     ```
     """
 
+    dataset: AudioDataset
+    start: Progress
+    data: PretrainingData
+    streams: Streams
+    model: ContrastiveModel
+    seconds: float
+
     def __init__(self, config: PretrainConfig, dataset: AudioDataset | None = None):
         config.check()
         if is_url(config.output):
@@ -153,7 +160,8 @@ class PretrainingRun:
                 f"Received: output={config.output}"
             )
         self.config = config
-        self.dataset = dataset
+        if dataset is not None:
+            self.dataset = dataset
         self.output = pathlib.Path(config.output)
         self.devices = choose_devices(config.distribute)
         self._check_devices()
@@ -161,11 +169,6 @@ class PretrainingRun:
         # only the files of the first one are needed.
         process = self.devices.process
         self.folder = self.output / f"process_{process}" if process else self.output
-        self.start: Progress | None = None
-        self.data: PretrainingData | None = None
-        self.streams: Streams | None = None
-        self.model: ContrastiveModel | None = None
-        self.seconds: float | None = None
 
     def open(self) -> None:
         """Find out where the run starts, and open its data.
@@ -192,7 +195,7 @@ class PretrainingRun:
         # The learning rate of a cosine depends on the last epoch.
         free = set(config.free_on_resume) - ({"epochs"} if config.schedule == "cosine" else set())
         self.start = open_run_folder(self.output, config, free)
-        if self.dataset is None:
+        if not hasattr(self, "dataset"):
             path = config.data or demo_corpus(self.output, config.seed)
             self.dataset = open_dataset(path, on_corrupt=config.on_corrupt)
         self.data = PretrainingData(self.dataset, config, self.devices)
@@ -205,7 +208,7 @@ class PretrainingRun:
         Raises:
             ValueError: Clips are too short or too few, or settings of the model do not go together.
         """
-        if self.data is None:
+        if not hasattr(self, "data"):
             self.open()
         config, start = self.config, self.start
         self.streams = self.data.streams(start.finished_epochs, start.finished_steps)
@@ -220,7 +223,7 @@ class PretrainingRun:
                 )
             if self.devices.strategy and config.sync_batch_norm:
                 synchronize_batch_normalization(self.model)
-        if config.resident:
+        if self.data.resident is not None:
             self.model.read_from(self.data.resident)
 
     def fit(
@@ -251,9 +254,9 @@ class PretrainingRun:
         """
         import pandas as pd
 
-        if self.seconds is not None:
+        if hasattr(self, "seconds"):
             raise RuntimeError("A run is trained once; make another one with `resume=True`.")
-        if self.model is None:
+        if not hasattr(self, "model"):
             self.build()
         callbacks = [*callbacks, *self._monitors()]
         write_config(self.folder, self.config)
@@ -275,7 +278,7 @@ class PretrainingRun:
         Raises:
             UserError: A weight is not finite.
         """
-        if self.model is None:
+        if not hasattr(self, "model"):
             self.build()
         batches = self.data.clean_batches() if self.config.batch_norm_clips else None
         return save_encoder(self.model, self.folder / "encoder.keras", batches)
@@ -455,7 +458,7 @@ def save_encoder(
 @contextlib.contextmanager
 def _averaged(model: ContrastiveModel) -> Iterator[None]:
     """Replace the weights by their moving averages, if the optimizer has them."""
-    optimizer = getattr(model, "optimizer", None)
+    optimizer: Any = getattr(model, "optimizer", None)
     if not getattr(optimizer, "use_ema", False):
         yield
         return

@@ -17,7 +17,7 @@ class StopSignal:
         status: Integer, the exit status of a process that the signal stops; None before a signal.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.status: int | None = None
 
     def __call__(self) -> bool:

@@ -73,11 +73,11 @@ class Progress:
         notes = notes or {}
         if not finished_steps:
             return cls(finished_epochs, notes=notes)
-        values = [
+        metrics, draws = (
             [ops.convert_to_numpy(variable).tolist() for variable in variables]
             for variables in (_metric_variables(model), draw_states(model))
-        ]
-        return cls(finished_epochs, finished_steps, *values, notes)
+        )
+        return cls(finished_epochs, finished_steps, metrics, draws, notes)
 
     def restore(self, model: keras.Model) -> None:
         """Set the metrics and the random generators of a model to the state that this holds.

@@ -14,7 +14,7 @@ from keras_tune.training.progress import Progress
 
 
 def write_config(folder: str | pathlib.Path, config: Any) -> None:
-    """Write a dataclass as `config.yaml`, which the option `--config` of the commands takes.
+    """Write a dataclass as `config.yaml`, which the commands read as a configuration.
 
     Args:
         folder: The folder.

@@ -99,5 +99,5 @@ def test_what_does_not_go_together(clips, tmp_path, capsys, monkeypatch):
     )
     for option in ("--resident", "--steps_per_execution=2"):
         line = error_of(capsys, *options, option)
-        assert f"{option.split('=')[0]}: must not be set with several devices" in line
+        assert option.split("=")[0] in line and "must not be set with several devices" in line
     assert not (tmp_path / "run" / "history.csv").exists()
