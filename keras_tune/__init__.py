@@ -34,12 +34,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 
 def _register(keras):
     # load_model finds a class only in Keras' registry: it does not import the module that a file
-    # names. So every module with a registered class is imported as soon as Keras is.
+    # names. So every module with a registered class is imported as soon as Keras is. None of them
+    # needs another one of its folder, which may be the one that is just importing Keras.
     import keras_tune.augment
     import keras_tune.layers
     import keras_tune.losses
     import keras_tune.models
-    import keras_tune.training  # noqa: F401
+    import keras_tune.training.contrastive_model
+    import keras_tune.training.optimizers  # noqa: F401
 
 
 wrapt.register_post_import_hook(_register, "keras")

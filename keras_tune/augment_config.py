@@ -6,9 +6,8 @@ Outside `keras_tune.augment`, because command lines show these options without i
 import dataclasses
 from typing import Annotated
 
-from keras_tune.types import Range
+from keras_tune.types import Probability, Range
 
-Probability = Annotated[float, Range(0, 1)]
 Ratio = Annotated[float, Range(0)]
 Percent = Annotated[float, Range(0, 100)]
 Decibels = Annotated[float, Range(-200, 200)]
@@ -60,20 +59,6 @@ class AugmentConfig:
 
     ```python
     import dataclasses
-    from typing import Annotated
-
-    from keras_tune.types import Range
-
-    Probability = Annotated[float, Range(0, 1)]
-    Ratio = Annotated[float, Range(0)]
-    Percent = Annotated[float, Range(0, 100)]
-    Decibels = Annotated[float, Range(-200, 200)]
-    Cents = Annotated[float, Range(-12_000, 12_000)]
-    # No audio file has a higher sample rate.
-    Frequency = Annotated[float, Range(above=0, high=1_000_000)]
-    Milliseconds = Annotated[float, Range(0, 60_000)]
-    # Every delay from the shortest to the longest is kept in memory.
-    StepMilliseconds = Annotated[float, Range(0.01, 60_000)]
 
     config = keras_tune.augment.AugmentConfig(pitch_shift_probability=0.0)
     chain = keras_tune.augment.clmr_chain(22050, seed=42, **dataclasses.asdict(config))

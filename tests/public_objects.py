@@ -8,7 +8,7 @@ import keras_tune
 
 ROOT = pathlib.Path(keras_tune.__file__).parent
 # Of these folders all modules are looked at; of the others what the folder exports, and some more.
-WHOLE = ("evaluation", "interop", "losses", "models", "search", "serving")
+WHOLE = ("evaluation", "interop", "losses", "models", "search", "serving", "training")
 EXPORTED = ("augment", "data", "layers")
 MORE = ("augment.augmentation", "augment.phase_vocoder", "augment.spectral", "errors")
 MORE += ("keras_internals",)

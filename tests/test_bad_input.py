@@ -45,10 +45,9 @@ from keras_tune.recipes import (
 from keras_tune.recipes import (
     prepare as prepare_recipe,
 )
-from keras_tune.recipes._folder import read_config
 from keras_tune.recipes._load import load_model
-from keras_tune.recipes._training import load_checkpoint
-from keras_tune.training import Progress
+from keras_tune.training import ModelConfig, Progress, load_checkpoint
+from keras_tune.training.run_folder import read_config
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 200))
 # What takes longer than a few milliseconds each gets fewer on every day.
@@ -235,11 +234,16 @@ VALUES = st.recursive(
 )
 KEYS = [
     *pretrain.PretrainConfig.__dataclass_fields__,
-    *(f"model.{name}" for name in pretrain.ModelConfig.__dataclass_fields__),
+    *(f"model.{name}" for name in ModelConfig.__dataclass_fields__),
     *(f"online_probe.{name}" for name in pretrain.OnlineProbeConfig.__dataclass_fields__),
     "augment.gain_probability",
     "unknown",
 ]
+
+
+@_cli.names_options()
+def check(config):
+    config.check()
 
 
 def test_recipes(tmp_path, monkeypatch, capsys):
@@ -260,7 +264,7 @@ def test_recipes(tmp_path, monkeypatch, capsys):
         file.write_bytes(content)
         capsys.readouterr()
         try:
-            _cli.run(pretrain._check, pretrain.PretrainConfig, ["--config", str(file)])
+            _cli.run(check, pretrain.PretrainConfig, ["--config", str(file)])
         except SystemExit as stop:
             assert stop.code in (1, 2)
             lines = capsys.readouterr().err.strip().splitlines()
@@ -394,7 +398,7 @@ def test_files_of_another_kind(tmp_path):
         path = pathlib.Path(tmp_path / f"{name}.keras")
         path.write_bytes(content)
         assert refused(path)
-    with pytest.raises(UserError, match="gone on from"):
+    with pytest.raises(UserError, match="can be resumed"):
         write_members(tmp_path / "x.keras", {"keras_tune.json": json.dumps({"steps": 1})})
         Progress.read(tmp_path / "x.keras")
 
@@ -782,7 +786,7 @@ def test_audio_out_of_scale(content):
 
 
 def test_configurations_of_runs(tmp_path):
-    """The config.yaml that a run goes on from."""
+    """The config.yaml of a run that is resumed."""
     file = tmp_path / "config.yaml"
 
     @fuzz

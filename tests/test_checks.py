@@ -16,9 +16,9 @@ from keras_tune.interop import export_pytorch_checkpoint, load_pytorch_checkpoin
 from keras_tune.models import Tagger, TUNe
 from keras_tune.models.saved import load_saved_model, save_model
 from keras_tune.recipes._load import load_encoder, named_encoder
-from keras_tune.recipes._training import load_checkpoint
 from keras_tune.serving import export_onnx, export_saved_model
 from keras_tune.serving.windows import Windows
+from keras_tune.training import load_checkpoint
 
 
 def small(**options):

@@ -31,11 +31,6 @@ RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 # Reading and writing audio needs neither models nor Keras' layers.
 DATA = {"errors", "quiet", "types", "version", "storage", "files"}
 
-# What is on its way to another place. An entry that is no longer needed fails a test below.
-BACKWARD = {
-    "training.online_probe": ("evaluation", "the callback belongs to evaluation and moves there"),
-}
-
 # Where TensorFlow is imported, always inside functions.
 TENSORFLOW = ("data", "serving", "layers.tensorflow_fast_paths")
 TENSORFLOW_BESIDES = {
@@ -44,7 +39,7 @@ TENSORFLOW_BESIDES = {
     "training.distribution": "strategies of tf.distribute are made there",
     "training.gradient_cache": "a step in micro-batches needs the gradient tape",
     "training.replicas": "batches of tf.distribute are put together there",
-    "recipes._training": "the graph of the step is compiled there",
+    "training.process": "deterministic operations are a setting of TensorFlow",
 }
 
 
@@ -105,7 +100,7 @@ def test_it_imports_only_what_comes_before_it(name):
         allowed = {other for other in RANK if RANK[other] < RANK[here]} | {here}
     if here == "data":
         allowed &= DATA | {"data"}
-    assert set(own(TREES[name])) <= allowed | {BACKWARD.get(name, ("", ""))[0]}
+    assert set(own(TREES[name])) <= allowed
 
 
 def within(name, places):
@@ -131,8 +126,6 @@ def test_keras_tuner_is_imported_by_the_search_only(name):
 
 
 def test_no_exception_is_left_that_is_not_needed():
-    for name, (other, _) in BACKWARD.items():
-        assert other in set(own(TREES.get(name, ast.Module([], []))))
     for name in TENSORFLOW_BESIDES:
         used = {room(imported) for imported, _ in imports(TREES[name])}
         assert used & {"tensorflow", "tensorflow_io"}, f"{name} no longer imports TensorFlow"

@@ -10,12 +10,13 @@ import keras_tune
 
 ROOT = pathlib.Path(keras_tune.__file__).parent
 FOLDERS = ("augment", "evaluation", "interop", "layers", "losses", "models", "search", "serving")
+FOLDERS += ("training",)
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 FILES += sorted(path for path in ROOT.glob("*.py"))
 
-# Options of other programs: TensorBoard, npm and TensorFlow Serving.
+# Options of other programs: TensorBoard, npm, TensorFlow Serving and XLA.
 FOREIGN = {"--logdir", "--ignore-scripts", "--loglevel", "--model_config_file"}
-FOREIGN |= {"--enable_batching", "--batching_parameters_file"}
+FOREIGN |= {"--enable_batching", "--batching_parameters_file", "--xla_gpu_deterministic_ops"}
 
 
 def options_in(tree):

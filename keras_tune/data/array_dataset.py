@@ -18,7 +18,6 @@ import numpy as np
 from keras_tune.data.audio import out_of_scale, to_float
 from keras_tune.data.dataset import AudioDataset
 from keras_tune.data.schema import (
-    SAMPLE_RATES,
     DatasetInfo,
     LabelColumn,
     Shard,
@@ -28,6 +27,7 @@ from keras_tune.data.schema import (
 from keras_tune.errors import UserError
 from keras_tune.files import read_npz, text_fault
 from keras_tune.storage import to_path
+from keras_tune.types import SAMPLE_RATES
 
 
 class ArrayDataset(AudioDataset):

@@ -8,10 +8,10 @@ import io
 
 import numpy as np
 
-from keras_tune.data.schema import SAMPLE_RATES
 from keras_tune.data.truncation import truncation
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, to_path
+from keras_tune.types import SAMPLE_RATES
 
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20

@@ -16,8 +16,8 @@ import dataclasses
 import numpy as np
 
 from keras_tune.data.audio import AudioError, decode_audio, resample, to_float
-from keras_tune.data.schema import SAMPLE_RATES
 from keras_tune.errors import UserError
+from keras_tune.types import SAMPLE_RATES
 
 
 @dataclasses.dataclass(frozen=True)

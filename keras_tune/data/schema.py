@@ -17,14 +17,12 @@ from collections.abc import Collection, Iterable
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, text_fault, write_json
 from keras_tune.storage import AnyPath, to_path
+from keras_tune.types import SAMPLE_RATES
 from keras_tune.version import __version__
 
 SCHEMA_VERSION = 1
 FILE_NAME = "dataset.json"
 ENCODINGS = ("pcm16", "flac", "source")
-# Sample rates outside of these, in Hz, are slips of a header or of a hand, and resampling from 1 Hz
-# would take memory without end.
-SAMPLE_RATES = (1_000, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

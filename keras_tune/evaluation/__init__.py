@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embedding_cache": ["EmbeddingCache"],
         "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "pool_clips", "tap_stages"],
         "metrics": ["bootstrap_interval"],
+        "online_probe": ["OnlineProbe"],
         "outcomes": ["Fold", "Outcome", "evaluate", "group_folds"],
         "probe_stack": ["ProbeConfiguration", "ProbeStack"],
         "probe_training": ["Schedule", "train_probes"],

@@ -32,7 +32,7 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     from keras_tune.interop.architecture import infer_architecture
     from keras_tune.interop.checkpoint_file import read_checkpoint
 
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
     keras_tune.interop.export_pytorch_checkpoint(encoder, "encoder.safetensors")
     tensors, _ = read_checkpoint("encoder.safetensors")
     shapes = {name.removeprefix("encoder."): array.shape for name, array in tensors.items()}

@@ -65,7 +65,7 @@ def load_pytorch_checkpoint(
     ```python
     from keras_tune.interop import export_pytorch_checkpoint, load_pytorch_checkpoint
 
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
     model = keras_tune.training.ContrastiveModel(encoder, temperature=0.1)
     export_pytorch_checkpoint(model, "model.safetensors")
     load_pytorch_checkpoint("model.safetensors").name  # "tune_plus_32"
@@ -117,7 +117,7 @@ def export_pytorch_checkpoint(
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus", load_weights=False)
     keras_tune.interop.export_pytorch_checkpoint(encoder, "tune_plus.safetensors")
     ```
     """

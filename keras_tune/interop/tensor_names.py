@@ -34,7 +34,7 @@ def encoder_tensors(encoder: TUNe) -> dict[str, keras.Variable]:
     ```python
     from keras_tune.interop.tensor_names import encoder_tensors
 
-    encoder = keras_tune.models.TUNe.from_preset("clmr", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("clmr", load_weights=False)
     list(encoder_tensors(encoder))[0]  # 'sequential.0.0.weight'
     ```
     """
@@ -89,7 +89,7 @@ def dense_tensors(layers: Sequence[keras.layers.Layer]) -> dict[str, keras.Varia
     ```python
     from keras_tune.interop.tensor_names import dense_tensors
 
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
     model = keras_tune.training.ContrastiveModel(encoder)
     list(dense_tensors(model.projector.layers))  # ['0.weight', '2.weight']
     ```

@@ -32,7 +32,7 @@ def estimate_batch_norm(encoder: keras.Model, batches: Iterable[np.ndarray]) -> 
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus", load_weights=False)
     keras_tune.models.estimate_batch_norm(encoder, [np.random.normal(0, 0.1, (16, 59049, 1))])
     ```
     """

@@ -33,7 +33,7 @@ def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Mo
     ```python
     from keras_tune.models.saved import load_saved_model
 
-    keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False).save("encoder.keras")
+    keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False).save("encoder.keras")
     load_saved_model("encoder.keras").representation_dim  # 32
     ```
     """
@@ -68,7 +68,7 @@ def save_model(model: keras.Model, path: str | os.PathLike, hint: str = "") -> N
     ```python
     from keras_tune.models.saved import save_model
 
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
     save_model(encoder, "encoder.keras")
     ```
     """

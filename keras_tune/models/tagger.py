@@ -45,7 +45,7 @@ class Tagger(keras.Model):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus", load_weights=False)
     tagger = keras_tune.models.Tagger(encoder, labels=["guitar", "slow", "vocal"])
     keras.ops.sigmoid(tagger(np.zeros((1, 59049, 1))))  # probabilities, (1, 3)
     audio = keras_tune.data.load_audio("song.mp3", tagger.sample_rate)
@@ -132,7 +132,7 @@ class Tagger(keras.Model):
         Example:
 
         ```python
-        encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+        encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
         kernel, bias = np.random.normal(size=(32, 2)), np.zeros(2)
         tagger = keras_tune.models.Tagger.from_probe(
             encoder, [kernel, bias], ["calm", "tense"], "softmax"
@@ -205,7 +205,7 @@ class Tagger(keras.Model):
         Example:
 
         ```python
-        encoder = keras_tune.models.TUNe.from_preset("tune_plus_32", load_weights=False)
+        encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
         tagger = keras_tune.models.Tagger(encoder, labels=["calm", "tense"])
         best, *others = tagger.predict_tags(np.random.normal(0, 0.1, 2 * 59049))
         ```

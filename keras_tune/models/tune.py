@@ -77,7 +77,7 @@ class TUNe(keras.Model):
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus", load_weights=False)
     encoder.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
     stage = keras.Model(encoder.input, encoder.get_layer("bottleneck").output)
     ```
@@ -197,7 +197,7 @@ class TUNe(keras.Model):
         Example:
 
         ```python
-        encoder = keras_tune.models.TUNe.from_preset(
+        encoder = keras_tune.TUNe.from_preset(
             "tune_plus", load_weights=False, decoder_depth=2
         )
         ```

@@ -47,6 +47,8 @@ def run(main, config_class, argv=None, demo=None):
     """
     from jsonargparse import ArgumentParser
 
+    from keras_tune.recipes._types import as_options, from_options
+
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
             raise _Usage(_described(" ".join(str(message).split()), _option_strings(self)))
@@ -67,7 +69,7 @@ def run(main, config_class, argv=None, demo=None):
         default_config_files=[str(demo)] if demo and not own_data else [],
     )
     first = parser.add_argument_group("main options")
-    parser.add_class_arguments(config_class, None)
+    parser.add_class_arguments(as_options(config_class), None)
     parser.add_argument(
         "--config",
         action="config",
@@ -81,7 +83,7 @@ def run(main, config_class, argv=None, demo=None):
         namespace = parser.parse_args(_with_values(argv, config_class))
         namespace.pop("config", None)
         _refuse_null(namespace, config_class)
-        config = config_class(**vars(parser.instantiate(namespace)))
+        config = from_options(config_class, vars(parser.instantiate(namespace)))
         if hasattr(config, "backend"):
             choose_backend(config.backend)
     except (_Usage, UserError) as error:
@@ -124,7 +126,7 @@ def _answer_of_system(error, config):
     fix = FIXES.get(number)
     if fix is None:
         fix = f"give another --output than {output}" if _within(file, output) else "check the file"
-    again = "go on with --resume true" if hasattr(config, "resume") else "run again"
+    again = "resume with --resume true" if hasattr(config, "resume") else "run again"
     return f"{file}: {reason}; {fix} and {again}"
 
 
@@ -288,7 +290,7 @@ def names_options(**names):
                 message = _about_option(str(error), names, type(config))
                 if message is None:
                     raise
-                raise UserError(message) from error
+                raise UserError(_with_options(message, type(config))) from error
 
         return wrapped
 
@@ -322,6 +324,24 @@ def _option_of(argument, config_class):
         return argument
     within = [option for option in options if option.endswith(f".{argument}")]
     return within[0] if len(within) == 1 else None
+
+
+def _with_options(message, config_class):
+    """A message in which arguments that are named in passing are options, too.
+
+    "`micro_batch`" becomes "--micro_batch", and "`resume=True`" becomes "--resume true".
+    """
+
+    def replace(found):
+        option = _option_of(found[1], config_class)
+        if option is None:
+            return found[0]
+        if found[2] is None:
+            return f"--{option}"
+        value = found[2].strip("'\"")
+        return f"--{option} {value.lower() if value in ('True', 'False') else value}"
+
+    return re.sub(r"`([\w.]+)(?:=([^`]+))?`", replace, message)
 
 
 def _options(config_class, prefix=""):

@@ -1,4 +1,4 @@
-"""What every run folder holds: the configuration, the versions it ran with, the report."""
+"""The output folders of commands: locks, and reports with the versions of the software."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ import platform
 import subprocess
 
 from keras_tune.errors import UserError
-from keras_tune.files import LockedError, file_lock, write_json, write_text
+from keras_tune.files import LockedError, file_lock, write_json
 from keras_tune.storage import is_url
 
 REPORTED_PACKAGES = (
@@ -120,28 +120,6 @@ def writes(kind):
         return locking
 
     return decorate
-
-
-def write_config(folder, config):
-    """Write `config`, a dataclass, as `config.yaml`, which `--config` takes."""
-    import yaml
-
-    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
-    write_text(pathlib.Path(folder) / "config.yaml", text)
-
-
-def read_config(folder):
-    """Read `config.yaml` as a nested dict."""
-    import yaml
-
-    path = pathlib.Path(folder) / "config.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); give another folder") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a configuration; give another folder")
-    return content
 
 
 def write_report(folder, config, **content):

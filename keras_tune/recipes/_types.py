@@ -1,132 +1,139 @@
-"""Types of numeric options: the range is a part of the type, so that `--help` shows it.
+"""From annotated configurations to options: the parser checks ranges, and `--help` shows them.
 
-Values stay plain `int` and `float`. The parser refuses what is out of range, NaN, infinite or no
-number at all, and names the option.
+The parser refuses what is out of range, NaN, infinite or no number at all, and names the option.
 """
 
 import dataclasses
+import functools
+import inspect
 import math
+import operator
+import re
+import types
 import typing
 
 from jsonargparse.typing import register_type
 
-from keras_tune.data.schema import SAMPLE_RATES
+from keras_tune.types import Range
 
 
-def integer(low, high):
-    """Make the type of whole numbers from `low` to `high`, both included.
-
-    Example:
-
-    ```python
-    Folds = integer(2, 1000)
-    ```
-    """
-    return _type(f"integer from {low:,} to {high:,}", int, lambda value: low <= value <= high)
-
-
-def number(low=-math.inf, high=math.inf, above=None, below=None):
-    """Make the type of finite numbers from `low` to `high`, both included.
-
-    Args:
-        low: Lowest number. Defaults to none.
-        high: Highest number. Defaults to none.
-        above: The number that they must exceed, in place of `low`. Defaults to none.
-        below: The number that must exceed them, in place of `high`. Defaults to none.
-
-    Example:
-
-    ```python
-    Share = number(above=0, high=1)
-    ```
-    """
-    words = [
-        f"above {above:,}" if above is not None else "",
-        f"from {low:,}" if low > -math.inf else "",
-        f"to {high:,}" if high < math.inf else "",
-        f"below {below:,}" if below is not None else "",
-    ]
-
-    def within(value):
-        inside = (above is None or value > above) and (below is None or value < below)
-        return inside and low <= value <= high
-
-    return _type(" ".join(filter(None, ["number", *words])), float, within)
-
-
+@functools.cache
 def as_options(config_class):
-    """Make the options of a library's configuration: their types carry the ranges of its fields.
+    """Make the class that the parser reads instead of a configuration.
 
     Args:
-        config_class: A dataclass with defaults, whose annotations hold a `keras_tune.types.Range`.
+        config_class: A dataclass. Fields may be annotated with a `keras_tune.types.Range`, within
+            lists and unions too, and may be dataclasses themselves.
 
     Returns:
-        A dataclass of the same name, a subclass.
+        A subclass whose types are those of the parser, and whose docstring also has the arguments
+        of the base classes; the class itself if there are no ranges in it.
 
     Example:
 
     ```python
-    AugmentConfig = as_options(keras_tune.augment_config.AugmentConfig)
+    from keras_tune.augment_config import AugmentConfig
+    from keras_tune.recipes._types import as_options
+
+    as_options(AugmentConfig)(gain_probability=0.5).gain_probability  # 0.5
     ```
     """
     hints = typing.get_type_hints(config_class, include_extras=True)
-    fields = [
-        (
-            field.name,
-            number(**dataclasses.asdict(hints[field.name].__metadata__[0])),
-            dataclasses.field(default=field.default),
-        )
-        for field in dataclasses.fields(config_class)
-    ]
-    namespace = {"__doc__": config_class.__doc__, "__module__": __name__}
+    fields = []
+    for field in dataclasses.fields(config_class):
+        kind, factory = _option(hints[field.name]), field.default_factory
+        if dataclasses.is_dataclass(field.type):
+            kind = as_options(field.type)
+            if kind is not field.type and callable(factory):
+                factory = functools.partial(_default, kind, factory)
+        default = dataclasses.field(default=field.default, default_factory=factory)
+        fields.append((field.name, kind, default))
+    if all(kind is hints[name] for name, kind, _ in fields):
+        return config_class
+    namespace = {"__doc__": _documented(config_class), "__module__": config_class.__module__}
     return dataclasses.make_dataclass(
         config_class.__name__, fields, bases=(config_class,), namespace=namespace
     )
 
 
-def _type(name, base, within):
-    """Register a type whose values are those of `base` for which `within` holds."""
+def from_options(config_class, values):
+    """Make a configuration of the values that the parser has found.
+
+    Args:
+        config_class: The dataclass.
+        values: Dict of the values of its fields; those that are dataclasses are of the classes of
+            `as_options`.
+
+    Returns:
+        An instance of `config_class`, and of no subclass.
+
+    Example:
+
+    ```python
+    from keras_tune.augment_config import AugmentConfig
+    from keras_tune.recipes._types import from_options
+
+    from_options(AugmentConfig, {"gain_probability": 0.5}) == AugmentConfig(gain_probability=0.5)
+    ```
+    """
+    found = {}
+    for field in dataclasses.fields(config_class):
+        if field.name in values:
+            value = values[field.name]
+            nested = dataclasses.is_dataclass(field.type)
+            found[field.name] = from_options(field.type, vars(value)) if nested else value
+    return config_class(**found)
+
+
+def _default(options_class, factory):
+    """The default of a field that is a dataclass, as an instance of the parser's class."""
+    return options_class(**vars(factory()))
+
+
+def _option(hint):
+    """The parser's type for an annotation."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated and isinstance(parts[1], Range):
+        return _number(parts[0], parts[1])
+    if origin in (typing.Union, types.UnionType):
+        kinds = [_option(part) for part in parts]
+        return functools.reduce(operator.or_, kinds) if kinds != list(parts) else hint
+    if origin is list:
+        kind = _option(parts[0])
+        return list[kind] if kind is not parts[0] else hint
+    return hint
+
+
+@functools.cache
+def _number(base, limits):
+    """Register a type whose values are the numbers of the class `base` within a `Range`."""
 
     def read(value):
         try:
             found = base(value)
             # A fraction is no integer, and for YAML yes and no are no numbers.
             whole = isinstance(value, str) or value == found
-            if whole and not isinstance(value, bool) and math.isfinite(found) and within(found):
+            if whole and not isinstance(value, bool) and math.isfinite(found) and found in limits:
                 return found
         except (TypeError, ValueError, OverflowError):
             pass
         raise ValueError(f"got {value}")
 
     def check(value, _):
-        return type(value) is base and math.isfinite(value) and within(value)
+        return type(value) is base and value in limits
 
+    name = f"{'integer' if base is int else 'number'} {limits}".rstrip()
     made = type(name, (base,), {"__module__": __name__})
     register_type(made, lambda value: value, read, type_check=check)
     return made
 
 
-# Of what is counted; beyond it are slips.
-Count = integer(1, 1_000_000)
-CountFromZero = integer(0, 1_000_000)
-BatchSize = integer(1, 65_536)
-# Contrast needs a second clip.
-ContrastBatchSize = integer(2, 65_536)
-Workers = integer(1, 1_024)
-Folds = integer(2, 1_000)
-Repetitions = integer(1, 1_000)
-# Some are added up, and all must fit into 32 bits.
-Seed = integer(0, 2**31 - 1)
-Depth = integer(0, 99)
-Width = integer(1, 65_536)
-Samples = integer(1, 100_000_000)
-SampleRate = integer(*SAMPLE_RATES)
-# A millisecond is a sample at the lowest rate.
-Hop = number(0.001, 3_600)
-Seconds = number(0, 86_400)
-Positive = number(above=0)
-NotNegative = number(0)
-Finite = number()
-Probability = number(0, 1)
-Share = number(above=0, high=1)
-Decay = number(above=0, below=1)
+def _documented(config_class):
+    """The docstring of a dataclass, with the arguments of its base classes at the end."""
+    parts = [inspect.cleandoc(config_class.__doc__)]
+    for base in config_class.__mro__[1:]:
+        if dataclasses.is_dataclass(base):
+            text = inspect.cleandoc(base.__doc__) + "\n"
+            found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+            parts += [found[1].rstrip()] if found else []
+    return "\n".join(parts)

@@ -9,13 +9,10 @@ import dataclasses
 import io
 from typing import Literal
 
-from keras_tune import augment_config
+from keras_tune.augment_config import AugmentConfig
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import Repetitions, SampleRate, Samples, Seed, as_options
-
-# The settings of the augmentation chain, as options.
-AugmentConfig = as_options(augment_config.AugmentConfig)
+from keras_tune.types import Repetitions, SampleRate, Samples, Seed
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ from typing import Literal
 
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import Samples
+from keras_tune.types import Samples
 
 
 @dataclasses.dataclass

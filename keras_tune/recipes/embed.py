@@ -17,7 +17,7 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import BatchSize, Hop, Workers
+from keras_tune.types import BatchSize, Hop, Workers
 
 # Clips of one part: what is lost at most when a run is killed.
 PART = 64

@@ -12,7 +12,7 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import choose_backend, names_options, run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import SampleRate, Samples
+from keras_tune.types import SampleRate, Samples
 
 
 @dataclasses.dataclass

@@ -1,10 +1,10 @@
 """Train an encoder end to end on labels: the supervised baseline of a representation.
 
 A linear head, or one with a hidden layer, is put on a pretrained or an untrained encoder, and
-trained on random crops, the encoder with it or held fast. Training stops when the loss on valid no
-longer falls. On test, predictions are averaged over consecutive windows. The output folder gets
-tagger.keras, history.csv, report.json and config.yaml. A run that was stopped (SIGTERM, Ctrl-C) or
-killed leaves the best epoch so far in tagger.keras, and goes on with --resume.
+trained on random crops; the encoder is trained as well or frozen. Training stops when the loss on
+valid no longer falls. On test, predictions are averaged over consecutive windows. The output folder
+gets tagger.keras, history.csv, report.json and config.yaml. A run that was stopped (SIGTERM,
+Ctrl-C) or killed leaves the best epoch so far in tagger.keras, and continues with --resume.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import (
+from keras_tune.types import (
     BatchSize,
     Count,
     CountFromZero,
@@ -36,18 +36,18 @@ class FinetuneConfig:
         target: The label to predict, or several: [a,b,c].
         output: Folder of the run.
         task: classification, tagging, key or regression; by default what fits the labels.
-        threshold: Number from which on a tag is present; makes columns of numbers tags.
-        frozen: Whether the encoder is held fast throughout.
-        frozen_epochs: Epochs at the beginning in which the encoder is held fast.
+        threshold: Smallest number for which a tag is present; makes columns of numbers tags.
+        frozen: Whether the encoder is frozen throughout.
+        frozen_epochs: Epochs at the beginning in which the encoder is frozen.
         hidden_units: Width of a hidden layer of the head; by default the head is linear.
-        epochs: Epochs at most.
+        epochs: Largest number of epochs.
         patience: Epochs without a lower loss on valid after which training stops.
-        batch_size: Clips a batch.
-        learning_rate: Of Adam.
+        batch_size: Clips of a batch.
+        learning_rate: Learning rate of Adam.
         seed: Seed of head, order and crops.
         resamples: Resamples of the bootstrap.
-        resume: Whether to go on with the run in the output folder.
-        jit_compile: Whether to compile with XLA; by default what is fast on the backend.
+        resume: Whether to resume the run in the output folder.
+        jit_compile: Whether to compile with XLA; by default if that is fast on the backend.
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
     """
 
@@ -83,9 +83,10 @@ def main(config):
 
     from keras_tune.data import open_dataset
     from keras_tune.models import Tagger
-    from keras_tune.recipes._folder import local_path, write_config, write_report
+    from keras_tune.recipes._folder import local_path, write_report
     from keras_tune.recipes._load import named_encoder
-    from keras_tune.recipes._training import claim, load_checkpoint, noting_stop
+    from keras_tune.training import load_checkpoint, stop_signals
+    from keras_tune.training.run_folder import open_run_folder, write_config
 
     if config.encoder == "mel":
         raise UserError("--encoder mel: has no weights to train")
@@ -97,9 +98,9 @@ def main(config):
     keras.utils.set_random_seed(config.seed)
     labels = _Labels(config, dataset)
     output = local_path(config.output)
-    start = claim(output, config, FREE_ON_RESUME)
+    start = open_run_folder(output, config, FREE_ON_RESUME)
     if start.finished_epochs or start.finished_steps:
-        tagger = load_checkpoint(output / "model.keras", compiled=False)
+        tagger = load_checkpoint(output / "model.keras", compile=False)
     else:
         tagger = Tagger(
             named_encoder(config.encoder, info.sample_rate, config.seed),
@@ -111,7 +112,7 @@ def main(config):
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     started = time.monotonic()
-    with noting_stop() as should_stop:
+    with stop_signals() as should_stop:
         epochs, valid_clips = _train(tagger, labels, dataset, config, output, start, should_stop)
     _save(tagger, output)
     report = _score(tagger, labels, dataset, config)
@@ -165,11 +166,11 @@ class _Labels:
 
 
 def _save(tagger, output):
-    """Write the tagger, all of it trainable for whoever goes on with it."""
+    """Write the tagger with all layers trainable, for further training."""
     from keras_tune.models.saved import save_model
 
     tagger.encoder.trainable = True
-    save_model(tagger, output / "tagger.keras", "; take a smaller --learning_rate")
+    save_model(tagger, output / "tagger.keras", "; use a smaller --learning_rate")
 
 
 def _batches(dataset, split, labels, **options):
@@ -188,19 +189,19 @@ def _batches(dataset, split, labels, **options):
 
 
 def _train(tagger, labels, dataset, config, output, start, should_stop):
-    """Train in one phase, or with the encoder held fast at first.
+    """Train in one phase, or with a frozen encoder at first.
 
     Args:
-        tagger: `Tagger`, that of the checkpoint for a run that goes on.
+        tagger: `Tagger`, that of the checkpoint if the run is resumed.
         labels: `_Labels`.
         dataset: `keras_tune.data.AudioDataset`.
         config: `FinetuneConfig`.
         output: Folder of the run.
-        start: `Progress` to begin with.
-        should_stop: As `noting_stop` gives it.
+        start: `Progress`, where the run starts.
+        should_stop: As `stop_signals` yields it.
 
     Returns:
-        The epochs that it took, and the clips of valid that the losses are means over.
+        The number of epochs, and the number of clips of valid in the loss.
     """
     import keras
     import numpy as np
@@ -220,7 +221,7 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
     valid = list(_batches(dataset, "valid", labels, **crops, **in_order))
     valid = tuple(np.concatenate(part) for part in zip(*valid, strict=True))
     held = config.epochs if config.frozen else min(config.frozen_epochs, config.epochs)
-    # Head alone and whole model are two trainings: the second has patience of its own.
+    # The head and then the whole model are two trainings: the second has its own patience.
     phases = [(True, held)] if config.frozen else [(True, held), (False, config.epochs)]
     epoch, step = start.finished_epochs, start.finished_steps
     notes = dict(start.notes)
@@ -236,7 +237,7 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
             jit_compile="auto" if config.jit_compile is None else config.jit_compile,
         )
         if notes:
-            # The optimizer's state, now that it is known what it trains.
+            # The state of the optimizer, which now knows what it trains.
             tagger.optimizer.build(tagger.trainable_variables)
             tagger.load_weights(output / "model.keras")
         notes = {}
@@ -258,7 +259,7 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
                     stream,
                     validation_data=valid,
                     validation_batch_size=config.batch_size,
-                    # The rest of an epoch first, which `fit` cannot begin in the middle of.
+                    # The rest of an epoch first, since `fit` cannot begin within one.
                     epochs=epoch + 1 if step else last,
                     initial_epoch=epoch,
                     steps_per_epoch=steps - step,
@@ -278,13 +279,13 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
                 )
             except NotFiniteError as error:
                 raise UserError(
-                    f"{error}: take a smaller --learning_rate, or look at the clips' labels"
+                    f"{error}: use a smaller --learning_rate, or check the labels of the clips"
                 ) from error
             except StoppedError as error:
                 if best.best is not None:
                     best.restore(tagger)
                     _save(tagger, output)
-                print(f"stopped: {error}; go on with --resume true")
+                print(f"stopped: {error}; resume with --resume true")
                 sys.exit(should_stop.status)
             epoch, step = history.epoch[-1] + 1, 0
         best.restore(tagger)
@@ -295,7 +296,7 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
 
 
 def _score(tagger, labels, dataset, config):
-    """Predict valid and test over consecutive windows; the report of the scores."""
+    """Predict valid and test over consecutive windows, and return the report of the scores."""
     import numpy as np
 
     from keras_tune.evaluation import Outcome, embed_clips

@@ -8,9 +8,10 @@ again with the same options; shards of files that have changed since are written
 import dataclasses
 from typing import Literal
 
+from keras_tune.data.datasets import DATASETS
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._types import Count, Probability, SampleRate, Seconds, Workers
+from keras_tune.types import Count, Probability, SampleRate, Seconds, Workers
 
 
 @dataclasses.dataclass
@@ -45,17 +46,7 @@ class Config:
         strict: Whether files that have to be left out are an error.
     """
 
-    dataset: Literal[
-        "csv",
-        "folder",
-        "debian_music",
-        "emomusic",
-        "fma",
-        "giantsteps_key",
-        "gtzan",
-        "magnatagatune",
-        "mcgill_billboard",
-    ]
+    dataset: Literal[DATASETS]
     source: str
     output: str
     name: str | None = None

@@ -20,7 +20,7 @@ from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._final_probe import final_probe, summary
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import named_encoder
-from keras_tune.recipes._types import BatchSize, Count, Finite, Folds, Hop, Repetitions, Seed, Share
+from keras_tune.types import BatchSize, Count, Finite, Folds, Fraction, Hop, Repetitions, Seed
 
 __all__ = ["ProbeConfig", "main", "final_probe", "summary"]
 
@@ -72,7 +72,7 @@ class ProbeConfig:
     fold_splits: list[str] | None = None
     group: str | None = None
     seeds: Repetitions = 3
-    label_fraction: list[Share] | None = None
+    label_fraction: list[Fraction] | None = None
     baselines: list[str] | str | None = None
     pooling: list[str] | str | None = None
     deformations: bool = False
@@ -92,7 +92,8 @@ def main(config):
     from keras_tune.evaluation.plots import draw_study
     from keras_tune.evaluation.report import report_markdown
     from keras_tune.files import write_text
-    from keras_tune.recipes._folder import local_path, versions, write_config, write_report
+    from keras_tune.recipes._folder import local_path, versions, write_report
+    from keras_tune.training.run_folder import write_config
 
     protocols = _protocols(config)
     info = open_dataset(config.data).info

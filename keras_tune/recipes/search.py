@@ -15,9 +15,11 @@ import os
 import pathlib
 from typing import Literal
 
+from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import run
-from keras_tune.recipes._types import (
+from keras_tune.recipes._cli import names_options, run
+from keras_tune.search.space import Space
+from keras_tune.types import (
     ContrastBatchSize,
     Count,
     Positive,
@@ -27,8 +29,6 @@ from keras_tune.recipes._types import (
     Seed,
     Width,
 )
-from keras_tune.recipes.augment import AugmentConfig
-from keras_tune.search.space import Space
 
 DEMO = pathlib.Path(__file__).with_name("search_demo.yaml")
 DIRECTIONS = {"val_contrastive_accuracy": "max", "val_loss": "min", "val_probe": "max"}
@@ -122,8 +122,9 @@ def main(config):
 def _search(config):
     from keras_tune.data import open_dataset
     from keras_tune.data.damage import naming_damaged_shards
-    from keras_tune.recipes._folder import local_path, write_config, write_report
-    from keras_tune.recipes._training import demo_corpus
+    from keras_tune.recipes._folder import local_path, write_report
+    from keras_tune.training.run_folder import write_config
+    from keras_tune.training.streams import demo_corpus
 
     _check(config)
     output = local_path(config.output)
@@ -133,15 +134,14 @@ def _search(config):
     info = open_dataset(data).info
     write_config(output, config)
     tuner = _tuner(config, info.sample_rate)
-    recipe = _recipe(config, data)
-    streams = functools.partial(_streams, recipe)
-    callbacks = functools.partial(_probe, data, config.probe) if config.probe else None
+    streams = functools.partial(_streams, config, data)
+    callbacks = functools.partial(_probe, config, data) if config.probe else None
     with naming_damaged_shards(data):
         tuner.search(streams, config.epochs, callbacks)
         if tuner.is_worker:
             return
         trials = _report_trials(tuner, config, output)
-        runs = _repeat(tuner, trials, recipe, callbacks, config, output)
+        runs = _repeat(tuner, trials, data, callbacks, config, output)
     best, score = _report_depths(runs, trials, config, output)
     _write_best(output / "best.yaml", _recipe(config, config.data), best, score["what"])
     opened = streams(0, 1)
@@ -171,7 +171,7 @@ def _check(config):
 
 def _claim(output, config):
     """Refuse a folder that holds another search."""
-    from keras_tune.recipes._folder import read_config
+    from keras_tune.training.run_folder import read_config
 
     output.mkdir(parents=True, exist_ok=True)
     if not (output / "config.yaml").exists():
@@ -226,7 +226,8 @@ def _has_gpu():
 
 def _recipe(config, data):
     """The recipe of `pretrain` that the search varies."""
-    from keras_tune.recipes.pretrain import ModelConfig, PretrainConfig
+    from keras_tune.recipes.pretrain import PretrainConfig
+    from keras_tune.training import ModelConfig
 
     shared = {field.name for field in dataclasses.fields(PretrainConfig)} & {
         field.name for field in dataclasses.fields(SearchConfig)
@@ -240,23 +241,26 @@ def _recipe(config, data):
     )
 
 
-def _streams(recipe, initial_epoch, epochs):
+@names_options(clip_samples="input_samples")
+def _streams(config, data, initial_epoch, epochs):
     """What a trial reads; at the top of the module, so that a process of its own finds it."""
-    from keras_tune.recipes._training import open_source, open_streams
+    from keras_tune.data import open_dataset
+    from keras_tune.training import PretrainingData
 
-    recipe = dataclasses.replace(recipe, epochs=epochs)
-    streams = open_streams(open_source(recipe.data), recipe, initial_epoch)
+    recipe = dataclasses.replace(_recipe(config, data), epochs=epochs)
+    streams = PretrainingData(open_dataset(data), recipe).streams(initial_epoch)
     if streams.valid is None:
-        raise UserError(f"{recipe.data}: has no clips in the split valid, to judge the trials by")
+        raise UserError(f"{data}: has no clips in the split valid, to compare the trials by")
     return streams
 
 
-def _probe(data, label):
+@names_options(label="probe")
+def _probe(config, data):
     """The callback behind the objective val_probe."""
     from keras_tune.data import open_dataset
-    from keras_tune.recipes._training import online_probe
+    from keras_tune.evaluation import OnlineProbe
 
-    return [online_probe(open_dataset(data), label, "probe", every=1)]
+    return [OnlineProbe.from_dataset(open_dataset(data), config.probe, every=1)]
 
 
 def _report_trials(tuner, config, output):
@@ -282,7 +286,7 @@ def _report_trials(tuner, config, output):
     return trials
 
 
-def _repeat(tuner, trials, recipe, callbacks, config, output):
+def _repeat(tuner, trials, data, callbacks, config, output):
     """Train the best configuration of each depth with other seeds; what is done is not done again.
 
     Returns a table with a row a run. The trial itself is none of them: it was chosen because it
@@ -307,7 +311,8 @@ def _repeat(tuner, trials, recipe, callbacks, config, output):
             if not path.exists():
                 hypermodel = tuner.hypermodel.with_seed(seed)
                 hyperparameters = tuner.oracle.get_trial(row["trial"]).hyperparameters
-                reseeded = functools.partial(_streams, dataclasses.replace(recipe, seed=seed))
+                other = dataclasses.replace(config, seed=seed)
+                reseeded = functools.partial(_streams, other, data)
                 job = Job(hypermodel, hyperparameters, reseeded, config.epochs, callbacks)
                 try:
                     outcome = (run_isolated if tuner.isolated else train)(job)

@@ -343,36 +343,32 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         hypermodel.build(keras_tuner.HyperParameters()).encoder.decoder_depth  # 1
         ```
         """
-        from keras_tune.augment import clmr_chain
-        from keras_tune.models import TUNe
-        from keras_tune.training import ContrastiveModel
+        from keras_tune.training import ModelConfig, PretrainConfig, build_model
 
         chosen = self.configuration(hp)
         self.prepare()
-        try:
-            encoder = TUNe(
-                # At depth zero it is ignored, but must be a number.
-                contraction_depth=chosen.contraction_depth or 1,
+        config = PretrainConfig(
+            model=ModelConfig(
+                preset="tune_plus" if chosen.decoder_depth else "clmr",
+                contraction_depth=chosen.contraction_depth,
                 decoder_depth=chosen.decoder_depth,
                 base_filters=chosen.base_filters,
-                tail_filters=chosen.tail_filters,
+                tail_filters=list(chosen.tail_filters),
                 extra_links=chosen.extra_links,
                 input_samples=self.input_samples,
-                sample_rate=self.sample_rate,
-            )
-            chain = clmr_chain(self.sample_rate, self.seed, **{**self.augment, **chosen.augment})
-        except ValueError as error:
-            raise FailedTrialError(str(error)) from error
-        model = ContrastiveModel(
-            encoder,
+            ),
+            augment=AugmentConfig(**{**self.augment, **chosen.augment}),
             projection_dim=self.projection_dim,
             temperature=chosen.temperature,
-            augmenter=chain,
+            learning_rate=chosen.learning_rate,
             separate_views=self.separate_views,
             seed=self.seed,
+            jit_compile=None if self.jit_compile == "auto" else self.jit_compile,
         )
-        model.compile(keras.optimizers.Adam(chosen.learning_rate), jit_compile=self.jit_compile)
-        return model
+        try:
+            return build_model(config, self.sample_rate)
+        except ValueError as error:
+            raise FailedTrialError(str(error)) from error
 
 
 def _declare(hp, name, choice):

@@ -93,7 +93,7 @@ def run(job: Job) -> dict[str, Any]:
     ```
     """
     from keras_tune.files import atomic_path
-    from keras_tune.training import load_to_continue
+    from keras_tune.training import load_checkpoint
 
     keras.utils.clear_session()
     gc.collect()
@@ -101,7 +101,7 @@ def run(job: Job) -> dict[str, Any]:
     try:
         if job.warm_start:
             job.hypermodel.prepare()
-            model = load_to_continue(job.warm_start, job.hypermodel.jit_compile)
+            model = load_checkpoint(job.warm_start, job.hypermodel.jit_compile)
         else:
             model = job.hypermodel.build(job.hyperparameters)
         started = time.monotonic()

@@ -41,7 +41,7 @@ def fold_batch_norm(model: keras.Model, dtype: DType = "float32") -> keras.Model
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus", load_weights=False)
     folded = keras_tune.serving.fold_batch_norm(encoder)
     folded.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
     ```

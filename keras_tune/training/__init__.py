@@ -1,40 +1,27 @@
-"""Contrastive pretraining with `model.fit`."""
+"""Contrastive pretraining: runs that can be resumed, the model, optimizers and callbacks.
 
-import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
+`pretrain` and `PretrainingRun` do what `python -m keras_tune.recipes.pretrain` does.
+`ContrastiveModel` is a Keras model, for a `fit` of your own.
+"""
 
-from keras_tune.training.adamw import AdamW
-from keras_tune.training.callbacks import (
-    Checkpoint,
-    EpochSeed,
-    KeepBest,
-    NotFiniteError,
-    StoppedError,
-    finished_epochs,
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "building": ["build_model", "build_optimizer"],
+        "callbacks": ["Checkpoint", "EpochSeed", "KeepBest", "NotFiniteError", "StoppedError"],
+        "config": ["ModelConfig", "PretrainConfig"],
+        "contrastive_model": ["ContrastiveModel"],
+        "optimizers": ["LARS", "AdamW"],
+        "pretraining": ["PretrainingRun", "pretrain", "save_encoder"],
+        "process": ["stop_signals"],
+        "progress": ["Progress", "load_checkpoint"],
+        "representation_monitor": [
+            "RepresentationMonitor",
+            "effective_rank",
+            "pretext_accuracy",
+        ],
+        "streams": ["PretrainingData", "Streams"],
+    },
 )
-from keras_tune.training.contrastive_model import ContrastiveModel
-from keras_tune.training.lars import LARS
-from keras_tune.training.online_probe import OnlineProbe
-from keras_tune.training.progress import Progress, load_to_continue
-from keras_tune.training.representation_monitor import (
-    RepresentationMonitor,
-    effective_rank,
-    pretext_accuracy,
-)
-
-__all__ = [
-    "AdamW",
-    "LARS",
-    "Checkpoint",
-    "ContrastiveModel",
-    "EpochSeed",
-    "KeepBest",
-    "NotFiniteError",
-    "OnlineProbe",
-    "Progress",
-    "RepresentationMonitor",
-    "StoppedError",
-    "effective_rank",
-    "finished_epochs",
-    "load_to_continue",
-    "pretext_accuracy",
-]

@@ -1,7 +1,12 @@
-"""Callbacks that make a run resumable, and end it in good order."""
+"""Callbacks that make runs resumable, and stop them if the loss is not finite."""
+
+from __future__ import annotations
 
 import math
+import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -17,29 +22,46 @@ class NotFiniteError(ArithmeticError):
         what: What is not finite.
         epoch: Integer, the epoch, from 0.
         step: Integer, the step within it, from 0.
-        steps: Integer, how many steps up to this one had not been looked at before. Defaults to 1.
+        steps: Integer, how many steps up to this one had not been checked before. Defaults to 1.
 
     Attributes:
         what, epoch, step, steps: The same.
+
+    Example:
+
+    ```python
+    from keras_tune.training import NotFiniteError
+
+    error = NotFiniteError("the loss is nan", epoch=1, step=4)
+    str(error)  # "the loss is nan at step 5 of epoch 2"
+    ```
     """
 
-    def __init__(self, what, epoch, step, steps=1):
+    def __init__(self, what: str, epoch: int, step: int, steps: int = 1):
         where = f"at step {step + 1}" if steps == 1 else f"at a step from {step + 2 - steps} on"
         super().__init__(f"{what} {where} of epoch {epoch + 1}")
         self.what, self.epoch, self.step, self.steps = what, epoch, step, steps
 
 
 class StoppedError(Exception):
-    """A run has been asked to stop, and has saved what it has.
+    """A run was asked to stop, and has saved its state.
 
     Args:
         progress: `Progress`.
 
     Attributes:
         progress: The same.
+
+    Example:
+
+    ```python
+    from keras_tune.training import Progress, StoppedError
+
+    str(StoppedError(Progress(2, 5)))  # "2 epochs and 5 steps are finished"
+    ```
     """
 
-    def __init__(self, progress):
+    def __init__(self, progress: Progress):
         super().__init__(
             f"{progress.finished_epochs} epochs and {progress.finished_steps} steps are finished"
         )
@@ -47,61 +69,75 @@ class StoppedError(Exception):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Save the whole model, optimizer state included, at the end of every epoch.
+    """Save the whole model, with the state of its optimizer, at the end of every epoch.
 
-    The file is replaced in one step, so a kill at any moment leaves the last whole one. How far the
-    run has come is kept inside it (see `Progress`), so that the two cannot disagree. A model whose
+    The file is replaced in one step, so a process that is killed leaves a whole file. The file also
+    holds how far the run has come (see `Progress`), so that the two always agree. A model whose
     loss or weights are not finite is not saved.
 
     Args:
         path: The `.keras` file.
-        should_stop: Function without arguments that says whether to stop. Then the model is saved
+        should_stop: Function without arguments that tells whether to stop. Then the model is saved
             after the current step, in the middle of the epoch. Defaults to never.
         first_step: Integer, steps of the first epoch that were made before. Defaults to 0.
-        notes: Function without arguments that gives `Progress.notes`. Defaults to no notes.
+        notes: Function without arguments that returns `Progress.notes`. Defaults to no notes.
 
     Raises:
-        NotFiniteError: From within `fit`: the loss or a weight is not finite.
-        StoppedError: From within `fit`: `should_stop` said so, and the model is saved.
+        NotFiniteError: Within `fit`, the loss or a weight is not finite.
+        StoppedError: Within `fit`, `should_stop` returned True; the model is saved.
 
     Example:
 
     ```python
-    model.fit(dataset, epochs=10, callbacks=[Checkpoint("runs/mine/model.keras")])
+    from keras_tune.training import Checkpoint, Progress
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    checkpoint = Checkpoint("model.keras")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=2, callbacks=[checkpoint], verbose=0)
+    Progress.read("model.keras").finished_epochs  # 2
     ```
     """
 
-    def __init__(self, path, should_stop=None, first_step=0, notes=None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        should_stop: Callable[[], bool] | None = None,
+        first_step: int = 0,
+        notes: Callable[[], dict] | None = None,
+    ):
         super().__init__()
         self.path = pathlib.Path(path)
         self.should_stop = should_stop or (lambda: False)
         self.first_step = first_step
         self.notes = notes or dict
-        self.epoch = self.step = None
+        self.epoch = self.step = 0
+        self._begun = False
 
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.epoch is not None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._begun:
             self.first_step = 0
+        self._begun = True
         self.epoch, self.step = epoch, self.first_step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.step = self.first_step + batch + 1
         loss = (logs or {}).get("loss", 0.0)
-        # It is the mean over the epoch so far, which does not recover.
+        # It is the mean over the epoch so far, so it stays not finite.
         if not math.isfinite(loss):
             raise self._not_finite(f"the loss is {loss}")
-        # After the last step the end of the epoch is near, and leaves less to be kept.
+        # After the last step of an epoch, its end saves the model anyway.
         if self.should_stop() and batch + 1 < self.params["steps"]:
             self._save(Progress.of(self.model, self.epoch, self.step, self.notes()))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {}).get("val_loss", 0.0)
         if not math.isfinite(loss):
             raise self._not_finite(f"the validation loss is {loss}")
         self._save(Progress.of(self.model, epoch + 1, notes=self.notes()))
 
     def _not_finite(self, what):
-        # Several steps at a time are looked at after the last of them.
+        # Several steps at a time are checked after the last of them.
         return NotFiniteError(what, self.epoch, self.step - 1, self.model.steps_per_execution)
 
     def _save(self, progress):
@@ -116,40 +152,52 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keep the model of the epoch with the lowest loss on valid in a file, and stop early.
+    """Save the model of the epoch with the lowest validation loss, and stop early.
 
-    As Keras' `EarlyStopping`, but what is best so far outlives the process, and a run that goes on
-    has the patience that is left. Put it before `Checkpoint`, which keeps its `notes`.
+    Like Keras' `EarlyStopping`, but the best model is kept in a file, and a resumed run continues
+    with the remaining patience. Put it before `Checkpoint`, which saves its `notes`.
 
     Args:
-        path: The `.keras` file, written whenever the loss is lower than ever.
+        path: The `.keras` file, written whenever the loss is lower than before.
         patience: Integer, epochs without a lower loss after which training stops.
         best: Float, the lowest loss so far, or None. Defaults to None.
         wait: Integer, epochs since then. Defaults to 0.
-        stopped: Whether patience has come to its end. Defaults to False.
+        stopped: Whether training has stopped because of `patience`. Defaults to False.
 
     Example:
 
     ```python
-    best = KeepBest("runs/mine/tagger.keras", patience=10)
-    model.fit(dataset, validation_data=valid, epochs=100, callbacks=[best])
+    from keras_tune.training import KeepBest
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    clips = np.ones((4, 2)), np.ones((4, 1))
+    best = KeepBest("best.keras", patience=10)
+    model.fit(*clips, validation_data=clips, epochs=3, callbacks=[best], verbose=0)
     best.restore(model)
     ```
     """
 
-    def __init__(self, path, patience, best=None, wait=0, stopped=False):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        patience: int,
+        best: float | None = None,
+        wait: int = 0,
+        stopped: bool = False,
+    ):
         super().__init__()
         self.path = pathlib.Path(path)
         self.patience = patience
         self.best, self.wait, self.stopped = best, wait, stopped
         self._weights = None
 
-    def notes(self):
-        """What a continuation gives to its own, a dict of `best`, `wait` and `stopped`."""
+    def notes(self) -> dict[str, Any]:
+        """Return the arguments `best`, `wait` and `stopped` for the callback of a resumed run."""
         return {"best": self.best, "wait": self.wait, "stopped": self.stopped}
 
-    def on_epoch_end(self, epoch, logs=None):
-        loss = float(logs["val_loss"])
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {})["val_loss"])
         if not math.isfinite(loss):
             return
         if self.best is None or loss < self.best:
@@ -162,8 +210,12 @@ class KeepBest(keras.callbacks.Callback):
         if self.wait >= self.patience and epoch > 0:
             self.stopped = self.model.stop_training = True
 
-    def restore(self, model):
-        """Give `model` the best weights so far, if there are any."""
+    def restore(self, model: keras.Model) -> None:
+        """Set the weights of a model to the best ones so far, if there are any.
+
+        Args:
+            model: Keras model.
+        """
         if self.best is None:
             return
         if self._weights is None:
@@ -171,51 +223,35 @@ class KeepBest(keras.callbacks.Callback):
         model.set_weights(self._weights)
 
 
-def finished_epochs(path):
-    """How many epochs a file written by `Checkpoint` has behind it.
-
-    Args:
-        path: The `.keras` file.
-
-    Returns:
-        Integer.
-
-    Raises:
-        UserError: The file is damaged, or not one of `Checkpoint`'s.
-
-    Example:
-
-    ```python
-    model = keras.models.load_model(path)
-    model.fit(dataset, epochs=10, initial_epoch=finished_epochs(path))
-    ```
-    """
-    return Progress.read(path).finished_epochs
-
-
 class EpochSeed(keras.callbacks.Callback):
-    """Seed the draws of every epoch from a seed and the epoch's number.
+    """Seed the random draws of every epoch with a seed and the number of the epoch.
 
-    A resumed run then draws the crops and augmentations that the uninterrupted one would have.
+    A resumed run then draws the same crops and augmentations as an uninterrupted one.
 
     Args:
-        seed: Integer, or None for a model that draws nothing.
-        progress: `Progress` in the middle of an epoch, whose state of draws and metrics the first
-            epoch goes on from. Defaults to None.
+        seed: Integer, or None for a model without random draws.
+        progress: `Progress` in the middle of an epoch, with whose state of draws and metrics the
+            first epoch continues. Defaults to None.
 
     Example:
 
     ```python
-    model.fit(dataset, epochs=10, callbacks=[EpochSeed(42)])
+    from keras_tune.training import ContrastiveModel, EpochSeed
+
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, input_samples=19683)
+    model = ContrastiveModel(encoder)
+    model.compile("adam")
+    clips = np.random.normal(0, 0.1, (4, 22050)).astype("float32")
+    model.fit(clips, epochs=1, callbacks=[EpochSeed(42)], verbose=0)
     ```
     """
 
-    def __init__(self, seed, progress=None):
+    def __init__(self, seed: int | None, progress: Progress | None = None):
         super().__init__()
         self.seed = seed
         self.progress = progress
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.seed is not None:
             self.model.reseed(self.seed, epoch)
         if self.progress is not None and self.progress.finished_steps:

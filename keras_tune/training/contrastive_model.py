@@ -1,26 +1,35 @@
 """The model that pretrains an encoder: two views of every clip, NT-Xent between their projections.
 
-It changes as little of Keras' own training as it can: `call` makes views and projections,
-`compute_loss` holds NT-Xent, `compute_metrics` the metrics, and `train_step` only picks the audio
-out of what the pipeline yields before it hands on to Keras' step. So loss scaling, gradient
-accumulation, mixed precision, `jit_compile` and callbacks work as in any Keras model.
+It changes Keras' own training as little as possible: `call` makes views and projections,
+`compute_loss` computes NT-Xent, `compute_metrics` the metrics, and `train_step` only takes the
+audio from a batch before it calls Keras' step. So loss scaling, gradient accumulation, mixed
+precision, `jit_compile` and callbacks work as in any Keras model.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import derive_seed
+from keras_tune.augment.augmentation import Augmentation, derive_seed
 from keras_tune.augment.random_crop import RandomCrop
 from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
 from keras_tune.losses.supervised_contrastive import supervised_contrastive
 from keras_tune.losses.vicreg import covariance_loss, variance_loss
 from keras_tune.training import gradient_cache, replicas
+from keras_tune.types import Tensor, TensorLike
+
+if TYPE_CHECKING:
+    from keras_tune.data.resident_clips import ResidentClips
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class ContrastiveModel(keras.Model):
-    """An encoder, its projection head and the contrastive task that trains both.
+    """An encoder and its projection head, trained by contrast.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d), a `TUNe` for instance.
@@ -40,15 +49,15 @@ class ContrastiveModel(keras.Model):
             which views of all clips of the same "group" are positives; see
             `keras_tune.losses.supervised_contrastive`. Defaults to 0.
         temperature: Float, NT-Xent's temperature. Defaults to 0.5.
-        augmenter: `keras_tune.augment.Augmentation`, for instance a `Compose`, or None: what is
-            done to each view when `training=True`. Defaults to None.
+        augmenter: `keras_tune.augment.Augmentation`, for example a `Compose`, which changes each
+            view when `training=True`, or None. Defaults to None.
         crop_samples: Integer, the length of a view. Defaults to the encoder's `input_samples`.
         separate_views: Whether the first and the second views go through the encoder in two passes,
             as in the published code, so that batch normalization sees each by itself, or in one
             pass of twice the size. Defaults to False.
         micro_batch: Integer, clips encoded at a time in training, of which a batch must be a
             multiple, or None for the whole batch. Loss and gradients are still those of the whole
-            batch, but for batch normalization, which sees a micro-batch at a time; see
+            batch, except that batch normalization sees a micro-batch at a time; see
             `keras_tune.training.gradient_cache`. Defaults to None.
         seed: Integer for reproducible crops, or None. Defaults to None.
         name: String. Defaults to "contrastive_model".
@@ -58,60 +67,61 @@ class ContrastiveModel(keras.Model):
 
     - "audio": float or int16 PCM, (batch, samples), of which two independent crops are cut on the
       device, or (batch, 2, samples), two crops of each clip;
-    - "group" (optional): integer of up to 32 bits (batch,); clips with equal ones are not negatives
-      of one another (copies of a clip, or clips of one track or artist);
-    - "weight" (optional): float (batch,), which multiplies what a clip adds to the loss, to the
-      accuracy and to the alignment, as sample weights do in Keras.
+    - "group" (optional): integers of up to 32 bits (batch,); clips with equal ones are not
+      negatives of one another (copies of a clip, or clips of one track or artist);
+    - "weight" (optional): float (batch,), the weights of the clips in the loss, the accuracy and
+      the alignment, like sample weights in Keras.
 
     Other keys are ignored. An array alone, as in `fit(clips)`, means the "audio". After
     `read_from`, training takes the batches of `ResidentClips.stream`. In evaluation, views are
     crops at positions that are the same every time, without augmentation.
     Output: the projections, float32 (batch, 2, projection_dim).
 
-    Metrics beside `loss`, all on the normalized projections: `contrastive_accuracy`, the share of
-    anchors whose positive ranks first among the 2B − 1 candidates, or those that their group leaves
-    of them; `alignment`, the mean squared distance of positives, and `uniformity`, the logarithm of
+    Metrics besides `loss`, all on the normalized projections: `contrastive_accuracy`, the fraction
+    of anchors whose positive ranks first among the 2B − 1 candidates, without those of the same
+    group; `alignment`, the mean squared distance of positives, and `uniformity`, the logarithm of
     the mean Gaussian potential of all pairs (Wang & Isola, ICML 2020; lower is better for both);
-    `spread`, the deviation of the components times
-    the square root of their number: near 1 when projections fill the sphere, 0 when they collapse.
+    `spread`, the standard deviation of the components times the square root of their number: near
+    1 if the projections fill the sphere, 0 if they collapse.
 
     Raises:
-        ValueError: The encoder takes any length and `crop_samples` is not given, or a micro-batch
-            that is not positive.
+        ValueError: The encoder takes any length and `crop_samples` is not given, or the micro-batch
+            is not positive.
 
     Source: Chen et al., SimCLR (ICML 2020); Spijkervet & Burgoyne, CLMR (ISMIR 2021).
 
     Example:
 
     ```python
-    encoder = keras_tune.models.TUNe.from_preset("tune_plus", load_weights=False)
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, input_samples=19683)
     model = keras_tune.training.ContrastiveModel(encoder)
     model.compile(optimizer=keras.optimizers.Adam(3e-4))
-    model.fit(clips, batch_size=48, epochs=10)  # clips: (count, samples) of at least 59,049
+    clips = np.random.normal(0, 0.1, (8, 22050)).astype("float32")
+    model.fit(clips, batch_size=4, epochs=1, verbose=0)
     encoder.save("encoder.keras")
     ```
     """
 
     def __init__(
         self,
-        encoder,
-        projection_dim=64,
-        temperature=0.5,
-        augmenter=None,
-        projection_layers=1,
-        projection_batch_norm=False,
-        variance_weight=0.0,
-        covariance_weight=0.0,
-        acoustic_weight=0.0,
-        group_weight=0.0,
-        crop_samples=None,
-        separate_views=False,
-        micro_batch=None,
-        seed=None,
-        name="contrastive_model",
-        **kwargs,
+        encoder: keras.Model,
+        projection_dim: int = 64,
+        temperature: float = 0.5,
+        augmenter: Augmentation | None = None,
+        projection_layers: int = 1,
+        projection_batch_norm: bool = False,
+        variance_weight: float = 0.0,
+        covariance_weight: float = 0.0,
+        acoustic_weight: float = 0.0,
+        group_weight: float = 0.0,
+        crop_samples: int | None = None,
+        separate_views: bool = False,
+        micro_batch: int | None = None,
+        seed: int | None = None,
+        name: str = "contrastive_model",
+        **kwargs: Any,
     ):
-        # Audio must reach the augmentations in full precision; the encoder casts for itself.
+        # Audio must reach the augmentations in full precision; the encoder casts it itself.
         super().__init__(name=name, autocast=False, **kwargs)
         crop_samples = crop_samples or encoder.input_shape[1]
         if crop_samples is None:
@@ -125,7 +135,7 @@ class ContrastiveModel(keras.Model):
             )
         if micro_batch is not None and acoustic_weight:
             raise ValueError(
-                "`acoustic_weight` does not go with `micro_batch`. "
+                "`acoustic_weight` cannot be used with `micro_batch`. "
                 f"Received: acoustic_weight={acoustic_weight}, micro_batch={micro_batch}"
             )
         self.encoder = encoder
@@ -157,35 +167,37 @@ class ContrastiveModel(keras.Model):
             )
             self.acoustic_head.build((None, width))
         self.nt_xent = NTXent(temperature)
-        self.resident = None
+        self.resident: ResidentClips | None = None
         self.contrastive_metrics = [
             keras.metrics.Mean(name=metric)
             for metric in ("contrastive_accuracy", "alignment", "uniformity", "spread")
         ]
         self.build()
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         # Encoder and projector were built with their own shapes; no weight depends on the clips'.
         self.built = True
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras calls this on TensorFlow alone. Under a strategy it averages a first batch over the
-        # machines, only to learn its shape, and cannot where the batch is a dict. Here everything
-        # is built but the optimizer.
+        # Keras calls this on TensorFlow only. Under a strategy it averages a first batch over the
+        # machines to learn its shape, which fails if the batch is a dict. Everything except the
+        # optimizer is built already.
         if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
-    def reseed(self, seed, *path):
-        """Set the state of every random draw of crops and augmentations from integers.
+    def reseed(self, seed: int, *path: int) -> None:
+        """Set the state of all random draws of crops and augmentations.
 
         Args:
             seed: Non-negative integer.
-            *path: Further non-negative integers, the number of the epoch for one.
+            *path: Further non-negative integers, for example the number of the epoch.
 
         Example:
 
         ```python
+        encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
+        model = keras_tune.training.ContrastiveModel(encoder)
         model.reseed(42, 3)  # as at the beginning of epoch 3 of a run with seed 42
         ```
         """
@@ -194,35 +206,42 @@ class ContrastiveModel(keras.Model):
             self.augmenter.reseed(derive_seed(seed, *path, 1))
         replicas.spread_seeds(self, draw_states(self))
 
-    def read_from(self, clips):
-        """Let training cut its crops out of clips that lie on the device.
+    def read_from(self, clips: ResidentClips) -> None:
+        """Let training cut its crops from clips in the memory of the device.
 
-        They are no part of the model, and are not saved with it.
+        The clips are not part of the model, and are not saved with it.
 
         Args:
-            clips: `keras_tune.data.ResidentClips`, whose `stream` is then what `fit` takes.
+            clips: `keras_tune.data.ResidentClips`, whose `stream` is then the input of `fit`.
 
         Example:
 
         ```python
-        dataset = keras_tune.data.open_dataset("tfrecords/mine")
-        clips = dataset.resident("train", clip_samples=59049)
+        from keras_tune.data import open_dataset, save_demo
+
+        save_demo("demo.npz", num_clips={"train": 8}, seconds=1.0)
+        clips = open_dataset("demo.npz").resident("train", clip_samples=19683)
+        encoder = keras_tune.TUNe.from_preset(
+            "tune_plus_32", load_weights=False, input_samples=19683
+        )
+        model = keras_tune.training.ContrastiveModel(encoder)
+        model.compile("adam")
         model.read_from(clips)
-        model.fit(clips.stream(crops=2, batch_size=48, seed=1), shuffle=False)
+        model.fit(clips.stream(crops=2, batch_size=4, seed=1), shuffle=False, verbose=0)
         ```
         """
         self.resident = clips
-        # TensorFlow's is bound to the clips before.
+        # The function that TensorFlow has compiled reads the previous clips.
         self.train_function = None
 
     def _clips(self, batch):
-        """The clips of a batch, cut on the device where the batch is one of `read_from`."""
+        """The clips of a batch, cut on the device if it is a batch of resident clips."""
         if self.resident is not None and isinstance(batch, dict) and "block" in batch:
             return self.resident.crops(batch)
         return audio_of(batch)
 
     def _batch(self, data):
-        """What of a batch is computed with: the clips, with groups and weights if there are any."""
+        """The parts of a batch that are used: the clips, with groups and weights if it has any."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if not isinstance(batch, dict):
             return batch
@@ -230,13 +249,15 @@ class ContrastiveModel(keras.Model):
         more = {key: batch[key] for key in ("group", "weight") if key in batch}
         return {"audio": clips, **more} if more else clips
 
-    def make_views(self, clips, training=False):
+    def make_views(
+        self, clips: TensorLike | Mapping[str, TensorLike], training: bool = False
+    ) -> Tensor:
         """Cut two crops of every clip and augment each.
 
         Args:
             clips: Tensor (batch, samples) or (batch, 2, samples), or a dict with such a tensor
                 under "audio".
-            training: Whether crops are drawn anew and augmented. Defaults to False.
+            training: Whether crops are random and augmented. Defaults to False.
 
         Returns:
             Float32 tensor (2·batch, crop_samples): rows 2k and 2k + 1 are the views of clip k.
@@ -244,14 +265,18 @@ class ContrastiveModel(keras.Model):
         Example:
 
         ```python
-        views = model.make_views(clips, training=True)
+        encoder = keras_tune.TUNe.from_preset(
+            "tune_plus_32", load_weights=False, input_samples=19683
+        )
+        model = keras_tune.training.ContrastiveModel(encoder)
+        model.make_views(np.zeros((4, 22050), "float32"), training=True).shape  # (8, 19683)
         ```
         """
         return self._augmented(self._crops(clips, training), training)
 
     def _crops(self, clips, training):
         """The two crops of every clip, (2·batch, crop_samples)."""
-        # Keras on JAX calls the model with batches as they come, to build it.
+        # To build the model, Keras on JAX calls it with batches as they are.
         clips = self._clips(clips)
         if len(clips.shape) == 2:
             clips = ops.repeat(clips, 2, axis=0)
@@ -259,7 +284,7 @@ class ContrastiveModel(keras.Model):
             clips = ops.reshape(clips, (-1, clips.shape[2]))
         else:
             raise ValueError(
-                "clips must have the shape (batch, samples) or (batch, 2, samples). "
+                "`clips` must have the shape (batch, samples) or (batch, 2, samples). "
                 f"Received: shape={tuple(clips.shape)}"
             )
         return self.crop(clips, training=training)
@@ -271,14 +296,33 @@ class ContrastiveModel(keras.Model):
         # Augmentations are not learned, and gradients through them would cost as much again.
         return ops.stop_gradient(views)
 
-    def project(self, views, training=False):
-        """Encode views and project them; (n, crop_samples) to float32 (n, projection_dim)."""
+    def project(self, views: TensorLike, training: bool = False) -> Tensor:
+        """Encode views and project them.
+
+        Args:
+            views: Float32 tensor (n, crop_samples).
+            training: Whether batch normalization uses the statistics of the batch. Defaults to
+                False.
+
+        Returns:
+            Float32 tensor (n, projection_dim).
+
+        Example:
+
+        ```python
+        encoder = keras_tune.TUNe.from_preset(
+            "tune_plus_32", load_weights=False, input_samples=19683
+        )
+        model = keras_tune.training.ContrastiveModel(encoder)
+        model.project(ops.zeros((4, 19683))).shape  # (4, 64)
+        ```
+        """
         return self._projected(self.encoder(views[..., None], training=training), training)
 
     def _projected(self, representations, training):
         return ops.cast(self.projector(representations, training=training), "float32")
 
-    def call(self, clips, training=False):
+    def call(self, clips: TensorLike | Mapping[str, TensorLike], training: bool = False) -> Tensor:
         if not (training and self.acoustic_weight):
             return self.project_pairs(self.make_views(clips, training=training), training=training)
         crops = self._crops(clips, training)
@@ -305,12 +349,12 @@ class ContrastiveModel(keras.Model):
         projections = self._projected(representations, training)
         return ops.reshape(projections, (-1, 2, self.projection_dim))
 
-    def project_pairs(self, views, training=False):
-        """Project views as `make_views` gives them; (2·n, crop_samples) to (n, 2, projection_dim).
+    def project_pairs(self, views: TensorLike, training: bool = False) -> Tensor:
+        """Project the views that `make_views` returns, in pairs.
 
         Args:
             views: Float32 tensor (2·n, crop_samples).
-            training: Whether batch normalization takes the statistics of the batch. Defaults to
+            training: Whether batch normalization uses the statistics of the batch. Defaults to
                 False.
 
         Returns:
@@ -319,14 +363,26 @@ class ContrastiveModel(keras.Model):
         Example:
 
         ```python
-        projections = model.project_pairs(model.make_views(clips))
+        encoder = keras_tune.TUNe.from_preset(
+            "tune_plus_32", load_weights=False, input_samples=19683
+        )
+        model = keras_tune.training.ContrastiveModel(encoder)
+        views = model.make_views(np.zeros((4, 22050), "float32"))
+        model.project_pairs(views).shape  # (4, 2, 64)
         ```
         """
         return self._pairs(self._represented(views, training), training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        # The negatives come from all devices, and each computes the loss of the whole batch. Their
-        # sum is what is minimized, so Keras' losses are divided by the devices; others are not.
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Tensor = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        # The negatives come from all devices, and each computes the loss of the whole batch. The
+        # sum over devices is minimized: Keras divides its own losses by their number, others not.
         projections = replicas.gather(y_pred)
         groups, weights = _groups_and_weights(x)
         # Both views of a clip are anchors.
@@ -347,13 +403,15 @@ class ContrastiveModel(keras.Model):
             loss = loss + self.group_weight * ops.mean(term) / replicas.count()
         return loss + sum(self.losses) / replicas.count() if self.losses else loss
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Tensor, sample_weight: Any = None
+    ) -> dict[str, Tensor]:
         y_pred = replicas.gather(y_pred)
         groups, weights = _groups_and_weights(x)
         all_logits, labels = nt_xent_logits(y_pred[:, 0], y_pred[:, 1], self.temperature)
         logits = mask_groups(all_logits, groups)
-        # Comparing with >= and not by argmax: a collapse makes all candidates equal, and then the
-        # positive ranks first for nobody.
+        # Comparing with >= instead of argmax: after a collapse all candidates are equal, and then
+        # no positive ranks first.
         positive = ops.take_along_axis(logits, labels[:, None], axis=-1)
         others = ops.sum(ops.cast(logits >= positive, "float32"), axis=-1) - 1.0
         first = ops.mean(ops.reshape(ops.cast(others == 0, "float32"), (2, -1)), axis=0)
@@ -362,7 +420,7 @@ class ContrastiveModel(keras.Model):
         unit = ops.normalize(y_pred, axis=-1, order=2, epsilon=1e-8)
         distances = ops.sum(ops.square(unit[:, 0] - unit[:, 1]), axis=-1)
         alignment = _weighted_mean(distances, weights)
-        # On the unit sphere |a − b|² = 2 − 2 a·b, and the logits hold a·b over the temperature.
+        # On the unit sphere |a − b|² = 2 − 2 a·b, and the logits are a·b over the temperature.
         potential = ops.exp(4.0 * (all_logits * self.temperature - 1.0))
         count = ops.cast(ops.shape(logits)[0], "float32")
         uniformity = ops.log(ops.sum(potential) / (count * (count - 1.0)))
@@ -374,12 +432,17 @@ class ContrastiveModel(keras.Model):
             metric.update_state(value)
         return self.get_metrics_result()
 
-    def track_loss(self, loss, clips):
-        """Add what `compute_loss` gave for a batch to the mean that is reported."""
+    def track_loss(self, loss: Tensor, clips: TensorLike | Mapping[str, TensorLike]) -> None:
+        """Add the loss of a batch to the mean that is reported.
+
+        Args:
+            loss: Scalar tensor, as `compute_loss` returns it.
+            clips: The batch.
+        """
         loss = loss * replicas.count()
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(audio_of(clips))[0])
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any) -> Any:
         # JAX's step also takes and returns the state, as its first argument.
         *state, data = args
         clips = self._batch(data)
@@ -387,15 +450,15 @@ class ContrastiveModel(keras.Model):
             return replicas.as_reported(gradient_cache.train_step(self, *state, clips))
         return replicas.as_reported(super().train_step(*state, (clips,)))
 
-    def test_step(self, *args):
+    def test_step(self, *args: Any) -> Any:
         *state, data = args
         return replicas.as_reported(super().test_step(*state, (self._batch(data),)))
 
-    def predict_step(self, *args):
+    def predict_step(self, *args: Any) -> Any:
         *state, data = args
         return super().predict_step(*state, (audio_of(self._batch(data)),))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
@@ -416,7 +479,9 @@ class ContrastiveModel(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> ContrastiveModel:
         config = dict(config)
         for key in ("encoder", "augmenter"):
             config[key] = keras.saving.deserialize_keras_object(
@@ -426,7 +491,7 @@ class ContrastiveModel(keras.Model):
 
 
 def _projector(width, projection_dim, layers, batch_norm):
-    """The projection head. Layers without batch normalization keep the names they always had."""
+    """The projection head. The names of its layers are in saved files."""
     hidden = []
     for index in range(layers):
         name = "hidden" if index == 0 else f"hidden_{index + 1}"
@@ -440,10 +505,10 @@ def _projector(width, projection_dim, layers, batch_norm):
 
 
 def _groups_and_weights(clips):
-    """The groups and the weights of all devices' clips, each None where it is not given.
+    """The groups and the weights of the clips of all devices, None for what is not given.
 
     Args:
-        clips: What `ContrastiveModel` computes with: a tensor of clips, or a dict.
+        clips: Tensor of clips, or a dict.
     """
     if not isinstance(clips, dict):
         return None, None
@@ -459,14 +524,14 @@ def _weighted_mean(values, weights):
     return ops.mean(values if weights is None else values * weights)
 
 
-def draw_states(model):
-    """The variables that hold the state of a model's random generators, as a list."""
-    # They are what Keras counts as variables and not as weights.
+def draw_states(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables with the state of a model's random generators."""
+    # They are the variables that Keras does not count as weights.
     weights = {id(weight) for weight in model.non_trainable_weights}
     return [v for v in model.non_trainable_variables if id(v) not in weights]
 
 
-def audio_of(data):
+def audio_of(data: TensorLike | Mapping[str, TensorLike]) -> TensorLike:
     """Return the clips of a batch.
 
     Args:
@@ -481,11 +546,14 @@ def audio_of(data):
     Example:
 
     ```python
-    audio_of({"audio": clips, "group": groups}) is clips  # True
+    from keras_tune.training.contrastive_model import audio_of
+
+    clips = np.zeros((4, 22050))
+    audio_of({"audio": clips, "group": np.arange(4)}) is clips  # True
     ```
     """
     if isinstance(data, dict):
         if "audio" not in data:
-            raise ValueError(f"a batch must have the key 'audio'. Received: keys {sorted(data)}")
+            raise ValueError(f"A batch must have the key 'audio'. Received: keys {sorted(data)}")
         data = data["audio"]
     return data

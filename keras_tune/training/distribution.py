@@ -1,60 +1,70 @@
-"""Training on several devices and machines: which there are, and who does what."""
+"""Training on several devices and machines."""
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
 import os
+from typing import Any
 
 import keras
 
 from keras_tune.data.tensorflow import pipeline_options
-from keras_tune.errors import UserError
 
-# What Keras cannot do with PyTorch today; `PyTorch` in docs/large_scale.md says the same.
+# What Keras cannot do with PyTorch today; docs/large_scale.md says the same.
 TORCH_SENTENCE = (
     "Keras' PyTorch trainer drives one device: up to version 3.15 it has no "
-    "DistributedDataParallel; take --backend tensorflow or jax for several devices"
+    "DistributedDataParallel. Use the tensorflow or the jax backend for several devices"
 )
 
 
 @dataclasses.dataclass
 class Devices:
-    """How a batch is spread.
+    """How a batch is distributed.
 
     Attributes:
         kind: "none", "mirrored" (devices of one machine, TensorFlow), "multi_worker" (machines,
             TensorFlow) or "data_parallel" (devices of one machine or several, JAX).
         replicas: Integer, devices that share a batch.
         processes: Integer, processes that share the work.
-        process: Integer, which of them this is; 0 is the one whose files count.
+        process: Integer, the number of this process; the files of process 0 are those of the run.
         strategy: `tf.distribute.Strategy`, or None.
+
+    Example:
+
+    ```python
+    from keras_tune.training.distribution import Devices
+
+    Devices("data_parallel", replicas=4, processes=2, process=1).part  # (1, 2)
+    ```
     """
 
     kind: str = "none"
     replicas: int = 1
     processes: int = 1
     process: int = 0
-    strategy: object = None
+    strategy: Any = None
 
     @property
-    def part(self):
+    def part(self) -> tuple[int, int]:
         """The part of the data that this process reads; see `keras_tune.data.BatchOptions`."""
         return self.process, self.processes
 
-    def scope(self):
-        """The context in which models are built and loaded."""
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Return the context in which models are built and loaded."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def feed(self, stream):
-        """Hand this process' part of the batches to its devices.
+    def feed(self, stream: Any) -> Any:
+        """Distribute this process' part of the batches to its devices.
 
         Args:
             stream: Batches that were opened with `part`: `tf.data.Dataset`, a stream of
                 `keras_tune.data.array_clips`, or None.
 
         Returns:
-            What `fit` takes. With several machines it never ends, since Keras cannot tell how long
-            it is: give `steps_per_epoch` and `validation_steps`.
+            What `fit` takes. With several machines it never ends, since Keras does not know its
+            length: give `steps_per_epoch` and `validation_steps`.
         """
         if self.strategy is None or stream is None:
             return stream
@@ -74,30 +84,33 @@ class Devices:
             size = size * self.processes // self.replicas
             dataset = dataset.unbatch().batch(size, drop_remainder=True)
         dataset = dataset.repeat()
-        # The files were dealt to the processes by whoever opened them, and nobody does it again.
+        # The stream already is this process' part of the files.
         return self.strategy.distribute_datasets_from_function(lambda context: dataset)
 
 
-def choose_devices(distribute):
-    """Set up the devices that a run is spread over; before anything is computed.
+def choose_devices(distribute: str) -> Devices:
+    """Set up the devices of a run; call it before anything is computed.
 
     Args:
-        distribute: "none", "mirrored", "multi_worker" (machines are named by `TF_CONFIG`),
-            "data_parallel" (machines by `KERAS_DISTRIBUTION_JOB_ADDRESSES` and its kin, see
-            `keras.distribution.initialize`), or "auto" for what there is.
+        distribute: "none", "mirrored", "multi_worker" (machines are listed in `TF_CONFIG`),
+            "data_parallel" (machines in `KERAS_DISTRIBUTION_JOB_ADDRESSES` and related variables,
+            see `keras.distribution.initialize`), or "auto" for what is available.
 
     Returns:
         `Devices`.
 
     Raises:
-        UserError: The backend cannot do it.
+        ValueError: The backend cannot do it.
 
     Example:
 
     ```python
-    devices = choose_devices("auto")
+    from keras_tune.training import ContrastiveModel
+    from keras_tune.training.distribution import choose_devices
+
+    devices = choose_devices("none")
     with devices.scope():
-        model = ContrastiveModel(encoder)
+        model = ContrastiveModel(keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False))
     ```
     """
     backend = keras.backend.backend()
@@ -111,11 +124,15 @@ def choose_devices(distribute):
     if distribute == "none":
         return Devices()
     if backend == "torch":
-        raise UserError(f"--distribute {distribute}: {TORCH_SENTENCE}")
+        raise ValueError(
+            f"`distribute` must be 'none' on PyTorch. {TORCH_SENTENCE}. "
+            f"Received: distribute={distribute}"
+        )
     if (backend, distribute) not in makers:
-        other = ", ".join(kind for owner, kind in makers if owner == backend)
-        raise UserError(
-            f"--distribute {distribute}: not with the backend {backend}, which has {other}"
+        known = ", ".join(kind for owner, kind in makers if owner == backend)
+        raise ValueError(
+            f"`distribute` must be one of none, auto, {known} with the {backend} backend. "
+            f"Received: distribute={distribute}"
         )
     return makers[backend, distribute]()
 
@@ -148,8 +165,9 @@ def _multi_worker():
     import tensorflow as tf
 
     if not os.environ.get("TF_CONFIG"):
-        raise UserError(
-            "--distribute multi_worker: set TF_CONFIG to the cluster and this process' task in it"
+        raise ValueError(
+            "`distribute` needs the environment variable TF_CONFIG, with the cluster and this "
+            "process' task in it. Received: distribute=multi_worker"
         )
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     resolver = strategy.cluster_resolver
@@ -189,16 +207,16 @@ def _as_dataset(tf, stream):
 
     spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), first)
     dataset = tf.data.Dataset.from_generator(lambda: stream, output_signature=spec).prefetch(2)
-    # Else Keras finds the end by a step too many, which counts in some of the metrics.
+    # Otherwise Keras finds the end by one step too many, which some metrics would include.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(stream.num_batches))
     return dataset.with_options(pipeline_options(tf))
 
 
-def synchronize_batch_normalization(model):
-    """Let batch normalization take its statistics from the batch of all replicas.
+def synchronize_batch_normalization(model: keras.Model) -> None:
+    """Let batch normalization use the statistics of the batch of all replicas.
 
     On JAX it always does. On TensorFlow it is a setting of the layers, which saved files do not
-    hold.
+    have.
 
     Args:
         model: Keras model.

@@ -1,46 +1,49 @@
 """Gradient caching: the loss of a whole batch in the memory of a part of it.
 
-Accumulating the gradients of small batches does not do for contrast: each would have its own few
-negatives. Here, every clip of the batch is encoded first, in chunks and without keeping anything
-but the projections; then comes the loss over all of them, and its gradient with respect to each
-projection; at last every chunk is encoded once more, and its share of that gradient goes on into
-the weights. The sum over chunks is the gradient of the whole batch. It costs one forward pass more.
+Accumulating the gradients of small batches is not enough for contrast, since each would have only
+its own few negatives. Here every clip of the batch is encoded first, in chunks, and only the
+projections are kept. Then the loss over all of them is computed, and its gradient with respect to
+each projection. Finally every chunk is encoded again, and its part of that gradient is propagated
+to the weights. The sum over chunks is the gradient of the whole batch. It costs one more forward
+pass.
 
-Batch normalization is the exception: it sees a chunk at a time, and its moving averages move once
-for each chunk.
+Batch normalization is the exception: it sees a chunk at a time, and its moving averages are updated
+once for each chunk.
 
 Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
 (RepL4NLP 2021).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import keras
 from keras import ops
 
+if TYPE_CHECKING:
+    from keras_tune.training.contrastive_model import ContrastiveModel
 
-def train_step(model, *arguments):
+
+def train_step(model: ContrastiveModel, *arguments: Any) -> Any:
     """One step of training in chunks of `model.micro_batch` clips.
 
     Args:
         model: A compiled `ContrastiveModel`.
-        *arguments: What Keras' own `train_step` takes on the backend, with the clips for data: JAX'
-            state comes first.
+        *arguments: The arguments of Keras' own `train_step` on the backend, with the clips as data;
+            on JAX the state comes first.
 
     Returns:
-        What Keras' own `train_step` gives back.
+        The same as Keras' own `train_step`.
 
     Raises:
-        ValueError: The batch is no multiple of `micro_batch`, or the encoder adds losses of its
+        ValueError: The batch is not a multiple of `micro_batch`, or the encoder adds losses of its
             own.
-
-    Example:
-
-    ```python
-    logs = train_step(model, clips)
-    ```
     """
     if model.losses:
         raise ValueError(
-            "`micro_batch` does not go with regularization losses. "
+            "`micro_batch` cannot be used with regularization losses. "
             f"Received: {len(model.losses)} losses"
         )
     return _STEPS[keras.backend.backend()](model, *arguments)
@@ -49,12 +52,12 @@ def train_step(model, *arguments):
 def _split(model, pairs):
     """(batch, 2, ...) to (chunks, micro_batch, 2, ...).
 
-    A chunk takes every so many-th pair, so that of a batch that lies on several devices each has
-    its part in every chunk.
+    A chunk takes pairs at equal distances, so that each of several devices has a part of every
+    chunk.
     """
     if pairs.shape[0] is not None and pairs.shape[0] % model.micro_batch:
         raise ValueError(
-            "a batch must be a multiple of `micro_batch`. "
+            "A batch must be a multiple of `micro_batch`. "
             f"Received: micro_batch={model.micro_batch}, a batch of {pairs.shape[0]}"
         )
     chunks = ops.reshape(pairs, (model.micro_batch, -1, *pairs.shape[1:]))
@@ -79,7 +82,7 @@ def _tensorflow_step(model, clips):
     import tensorflow as tf
 
     chunks = _views(model, clips)
-    # The first pass must leave no trace in the moving averages.
+    # The first pass must not change the moving averages.
     before = [tf.identity(weight.value) for weight in model.non_trainable_weights]
     projections = tf.map_fn(
         lambda chunk: _project(model, chunk),
@@ -175,7 +178,7 @@ def _torch_step(model, clips):
     model.zero_grad()
     with torch.no_grad():
         chunks = _views(model, clips)
-        # The first pass must leave no trace in the moving averages.
+        # The first pass must not change the moving averages.
         before = [weight.value.clone() for weight in model.non_trainable_weights]
         projections = torch.stack([_project(model, chunk) for chunk in chunks])
         for weight, value in zip(model.non_trainable_weights, before, strict=True):
@@ -193,4 +196,8 @@ def _torch_step(model, clips):
     return model.compute_metrics(clips, None, merged.detach())
 
 
-_STEPS = {"tensorflow": _tensorflow_step, "jax": _jax_step, "torch": _torch_step}
+_STEPS: dict[str, Callable[..., Any]] = {
+    "tensorflow": _tensorflow_step,
+    "jax": _jax_step,
+    "torch": _torch_step,
+}

@@ -1,8 +1,12 @@
-"""How far a run has come: what a checkpoint holds beside the model, so that the run can go on."""
+"""How far a run has come, which is saved in the file of the model, and loading checkpoints."""
+
+from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import zipfile
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,23 +22,26 @@ FILE_NAME = "keras_tune.json"
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """How far a run has come.
 
-    In the middle of an epoch the state of the metrics and of the random draws belongs to it; at
-    its beginning both follow from the number of the epoch.
+    In the middle of an epoch this includes the state of the metrics and of the random draws; at
+    the beginning of an epoch both follow from its number.
 
     Attributes:
         finished_epochs: Integer.
-        finished_steps: Integer, those of the epoch that has begun.
+        finished_steps: Integer, the steps of the epoch that has begun.
         metrics: List of arrays as nested lists, the state of the model's metrics.
         draws: List of arrays as nested lists, the state of its random generators.
-        notes: Dict of what else a run must know to go on, in the types of JSON.
+        notes: Dict of what else the run needs when it is resumed, in the types of JSON.
 
     Example:
 
     ```python
-    Progress.of(model, finished_epochs=3).write("runs/mine/model.keras")
-    Progress.read("runs/mine/model.keras").finished_epochs  # 3
+    from keras_tune.training import Progress
+
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save("model.keras")
+    Progress(finished_epochs=3).write("model.keras")
+    Progress.read("model.keras").finished_epochs  # 3
     ```
     """
 
@@ -45,19 +52,39 @@ class Progress:
     notes: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, model, finished_epochs, finished_steps=0, notes=None):
-        """Note where `model` stands."""
+    def of(
+        cls,
+        model: keras.Model,
+        finished_epochs: int,
+        finished_steps: int = 0,
+        notes: dict | None = None,
+    ) -> Progress:
+        """Return the progress of a run, with the state of its model.
+
+        Args:
+            model: Keras model.
+            finished_epochs: Integer.
+            finished_steps: Integer. Defaults to 0.
+            notes: Dict. Defaults to None: empty.
+
+        Returns:
+            `Progress`.
+        """
         notes = notes or {}
         if not finished_steps:
             return cls(finished_epochs, notes=notes)
-        values = [
+        metrics, draws = (
             [ops.convert_to_numpy(variable).tolist() for variable in variables]
             for variables in (_metric_variables(model), draw_states(model))
-        ]
-        return cls(finished_epochs, finished_steps, *values, notes)
+        )
+        return cls(finished_epochs, finished_steps, metrics, draws, notes)
 
-    def restore(self, model):
-        """Give `model` the state of metrics and draws that was noted."""
+    def restore(self, model: keras.Model) -> None:
+        """Set the metrics and the random generators of a model to the state that this holds.
+
+        Args:
+            model: Keras model.
+        """
         for variables, values in (
             (_metric_variables(model), self.metrics),
             (draw_states(model), self.draws),
@@ -66,56 +93,84 @@ class Progress:
                 variable.assign(np.asarray(value, variable.dtype))
         replicas.spread_seeds(model, draw_states(model))
 
-    def write(self, path):
-        """Add it to a `.keras` file, which is a zip archive."""
+    def write(self, path: str | os.PathLike) -> None:
+        """Add this to a `.keras` file, which is a zip archive.
+
+        Args:
+            path: The file.
+        """
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(FILE_NAME, json.dumps(dataclasses.asdict(self)))
 
     @classmethod
-    def read(cls, path):
-        """Read it from a `.keras` file.
+    def read(cls, path: str | os.PathLike) -> Progress:
+        """Read the progress from a `.keras` file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            `Progress`.
 
         Raises:
-            UserError: The file is damaged, or holds no progress.
+            UserError: The file is damaged, or has no progress in it.
         """
         try:
             with zipfile.ZipFile(path) as archive:
                 return cls(**json.loads(archive.read(FILE_NAME)))
         except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"{path}: not a checkpoint that can be gone on from ({error}); delete it to begin "
-                "anew"
+                f"{path}: not a checkpoint from which a run can be resumed ({error}); delete it to "
+                "start again"
             ) from error
 
 
-def load_to_continue(path, jit_compile="auto"):
-    """Load a model with its optimizer, compiled for the backend of today.
+def load_checkpoint(
+    path: str | os.PathLike, jit_compile: bool | str | None = None, compile: bool = True
+) -> Any:
+    """Load the model of a checkpoint with its optimizer, compiled for the current backend.
 
-    A saved model holds whether XLA compiled it on the backend that it was trained with, which may
-    be slow, or impossible, on another.
+    A saved model records whether XLA compiled it on the backend that it was trained with, which
+    may be slow or impossible on another one.
 
     Args:
         path: The `.keras` file.
-        jit_compile: As in `keras.Model.compile`. Defaults to "auto".
+        jit_compile: As in `keras.Model.compile`. Defaults to None: whatever is fast on the
+            backend.
+        compile: Whether the model is compiled and has its optimizer. Defaults to True.
 
     Returns:
-        The model.
+        Keras model.
 
     Raises:
-        UserError: The file is damaged, its weights are not finite, or it holds no optimizer.
+        UserError: The file is damaged, its weights are not finite, or it has no optimizer.
 
     Example:
 
     ```python
-    model = load_to_continue("runs/mine/model.keras")
+    from keras_tune.training import load_checkpoint
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    model.save("model.keras")
+    int(load_checkpoint("model.keras").optimizer.iterations)  # 1
     ```
     """
-    model = load_saved_model(path, compile=True)
+    try:
+        model = load_saved_model(path, compile=compile)
+    except UserError as error:
+        raise UserError(f"{error}; delete it to start again") from error
+    if not compile:
+        return model
     if getattr(model, "optimizer", None) is None:
-        raise UserError(f"{path}: holds no optimizer, so training cannot be resumed from it")
+        raise UserError(
+            f"{path}: has no optimizer, so the run cannot be resumed; delete it to start again"
+        )
     compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
+    settings = {"jit_compile": "auto" if jit_compile is None else jit_compile}
     # The optimizer is the one that has the state.
-    model.compile(**{**compiled, "optimizer": model.optimizer, "jit_compile": jit_compile})
+    model.compile(**{**compiled, "optimizer": model.optimizer, **settings})
     return model
 
 

@@ -1,18 +1,22 @@
-"""The parts of a batch that lie on several devices, put together again.
+"""Putting together the parts of a batch that are on several devices.
 
-JAX needs none of this: what its models compute with is the whole batch, wherever it lies. Under
+JAX needs none of this, since its models compute with the whole batch, wherever its parts are. With
 `tf.distribute` each replica has its part of the batch, and its own copy of the code.
 """
 
+from __future__ import annotations
+
 import keras
 from keras import ops
+
+from keras_tune.types import Tensor
 
 # A step between the seeds of the replicas; the golden ratio of 32 bits.
 SEED_STEP = 0x9E3779B1
 
 
-def count():
-    """How many replicas the current code is one of; 1 outside of `tf.distribute`."""
+def count() -> int:
+    """The number of replicas that run the current code; 1 outside of `tf.distribute`."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -20,11 +24,11 @@ def count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def gather(tensor):
-    """The rows of all replicas, one replica's after the other's, with their gradients.
+def gather(tensor: Tensor) -> Tensor:
+    """Concatenate the rows of all replicas, with their gradients.
 
-    Every replica goes on to compute the same from them. The gradients come back to each summed over
-    replicas, so a loss must be divided by their `count`, as `keras.losses.Loss` does.
+    Every replica then computes the same with them. Gradients are summed over replicas, so a loss
+    must be divided by their `count`, as `keras.losses.Loss` does.
 
     Args:
         tensor: Tensor (rows, ...).
@@ -35,6 +39,10 @@ def gather(tensor):
     Example:
 
     ```python
+    from keras_tune.losses.nt_xent import nt_xent
+    from keras_tune.training.replicas import count, gather
+
+    z_i, z_j = np.random.normal(size=(2, 4, 8)).astype("float32")
     loss = ops.mean(nt_xent(gather(z_i), gather(z_j))) / count()
     ```
     """
@@ -46,21 +54,21 @@ def gather(tensor):
     # None while Keras builds the model symbolically.
     if context is None:
         return tensor
-    # What comes straight from the data lies on no device yet, and machines need one to gather to.
+    # Data is not on a device yet, and machines need one to gather to.
     return context.all_gather(tf.identity(tensor), axis=0)
 
 
-def as_reported(logs):
-    """What a training step gives back, in the shape that Keras can reduce over machines.
+def as_reported(logs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the result of a training step the shape that Keras can reduce over machines.
 
-    Under `MultiWorkerMirroredStrategy` Keras reduces metrics along their first axis, and they have
-    none.
+    With `MultiWorkerMirroredStrategy` Keras reduces metrics along their first axis, which they do
+    not have.
 
     Args:
-        logs: What Keras' own step gives back.
+        logs: What Keras' own step returns.
 
     Returns:
-        The same, with an axis more where it needs one.
+        The same, with one more axis if it is needed.
     """
     if keras.backend.backend() != "tensorflow":
         return logs
@@ -71,12 +79,12 @@ def as_reported(logs):
     return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
 
 
-def spread_seeds(model, states):
-    """Let each replica draw numbers of its own, which begin as copies of the same state.
+def spread_seeds(model: keras.Model, states: list[keras.Variable]) -> None:
+    """Let each replica draw its own random numbers, by changing its copy of the state.
 
     Args:
         model: Keras model.
-        states: List of the variables that hold the state of its random generators.
+        states: List of the variables with the state of its random generators.
     """
     if keras.backend.backend() != "tensorflow":
         return

@@ -1,4 +1,9 @@
-"""What the loss does not show: the dimensions a representation uses, and how hard the task is."""
+"""What the loss does not show: the rank of the representation and the difficulty of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,16 +13,16 @@ from keras_tune.data.audio import to_float
 from keras_tune.layers.acoustic_features import FFT_LENGTH, HOP, AcousticFeatures
 
 
-def effective_rank(vectors):
-    """How many dimensions a set of vectors fills.
+def effective_rank(vectors: np.ndarray) -> float:
+    """The number of dimensions that a set of vectors fills.
 
     Args:
         vectors: Float array (count, d).
 
     Returns:
         Float from 1 to min(count − 1, d): the exponential of the entropy of the singular values of
-        the centered vectors, taken as shares. 1 if all lie on a line, d if they spread evenly. 0 if
-        they are all the same, NaN if a number is not finite.
+        the centered vectors, divided by their sum. 1 if all vectors are on a line, d if they fill
+        all dimensions equally. 0 if they are all equal, NaN if a number is not finite.
 
     Source: Roy & Vetterli, "The effective rank: a measure of effective dimensionality" (EUSIPCO
     2007).
@@ -25,12 +30,12 @@ def effective_rank(vectors):
     Example:
 
     ```python
-    effective_rank(np.eye(4))  # 3.0
+    keras_tune.training.effective_rank(np.eye(4))  # 3.0
     ```
     """
     vectors = np.asarray(vectors, "float64")
     if not np.isfinite(vectors).all():
-        # They have no singular values. The checkpoint that comes next names what is not finite.
+        # They have no singular values. `Checkpoint`, which comes next, names what is not finite.
         return float("nan")
     values = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False)
     shares = values[values > 1e-12 * max(values.max(), 1e-300)]
@@ -40,19 +45,19 @@ def effective_rank(vectors):
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-def pretext_accuracy(pairs):
-    """How often the other view of a clip is the nearest of all other views, by cosine.
+def pretext_accuracy(pairs: np.ndarray) -> float:
+    """The fraction of views whose nearest other view, by cosine, is that of the same clip.
 
     Args:
         pairs: Float array (clips, 2, d), vectors of the two views of each clip.
 
     Returns:
-        Float, the share of the 2 · clips views; as `contrastive_accuracy` of `ContrastiveModel`.
+        Float, like `contrastive_accuracy` of `ContrastiveModel`.
 
     Example:
 
     ```python
-    pretext_accuracy(np.repeat(np.eye(3)[:, None], 2, axis=1))  # 1.0
+    keras_tune.training.pretext_accuracy(np.repeat(np.eye(3)[:, None], 2, axis=1))  # 1.0
     ```
     """
     vectors = np.concatenate([pairs[:, 0], pairs[:, 1]]).astype("float64")
@@ -65,18 +70,17 @@ def pretext_accuracy(pairs):
 
 
 class RepresentationMonitor(keras.callbacks.Callback):
-    """Put two numbers into the history that tell whether pretraining gets anywhere.
+    """Put two numbers into the history that show whether pretraining makes progress.
 
-    `val_effective_rank` is the effective rank of the representations (not the projections, which
-    can look healthy while the representation has collapsed) of fixed crops. `val_mel_accuracy` is
-    what mean and deviation of a log-mel spectrogram, which need no training, reach on the same
-    crops in the place of `val_contrastive_accuracy`: an encoder that stays below it has not yet
-    learned what signal processing knows.
+    `val_effective_rank` is the effective rank of the representations of fixed crops. (The
+    projections can be fine although the representation has collapsed.) `val_mel_accuracy` is the
+    `val_contrastive_accuracy` that mean and deviation of a log-mel spectrogram reach on the same
+    crops without training: an encoder below it has not yet learned more than signal processing.
 
     Args:
         batches: Iterable of float or int16 arrays (clips, 2, samples), the crops of a batch of
-            clips each. Batches should be as large as those that validation takes, since the task
-            is harder with more clips.
+            clips each. Batches should be as large as those of the validation, since the task is
+            harder with more clips.
         batch_size: Integer, views encoded at a time. Defaults to 32.
 
     Raises:
@@ -85,21 +89,28 @@ class RepresentationMonitor(keras.callbacks.Callback):
     Example:
 
     ```python
-    monitor = RepresentationMonitor(batch["audio"] for batch in valid.take(2))
-    model.fit(train, validation_data=valid, epochs=10, callbacks=[monitor])
+    from keras_tune.training import ContrastiveModel, RepresentationMonitor
+
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, input_samples=19683)
+    model = ContrastiveModel(encoder)
+    model.compile("adam")
+    crops = np.random.normal(0, 0.1, (4, 2, 19683)).astype("float32")
+    monitor = RepresentationMonitor([crops])
+    history = model.fit(crops, epochs=1, callbacks=[monitor], verbose=0)
+    history.history["val_effective_rank"]
     ```
     """
 
-    def __init__(self, batches, batch_size=32):
+    def __init__(self, batches: Iterable[np.ndarray], batch_size: int = 32):
         super().__init__()
         self.batches = [to_float(np.asarray(batch)) for batch in batches]
         if not self.batches:
-            raise ValueError("`batches` must hold at least one batch. Received none")
+            raise ValueError("`batches` must have at least one batch. Received: none")
         self.batch_size = batch_size
-        self.mel_accuracy = None
+        self.mel_accuracy: float | None = None
 
-    def on_epoch_end(self, epoch, logs=None):
-        # Mel statistics need a window of some length; below that there is no such accuracy.
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Mel statistics need some samples; for shorter crops there is no such accuracy.
         enough = self.batches[0].shape[2] >= FFT_LENGTH + 2 * HOP
         if self.mel_accuracy is None and enough:
             self.mel_accuracy = self._mel_accuracy()
@@ -108,10 +119,10 @@ class RepresentationMonitor(keras.callbacks.Callback):
             if enough:
                 logs["val_mel_accuracy"] = self.mel_accuracy
 
-    def effective_rank(self):
-        """The effective rank of the representations as the encoder is now."""
+    def effective_rank(self) -> float:
+        """Return the effective rank of the representations with the current weights."""
         if not hasattr(self, "_around"):
-            # An own model around the same weights: `fit` has its compiled functions to itself.
+            # A model of its own around the same weights, since `fit` holds the compiled functions.
             encoder = self.model.encoder
             self._around = keras.Model(encoder.input, encoder.output)
         views = np.concatenate([batch.reshape(-1, batch.shape[2]) for batch in self.batches])

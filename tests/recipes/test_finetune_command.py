@@ -199,4 +199,4 @@ def test_a_run_is_not_overwritten(folder, capsys):
     (folder / "there" / "history.csv").touch()
     with pytest.raises(SystemExit):
         finetune(folder, "there", "--target", "label")
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run; pass --resume true" in capsys.readouterr().err

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from keras_tune.files import atomic_path, write_json
-from keras_tune.recipes._folder import read_config, versions, write_config, write_report
+from keras_tune.recipes._folder import versions, write_report
+from keras_tune.training.run_folder import read_config, write_config
 
 
 @dataclasses.dataclass

@@ -13,6 +13,7 @@ import yaml
 
 from keras_tune.data import save_demo
 from keras_tune.recipes import _cli, pretrain
+from keras_tune.training import Progress
 
 # The smallest encoder that has everything, on crops of nine tenths of a second.
 SMALL = [
@@ -136,7 +137,7 @@ def test_killed_in_the_middle_and_resumed(clips, tmp_path):
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    done = pretrain._claim(output, parsed(*options, "--resume")).finished_epochs
+    done = Progress.read(output / "model.keras").finished_epochs
     assert 1 <= done < 40
     command("--data", clips, "--output", output, f"--epochs={done + 2}", "--resume", *SMALL)
     assert pd.read_csv(output / "history.csv")["epoch"].tolist() == list(range(done + 2))
@@ -174,15 +175,18 @@ def test_without_data_it_is_the_demo_recipe():
             "--model.preset tune_pluss: must be a preset; did",
             1,
         ),
-        (["--model.decoder_depth=9"], "decoder_depth=9", 1),
-        (["--model.input_samples=100"], "at least", 1),
-        (["--model.input_samples=100000"], "test_pretrain", 1),
+        (["--model.decoder_depth=9"], "--model.decoder_depth 9: must lie in", 1),
+        (["--model.extra_links=true", "--model.decoder_depth=0"], "--model, --augment: `extra", 1),
+        (["--model.input_samples=100"], "--model.input_samples 100: must be at least", 1),
+        (["--model.input_samples=100000"], "--model.input_samples 100000: must lie between", 1),
         (["--epochs=many"], "epochs", 2),
         (["--epochs=0"], "--epochs 0: takes integer from 1 to 1,000,000", 2),
         (["--learning_rat=1"], "learning_rat", 2),
         (["--precision=float8"], "float8", 2),
         (["--batch_size=1"], "--batch_size 1: takes integer from 2", 2),
-        (["--batch_size=99"], "batch_size", 1),
+        (["--batch_size=99"], "--batch_size 99: must not exceed the 8 clips", 1),
+        (["--micro_batch=3"], "--micro_batch 3: must divide the --batch_size of 4", 1),
+        (["--mask_group=singer"], "--mask_group singer: must be a label of", 1),
         (["--augment.gain_probability=1.5"], "gain_probability 1.5: takes number from 0 to 1", 2),
         (["--config=nowhere.yaml"], "nowhere.yaml", 2),
         (["--data=nowhere"], "nowhere: no such folder", 1),
@@ -192,8 +196,6 @@ def test_without_data_it_is_the_demo_recipe():
     ],
 )
 def test_one_line_names_the_culprit(capsys, clips, tmp_path, options, message, status):
-    if message == "test_pretrain":
-        message = "clip_samples"
     line, code = error_of(
         capsys, "--data", clips, "--output", tmp_path / "run", "--epochs=1", *SMALL, *options
     )
@@ -213,11 +215,11 @@ def test_a_backend_that_is_not_installed(capsys, monkeypatch, clips, tmp_path):
 def test_a_folder_that_holds_a_run_is_not_written_to(capsys, whole, clips):
     before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
     line, _ = error_of(capsys, "--data", clips, "--output", whole, *SMALL)
-    assert "holds a run already" in line and "--resume" in line
+    assert "already contains a run; pass --resume true to resume it" in line
     line, _ = error_of(
         capsys, "--data", clips, "--output", whole, "--resume", *SMALL, "--temperature=0.1"
     )
-    assert "temperature was 0.5" in line and "0.1 now" in line
+    assert "--temperature 0.1: was 0.5 in the run in" in line and "config.yaml" in line
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
@@ -227,7 +229,7 @@ def test_a_damaged_checkpoint_is_named(capsys, clips, tmp_path):
     (output / "model.keras").write_bytes(b"PK\x03\x04 no archive")
     (output / "history.csv").write_text("epoch,loss\n0,1.0\n")
     config = parsed("--data", clips, "--output", output, *SMALL)
-    from keras_tune.recipes._folder import write_config
+    from keras_tune.training.run_folder import write_config
 
     write_config(output, config)
     line, _ = error_of(capsys, "--data", clips, "--output", output, "--resume", *SMALL)

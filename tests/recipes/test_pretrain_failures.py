@@ -17,8 +17,7 @@ from keras_tune.data import DatasetInfo, open_dataset, prepare
 from keras_tune.errors import UserError
 from keras_tune.recipes import _cli, pretrain
 from keras_tune.recipes._folder import locked
-from keras_tune.recipes._training import batch_ids, build_model, open_source
-from keras_tune.training import LARS, Checkpoint, Progress
+from keras_tune.training import LARS, Checkpoint, PretrainingData, Progress, build_optimizer
 
 # An encoder of a few hundred weights, on a hundredth of a second.
 TINY = [
@@ -256,10 +255,10 @@ def shards(clips, tmp_path_factory):
 
 def test_the_ids_of_a_batch(clips, shards):
     for data in (clips, shards):
-        config = parsed("--data", data, "--epochs=2")
-        batches = [batch_ids(open_source(data), config, 1, step) for step in range(3)]
+        opened = PretrainingData(open_dataset(data), parsed("--data", data, "--epochs=2"))
+        batches = [opened.batch_ids(1, step) for step in range(3)]
         assert sorted(sum(batches, [])) == sorted(open_dataset(clips).ids[:12])
-        assert batches != [batch_ids(open_source(data), config, 0, step) for step in range(3)]
+        assert batches != [opened.batch_ids(0, step) for step in range(3)]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
@@ -322,20 +321,20 @@ def test_probes_leave_out_the_shards_that_training_leaves_out(clips, tmp_path, c
 
 def test_the_online_probe_is_in_the_history(whole, clips, tmp_path, capsys):
     history = pd.read_csv(whole / "history.csv")
-    # Looked at in the first epoch and in every fifth, which does not come here.
+    # Evaluated in the first epoch and in every fifth, of which there is none here.
     assert history["val_probe"].notna().tolist() == [True, False, False, False]
     assert 0 <= history["val_probe"][0] <= 1
     assert "val_probe" not in json.loads((whole / "report.json").read_text())["final"]
     line = error_of(
         capsys, "--data", clips, "--output", tmp_path / "run", "--online_probe.label=mood"
     )
-    assert "--online_probe.label mood: no such label" in line and "pitch" in line
+    assert "--online_probe.label mood: must be a label of" in line and "pitch" in line
 
 
 def test_the_learning_rate_of_a_recipe(clips, capsys):
     options = ["--data", clips, "--epochs=10", "--optimizer=lars", "--base_learning_rate=0.3"]
     options += ["--warmup_epochs=2", "--schedule=cosine", "--batch_size=512"]
-    optimizer = build_model(parsed(*options, *options), 22050, 5).optimizer
+    optimizer = build_optimizer(parsed(*options, *options), 5)
     assert isinstance(optimizer, LARS)
     # TINY comes last and sets a batch of 4.
     peak = 0.3 * 4 / 256
@@ -349,7 +348,7 @@ def test_the_learning_rate_of_a_recipe(clips, capsys):
     for step in (17, 30, 49):
         expected = peak * (1 + np.cos(np.pi * (step - 10) / 40)) / 2
         assert rate(step) == pytest.approx(expected, rel=1e-4)
-    optimizer = build_model(parsed("--data", clips, "--warmup_epochs=1"), 22050, 4).optimizer
+    optimizer = build_optimizer(parsed("--data", clips, "--warmup_epochs=1"), 4)
     assert isinstance(optimizer, keras.optimizers.Adam)
     values = [optimizer._learning_rate(step) for step in (1, 4, 399)]
     np.testing.assert_allclose(
@@ -362,7 +361,7 @@ def test_a_cosine_is_not_made_longer(clips, tmp_path, capsys):
     options = ["--data", clips, "--output", output, "--schedule=cosine", "--optimizer=lars"]
     command(*options, "--epochs=1")
     line = error_of(capsys, *options, "--epochs=2", "--resume")
-    assert "epochs was 1" in line and "2 now" in line
+    assert "--epochs 2: was 1 in the run in" in line and "config.yaml" in line
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(clips, tmp_path, capsys):

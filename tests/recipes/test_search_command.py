@@ -13,7 +13,7 @@ import yaml
 
 from keras_tune.data import save_demo
 from keras_tune.recipes import _cli, pretrain, search
-from keras_tune.recipes._training import build_model
+from keras_tune.training import ModelConfig, build_model
 
 SMALL = [
     "--input_samples=243",
@@ -137,7 +137,7 @@ def test_pretrain_takes_the_best_recipe(tmp_path):
 
 
 @pytest.mark.skipif(
-    "tail_filters" not in {field.name for field in dataclasses.fields(pretrain.ModelConfig)},
+    "tail_filters" not in {field.name for field in dataclasses.fields(ModelConfig)},
     reason="pretrain has no option for the tail",
 )
 def test_pretrain_takes_a_tail_of_its_own(tmp_path):

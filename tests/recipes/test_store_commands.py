@@ -79,4 +79,4 @@ def test_a_run_keeps_its_files_here(run, capsys):
         _cli.run(pretrain.main, pretrain.PretrainConfig, options)
     assert stop.value.code == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "--output ram://commands/run: give a local path" in line
+    assert "--output ram://commands/run: must be a local path" in line

@@ -26,22 +26,7 @@ from keras_tune.storage import AnyPath
 if TYPE_CHECKING:
     import pandas as pd
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "csv": ["csv_manifest"],
-        "debian_music": ["debian_music_manifest"],
-        "emomusic": ["emomusic_manifest"],
-        "fma": ["fma_manifest"],
-        "folder": ["folder_manifest"],
-        "giantsteps_key": ["giantsteps_key_manifest"],
-        "gtzan": ["gtzan_manifest"],
-        "magnatagatune": ["magnatagatune_manifest"],
-        "mcgill_billboard": ["mcgill_billboard_manifest"],
-        "published": ["split_report"],
-    },
-)
-
+# The names of the adapters. The adapter NAME is the function NAME_manifest in the module NAME.
 DATASETS = (
     "csv",
     "folder",
@@ -54,13 +39,18 @@ DATASETS = (
     "mcgill_billboard",
 )
 
+_ADAPTERS = {name: [f"{name}_manifest"] for name in DATASETS}
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs=_ADAPTERS | {"published": ["split_report"]}
+)
+
 
 def manifest_for(dataset: str, source: AnyPath, **options: Any) -> "pd.DataFrame":
     """Build the manifest of a set.
 
     Args:
-        dataset: Name of the adapter: "csv", "folder", "debian_music", "emomusic", "fma",
-            "giantsteps_key", "gtzan", "magnatagatune" or "mcgill_billboard".
+        dataset: Name of the adapter, one of `DATASETS`: "csv", "folder", "magnatagatune", …
         source: Where the set lies: the table, or the folder.
         **options: What else the adapter takes, see `csv_manifest`, `folder_manifest` and so on.
 

@@ -8,11 +8,16 @@ import pandas as pd
 import pytest
 import soundfile
 
+from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
-from keras_tune.recipes._training import open_source, open_streams
-from keras_tune.recipes.pretrain import ModelConfig, PretrainConfig
-from keras_tune.training import ContrastiveModel, load_to_continue
+from keras_tune.training import (
+    ContrastiveModel,
+    ModelConfig,
+    PretrainConfig,
+    PretrainingData,
+    load_checkpoint,
+)
 from keras_tune.training.distribution import Devices
 
 SAMPLES = 81
@@ -59,9 +64,9 @@ def shards(audio, tmp_path_factory):
 
 
 @pytest.fixture(params=["npz", "shards", "resident"])
-def source(request):
+def opened(request):
     path = request.getfixturevalue("shards" if request.param == "shards" else "npz")
-    return open_source(str(path)), request.param == "resident"
+    return open_dataset(path), request.param == "resident"
 
 
 def config_of(**options):
@@ -93,8 +98,8 @@ def numpy_batches(stream):
 @pytest.mark.parametrize("kind", ["npz", "shards"])
 def test_validation_is_the_mean_over_all_clips(request, kind, mask_group):
     """Each clip is an anchor once, among as many others as fill a batch."""
-    source = open_source(str(request.getfixturevalue(kind)))
-    streams = open_streams(source, config_of(mask_group=mask_group))
+    dataset = open_dataset(request.getfixturevalue(kind))
+    streams = PretrainingData(dataset, config_of(mask_group=mask_group)).streams()
     model = small_model()
     found = model.evaluate(streams.valid, verbose=0, return_dict=True)
     batches = numpy_batches(streams.valid)
@@ -125,11 +130,11 @@ def test_validation_is_the_mean_over_all_clips(request, kind, mask_group):
 
 
 def test_two_processes_have_every_clip_of_valid_once(npz):
-    source = open_source(str(npz))
+    dataset = open_dataset(npz)
     seen, weights = [], []
     for process in (0, 1):
         devices = Devices("data_parallel", 2, 2, process)
-        streams = open_streams(source, config_of(), devices=devices)
+        streams = PretrainingData(dataset, config_of(), devices).streams()
         for batch in numpy_batches(streams.valid):
             seen += [int(g) for g, w in zip(batch["group"], batch["weight"], strict=True) if w]
             weights.append(batch["weight"])
@@ -139,17 +144,17 @@ def test_two_processes_have_every_clip_of_valid_once(npz):
 
 
 @pytest.mark.filterwarnings("ignore:.*shorter than")
-def test_copies_of_a_clip_in_a_batch_are_of_one_group(source, audio):
+def test_copies_of_a_clip_in_a_batch_are_of_one_group(opened, audio):
     """Where an epoch is longer than a pass, they come together: batches of four of five clips."""
-    source, resident = source
-    config = config_of(steps_per_epoch=20, epochs=1, resident=resident)
-    batches = numpy_batches(open_streams(source, config).train)
+    dataset, resident = opened
+    data = PretrainingData(dataset, config_of(steps_per_epoch=20, epochs=1, resident=resident))
+    batches = numpy_batches(data.streams().train)
     groups = np.stack([batch["group"] for batch in batches])
     assert groups.shape == (20, 4)
     assert any(len(set(row)) < 4 for row in groups.tolist())
     windows = np.lib.stride_tricks.sliding_window_view(audio[:TRAIN], SAMPLES, axis=1)
     if resident:
-        crops = [keras.ops.convert_to_numpy(source.resident.crops(batch)) for batch in batches]
+        crops = [keras.ops.convert_to_numpy(data.resident.crops(batch)) for batch in batches]
         windows = windows / 32768
     else:
         crops = [batch["audio"] for batch in batches]
@@ -162,19 +167,26 @@ def test_copies_of_a_clip_in_a_batch_are_of_one_group(source, audio):
 
 
 @pytest.mark.filterwarnings("ignore:.*shorter than")
-def test_a_label_makes_groups(source):
-    source, resident = source
+def test_a_label_makes_groups(opened):
+    dataset, resident = opened
     config = config_of(mask_group="artist", resident=resident, epochs=1)
-    (batch,) = numpy_batches(open_streams(source, config).train)
+    (batch,) = numpy_batches(PretrainingData(dataset, config).streams().train)
     assert len(set(batch["group"].tolist())) == 1
-    with pytest.raises(UserError, match="--mask_group singer: .*no label 'singer'"):
-        open_streams(source, dataclasses.replace(config, mask_group="singer"))
+    other = PretrainingData(dataset, dataclasses.replace(config, mask_group="singer"))
+    with pytest.raises(ValueError, match="which has artist. Received: mask_group=singer"):
+        other.streams()
 
 
 def test_views_longer_than_all_of_valid_are_refused(shards):
     config = config_of(model=ModelConfig(input_samples=301))
-    with pytest.raises(UserError, match="shorter"):
-        open_streams(open_source(str(shards)), config)
+    with pytest.raises(ValueError, match="shorter"):
+        PretrainingData(open_dataset(shards), config).streams()
+
+
+def test_a_set_without_clips_to_train_on(audio, tmp_path):
+    np.savez(tmp_path / "valid.npz", audio=audio, split=["valid"] * len(audio))
+    with pytest.raises(UserError, match="valid.npz: has no clips in the split train"):
+        PretrainingData(open_dataset(tmp_path / "valid.npz"), config_of())
 
 
 def test_a_continued_run_is_compiled_for_the_backend_of_today(tmp_path):
@@ -187,7 +199,7 @@ def test_a_continued_run_is_compiled_for_the_backend_of_today(tmp_path):
     model.save(tmp_path / "model.keras")
     assert keras.models.load_model(tmp_path / "model.keras").jit_compile == (not here)
     for chosen, expected in (("auto", here), (True, True), (False, False)):
-        loaded = load_to_continue(tmp_path / "model.keras", chosen)
+        loaded = load_checkpoint(tmp_path / "model.keras", chosen)
         assert loaded.jit_compile == expected
         assert int(loaded.optimizer.iterations) == 1
         for one, two in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):

@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tune.evaluation import OnlineProbe
 from keras_tune.models import TUNe
-from keras_tune.training import ContrastiveModel, OnlineProbe
+from keras_tune.training import ContrastiveModel
 
 
 def tones(count, seed):

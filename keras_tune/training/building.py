@@ -1,0 +1,108 @@
+"""From a configuration to a compiled model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_tune.augment.clmr_chain import clmr_chain
+from keras_tune.models.tune import TUNe
+from keras_tune.training.config import PretrainConfig
+from keras_tune.training.contrastive_model import ContrastiveModel
+from keras_tune.training.optimizers import LARS, AdamW
+
+
+def build_model(
+    config: PretrainConfig, sample_rate: int = 22050, steps_per_epoch: int = 1
+) -> ContrastiveModel:
+    """Build and compile the model of a pretraining run, with the global dtype policy.
+
+    Args:
+        config: `PretrainConfig`.
+        sample_rate: Integer, the sample rate of the clips in Hz. Defaults to 22,050.
+        steps_per_epoch: Integer, for the schedule of the learning rate. Defaults to 1.
+
+    Returns:
+        A compiled `ContrastiveModel`.
+
+    Raises:
+        ValueError: The settings of the encoder or of the augmentations do not go together.
+
+    Example:
+
+    ```python
+    from keras_tune.training import ModelConfig, PretrainConfig, build_model
+
+    small = ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683)
+    model = build_model(PretrainConfig(model=small))
+    clips = np.random.normal(0, 0.1, (8, 22050)).astype("float32")
+    model.evaluate(clips, batch_size=4)
+    ```
+    """
+    settings = {k: v for k, v in dataclasses.asdict(config.model).items() if v is not None}
+    encoder = TUNe.from_preset(
+        settings.pop("preset"), load_weights=False, sample_rate=sample_rate, **settings
+    )
+    model = ContrastiveModel(
+        encoder,
+        projection_dim=config.projection_dim,
+        temperature=config.temperature,
+        projection_layers=config.projection_layers,
+        projection_batch_norm=config.projection_batch_norm,
+        variance_weight=config.variance_weight,
+        covariance_weight=config.covariance_weight,
+        acoustic_weight=config.acoustic_weight,
+        group_weight=config.group_weight,
+        augmenter=clmr_chain(sample_rate, config.seed, **dataclasses.asdict(config.augment)),
+        separate_views=config.separate_views,
+        micro_batch=config.micro_batch,
+        seed=config.seed,
+    )
+    model.compile(
+        build_optimizer(config, steps_per_epoch),
+        jit_compile="auto" if config.jit_compile is None else config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
+    )
+    return model
+
+
+def build_optimizer(config: PretrainConfig, steps_per_epoch: int = 1) -> keras.optimizers.Optimizer:
+    """Build the optimizer of a pretraining run, with its schedule and moving average.
+
+    Args:
+        config: `PretrainConfig`.
+        steps_per_epoch: Integer, for the warm-up and the decay. Defaults to 1.
+
+    Returns:
+        Keras optimizer.
+
+    Example:
+
+    ```python
+    from keras_tune.training import PretrainConfig, build_optimizer
+
+    config = PretrainConfig(optimizer="lars", base_learning_rate=0.3, batch_size=4096)
+    float(build_optimizer(config).learning_rate)  # 4.8
+    ```
+    """
+    average: dict[str, Any] = (
+        {} if config.ema is None else {"use_ema": True, "ema_momentum": config.ema}
+    )
+    rate = config.peak_learning_rate
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if warmup or config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
+            # The last rate, as a fraction of the highest.
+            alpha=0.0 if config.schedule == "cosine" else 1.0,
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if config.optimizer == "lars":
+        return LARS(rate, weight_decay=config.weight_decay, **average)
+    if config.optimizer == "adamw":
+        return AdamW(rate, weight_decay=config.weight_decay, **average)
+    return keras.optimizers.Adam(rate, **average)

@@ -1,0 +1,488 @@
+"""Pretraining runs: data, model, training, checkpoints and the saved encoder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_tune.data.audio import to_float
+from keras_tune.data.damage import naming_damaged_shards
+from keras_tune.data.dataset import AudioDataset, open_dataset
+from keras_tune.files import write_json
+from keras_tune.models.estimate_batch_norm import estimate_batch_norm
+from keras_tune.models.saved import save_model
+from keras_tune.models.tune import TUNe
+from keras_tune.storage import is_url
+from keras_tune.training.building import build_model
+from keras_tune.training.callbacks import Checkpoint, EpochSeed, NotFiniteError
+from keras_tune.training.config import PretrainConfig
+from keras_tune.training.contrastive_model import ContrastiveModel
+from keras_tune.training.distribution import choose_devices, synchronize_batch_normalization
+from keras_tune.training.process import make_deterministic
+from keras_tune.training.progress import Progress, load_checkpoint
+from keras_tune.training.representation_monitor import RepresentationMonitor
+from keras_tune.training.run_folder import open_run_folder, write_config
+from keras_tune.training.streams import PretrainingData, Streams, demo_corpus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Clips of valid on which the representation is monitored.
+MONITORED_CLIPS = 256
+
+
+def pretrain(
+    data: str | os.PathLike | AudioDataset,
+    output: str | os.PathLike,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **options: Any,
+) -> keras.Model:
+    """Pretrain an encoder on unlabelled clips, and save it.
+
+    The output folder also gets the whole model with its optimizer (`model.keras`), the
+    configuration (`config.yaml`) and the metrics of every epoch (`history.csv`). With
+    `resume=True` a run that was interrupted continues.
+
+    Args:
+        data: Folder written by `keras_tune.data.prepare`, `.npz` file of clips, or
+            `keras_tune.data.AudioDataset`.
+        output: Folder of the run.
+        callbacks: Further Keras callbacks. Defaults to none.
+        **options: Fields of `PretrainConfig`, such as `model`, `epochs` and `batch_size`.
+
+    Returns:
+        The encoder, a Keras model from (batch, samples, 1) to (batch, d), saved as
+        `encoder.keras` in the output folder.
+
+    Raises:
+        ValueError: A setting is out of range or does not fit the data, or the folder contains
+            another run.
+        NotFiniteError: The loss or a weight became NaN or infinite.
+
+    Example:
+
+    ```python
+    from keras_tune.augment import AugmentConfig
+    from keras_tune.data import save_demo
+    from keras_tune.training import ModelConfig, pretrain
+
+    save_demo("demo.npz", num_clips={"train": 8, "valid": 4}, seconds=1.0)
+    encoder = pretrain(
+        "demo.npz",
+        "runs/small",
+        model=ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683),
+        augment=AugmentConfig(pitch_shift_probability=0.0, reverb_probability=0.0),
+        epochs=1,
+        batch_size=4,
+    )
+    encoder.predict(np.zeros((1, 19683, 1))).shape  # (1, 32)
+    ```
+    """
+    dataset = data if isinstance(data, AudioDataset) else None
+    path = data if dataset is None else dataset.path
+    run = PretrainingRun(PretrainConfig(data=str(path), output=str(output), **options), dataset)
+    run.fit(callbacks)
+    return run.save_encoder()
+
+
+class PretrainingRun:
+    """A pretraining run in steps: `open`, `build`, `fit`, `save_encoder`.
+
+    `fit` and `save_encoder` take the first two steps if they have not been taken. A run in the same
+    folder with `resume=True` in its configuration continues where the first one stopped, with the
+    same crops and augmentations.
+
+    Args:
+        config: `PretrainConfig`.
+        dataset: `keras_tune.data.AudioDataset`. Defaults to the one at `config.data`.
+
+    Attributes:
+        config: The same.
+        output: `pathlib.Path`, the folder of the run.
+        folder: `pathlib.Path`, the folder of this process: `output` for the first of several
+            processes, a folder in it for the others, whose files are not needed.
+        devices: `keras_tune.training.distribution.Devices` that share the work.
+        start: `Progress`, where this run starts. After `open`.
+        dataset: `AudioDataset`. After `open`.
+        data: `PretrainingData`. After `open`.
+        streams: `Streams`, the batches from the start on. After `build`.
+        model: `ContrastiveModel`. After `build`.
+        seconds: Float, how long `fit` took. After `fit`.
+
+    Raises:
+        ValueError: A setting is out of range, or the devices cannot be used in this way.
+
+    Example:
+
+    ```python
+    from keras_tune.augment import AugmentConfig
+    from keras_tune.data import save_demo
+    from keras_tune.training import ModelConfig, PretrainConfig, PretrainingRun
+
+    save_demo("demo.npz", num_clips={"train": 8, "valid": 4}, seconds=1.0)
+    config = PretrainConfig(
+        data="demo.npz",
+        output="runs/small",
+        model=ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683),
+        augment=AugmentConfig(pitch_shift_probability=0.0, reverb_probability=0.0),
+        epochs=1,
+        batch_size=4,
+    )
+    run = PretrainingRun(config)
+    history = run.fit()
+    history["val_contrastive_accuracy"].iloc[-1]
+    encoder = run.save_encoder()
+    run.report()["steps"]  # 2
+    ```
+    """
+
+    dataset: AudioDataset
+    start: Progress
+    data: PretrainingData
+    streams: Streams
+    model: ContrastiveModel
+    seconds: float
+
+    def __init__(self, config: PretrainConfig, dataset: AudioDataset | None = None):
+        config.check()
+        if is_url(config.output):
+            raise ValueError(
+                "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
+                f"Received: output={config.output}"
+            )
+        self.config = config
+        if dataset is not None:
+            self.dataset = dataset
+        self.output = pathlib.Path(config.output)
+        self.devices = choose_devices(config.distribute)
+        self._check_devices()
+        # All processes must save, since reading what several devices hold takes all of them; but
+        # only the files of the first one are needed.
+        process = self.devices.process
+        self.folder = self.output / f"process_{process}" if process else self.output
+
+    def open(self) -> None:
+        """Find out where the run starts, and open its data.
+
+        Raises:
+            ValueError: The folder contains another run.
+            UserError: The data or a file of the run is missing or damaged.
+
+        Example:
+
+        ```python
+        from keras_tune.data import save_demo
+        from keras_tune.training import PretrainConfig, PretrainingRun
+
+        save_demo("demo.npz", num_clips={"train": 8}, seconds=3.0)
+        run = PretrainingRun(PretrainConfig(data="demo.npz"))
+        run.open()
+        run.dataset.info.counts, run.start.finished_epochs  # ({"train": 8}, 0)
+        ```
+        """
+        config = self.config
+        if config.deterministic:
+            make_deterministic()
+        # The learning rate of a cosine depends on the last epoch.
+        free = set(config.free_on_resume) - ({"epochs"} if config.schedule == "cosine" else set())
+        self.start = open_run_folder(self.output, config, free)
+        if not hasattr(self, "dataset"):
+            path = config.data or demo_corpus(self.output, config.seed)
+            self.dataset = open_dataset(path, on_corrupt=config.on_corrupt)
+        self.data = PretrainingData(self.dataset, config, self.devices)
+
+    def build(self) -> None:
+        """Open the batches, and build the model or load that of the checkpoint.
+
+        Keras' global seed is set, as `keras.utils.set_random_seed` does.
+
+        Raises:
+            ValueError: Clips are too short or too few, or settings of the model do not go together.
+        """
+        if not hasattr(self, "data"):
+            self.open()
+        config, start = self.config, self.start
+        self.streams = self.data.streams(start.finished_epochs, start.finished_steps)
+        self._check_execution()
+        keras.utils.set_random_seed(config.seed)
+        with _dtype_policy(config.precision), self.devices.scope():
+            if self._steps_before():
+                self.model = load_checkpoint(self.output / "model.keras", config.jit_compile)
+            else:
+                self.model = build_model(
+                    config, self.dataset.info.sample_rate, self.streams.steps_per_epoch
+                )
+            if self.devices.strategy and config.sync_batch_norm:
+                synchronize_batch_normalization(self.model)
+        if self.data.resident is not None:
+            self.model.read_from(self.data.resident)
+
+    def fit(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        should_stop: Callable[[], bool] | None = None,
+        verbose: int | None = None,
+    ) -> pd.DataFrame:
+        """Train to the last epoch, with a checkpoint after every epoch.
+
+        Args:
+            callbacks: Further Keras callbacks, for example `keras_tune.evaluation.OnlineProbe`.
+                What they add to the logs is in the history. Defaults to none.
+            should_stop: Function without arguments that tells whether to stop, for example that of
+                `stop_signals`. Then the model is saved after the current step. Defaults to never.
+            verbose: As in `keras.Model.fit`. Defaults to a progress bar on a terminal, and else to
+                a line for each epoch.
+
+        Returns:
+            DataFrame with a row for each epoch, including those before the run was resumed.
+
+        Raises:
+            NotFiniteError: The loss or a weight became NaN or infinite. `failure.json` in the
+                folder of the run has the ids of the clips in the batches before.
+            StoppedError: `should_stop` returned True; the model is saved.
+            UserError: A shard is damaged.
+            RuntimeError: The run has been trained before.
+        """
+        import pandas as pd
+
+        if hasattr(self, "seconds"):
+            raise RuntimeError("A run is trained once; make another one with `resume=True`.")
+        if not hasattr(self, "model"):
+            self.build()
+        callbacks = [*callbacks, *self._monitors()]
+        write_config(self.folder, self.config)
+        started = time.monotonic()
+        with _dtype_policy(self.config.precision), naming_damaged_shards(self.dataset.path):
+            self._fit(callbacks, should_stop, verbose)
+        self.seconds = time.monotonic() - started
+        if self.devices.kind == "data_parallel" and self.devices.process == 0:
+            # What follows is done by this process alone.
+            keras.distribution.set_distribution(None)
+        return pd.read_csv(self.folder / "history.csv")
+
+    def save_encoder(self) -> keras.Model:
+        """Save the encoder alone as `encoder.keras` in the output folder; see `save_encoder`.
+
+        Returns:
+            The encoder as it was saved.
+
+        Raises:
+            UserError: A weight is not finite.
+        """
+        if not hasattr(self, "model"):
+            self.build()
+        batches = self.data.clean_batches() if self.config.batch_norm_clips else None
+        return save_encoder(self.model, self.folder / "encoder.keras", batches)
+
+    def report(self) -> dict[str, Any]:
+        """Describe the run after `fit`: steps, speed, devices, last metrics, data.
+
+        Returns:
+            A dict of what JSON can hold.
+        """
+        import pandas as pd
+
+        config, streams = self.config, self.streams
+        steps = config.epochs * streams.steps_per_epoch
+        trained = steps - self._steps_before()
+        last = pd.read_csv(self.folder / "history.csv").iloc[-1].dropna()
+        return {
+            "steps": steps,
+            "seconds": round(self.seconds, 1),
+            "views_per_second": round(2 * config.batch_size * trained / max(self.seconds, 1e-9), 1),
+            "parameters": self.model.encoder.count_params(),
+            "devices": self.devices.replicas,
+            "final": {key: float(value) for key, value in last.items()},
+            "chance_contrastive_accuracy": streams.chance,
+            "valid_clips": streams.valid_clips,
+            "splits": self.dataset.info.fingerprints,
+            "left_out": list(self.dataset.exclude),
+            "data": str(config.data or self.dataset.path),
+        }
+
+    def _check_devices(self):
+        config, devices = self.config, self.devices
+        for key in ("batch_size", "micro_batch"):
+            value = getattr(config, key)
+            if value is not None and value % devices.replicas:
+                raise ValueError(
+                    f"`{key}` must be a multiple of the {devices.replicas} devices. "
+                    f"Received: {key}={value}"
+                )
+        if devices.strategy and config.micro_batch is not None:
+            # Its replicas cannot meet within the loop over micro-batches.
+            raise ValueError(
+                "`micro_batch` needs a single device on TensorFlow; use the JAX backend. "
+                f"Received: micro_batch={config.micro_batch}"
+            )
+        if devices.kind != "none":
+            for key, off in (("resident", False), ("steps_per_execution", 1)):
+                if getattr(config, key) != off:
+                    raise ValueError(
+                        f"`{key}` must not be set with several devices; use `distribute='none'`. "
+                        f"Received: {key}={getattr(config, key)}"
+                    )
+
+    def _check_execution(self):
+        """Refuse several steps at a time if the backend cannot, or if they would cross epochs."""
+        steps, of = self.config.steps_per_execution, self.streams.steps_per_epoch
+        if steps > 1 and keras.backend.backend() == "torch":
+            raise ValueError(
+                "`steps_per_execution` must be 1 with the torch backend. "
+                f"Received: steps_per_execution={steps}"
+            )
+        if of % steps:
+            raise ValueError(
+                f"`steps_per_execution` must divide the {of} steps of an epoch, which "
+                f"`steps_per_epoch` sets. Received: steps_per_execution={steps}"
+            )
+
+    def _steps_before(self):
+        """The steps that were made before this run was resumed."""
+        start = self.start
+        return start.finished_epochs * self.streams.steps_per_epoch + start.finished_steps
+
+    def _monitors(self):
+        """The callbacks that monitor the representation on the first clips of valid."""
+        if self.streams.valid is None or self.devices.replicas > 1:
+            return []
+        batches, found = [], 0
+        for batch in self.streams.valid:
+            if found >= MONITORED_CLIPS:
+                break
+            # Without the clips that only fill up the last batch.
+            batches.append(to_float(np.asarray(batch["audio"]))[np.asarray(batch["weight"]) > 0])
+            found += len(batches[-1])
+        return [RepresentationMonitor(batches)]
+
+    def _fit(self, callbacks, should_stop, verbose):
+        """Train from the start to the last epoch."""
+        config, start, streams = self.config, self.start, self.streams
+        epoch, step = start.finished_epochs, start.finished_steps
+        spans = [(epoch, config.epochs)]
+        if step:
+            # The rest of an epoch first, since `fit` cannot begin within one.
+            spans = [(epoch, epoch + 1), (epoch + 1, config.epochs)]
+        if verbose is None:
+            # A progress bar is for terminals; a log file gets a line for each epoch.
+            verbose = 1 if sys.stdout.isatty() else 2
+        try:
+            for first, last in spans:
+                if first > epoch:
+                    step, streams = 0, self.data.streams(first)
+                self.model.fit(
+                    streams.train,
+                    validation_data=streams.valid,
+                    validation_steps=streams.valid_steps,
+                    epochs=last,
+                    initial_epoch=first,
+                    steps_per_epoch=streams.steps_per_epoch - step,
+                    callbacks=[
+                        EpochSeed(config.seed, start if step else None),
+                        *callbacks,
+                        keras.callbacks.CSVLogger(str(self.folder / "history.csv"), append=True),
+                        *_tensorboard(self.folder),
+                        # Last, so that the history has at least the epochs of the checkpoint.
+                        Checkpoint(self.folder / "model.keras", should_stop, step),
+                    ],
+                    # The streams shuffle on their own, in an order that the seed decides.
+                    shuffle=False,
+                    verbose=verbose,
+                )
+        except NotFiniteError as error:
+            self._write_failure(error)
+            raise
+
+    def _write_failure(self, error):
+        """Write the ids of the clips that may have caused a loss that is not finite."""
+        of = self.streams.steps_per_epoch
+        # A gradient that is not finite shows in the loss of the step after it.
+        last = error.epoch * of + error.step
+        numbers = range(last, max(last - error.steps, 0) - 1, -1)
+        batches = [
+            {"epoch": epoch + 1, "step": step + 1, "ids": self.data.batch_ids(epoch, step)}
+            for epoch, step in (divmod(number, of) for number in numbers)
+        ]
+        write_json(self.folder / "failure.json", {"what": error.what, "batches": batches})
+
+
+def save_encoder(
+    model: ContrastiveModel,
+    path: str | os.PathLike,
+    batches: Iterable[np.ndarray] | None = None,
+) -> keras.Model:
+    """Save the encoder of a contrastive model on its own, in float32 whatever it was trained in.
+
+    If the optimizer keeps a moving average of the weights, the encoder gets the average.
+
+    Args:
+        model: `ContrastiveModel`.
+        path: The `.keras` file to write.
+        batches: Iterable of float arrays (batch, samples, 1), on which the statistics of batch
+            normalization are estimated. Defaults to None: the averages of training.
+
+    Returns:
+        The encoder as it was saved.
+
+    Raises:
+        UserError: A weight is not finite.
+
+    Example:
+
+    ```python
+    from keras_tune.models import TUNe
+    from keras_tune.training import ContrastiveModel, save_encoder
+
+    encoder = TUNe.from_preset("tune_plus_32", load_weights=False, input_samples=19683)
+    save_encoder(ContrastiveModel(encoder), "encoder.keras")
+    ```
+    """
+    encoder = TUNe.from_config({**model.encoder.get_config(), "dtype": "float32"})
+    with _averaged(model):
+        encoder.set_weights(model.encoder.get_weights())
+    if batches is not None:
+        estimate_batch_norm(encoder, batches)
+    save_model(encoder, path)
+    return encoder
+
+
+@contextlib.contextmanager
+def _averaged(model: ContrastiveModel) -> Iterator[None]:
+    """Replace the weights by their moving averages, if the optimizer has them."""
+    optimizer: Any = getattr(model, "optimizer", None)
+    if not getattr(optimizer, "use_ema", False):
+        yield
+        return
+    variables = model.trainable_variables
+    before = [variable.numpy() for variable in variables]
+    # Keras' optimizers put their averages into the variables, but do not return them.
+    optimizer.finalize_variable_values(variables)
+    yield
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+
+
+@contextlib.contextmanager
+def _dtype_policy(policy: str) -> Iterator[None]:
+    """Set the global dtype policy within the block."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _tensorboard(folder):
+    if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
+        return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+    return []

@@ -1,0 +1,179 @@
+"""Pretraining from Python: what the command does, without a command line."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_tune.augment import AugmentConfig
+from keras_tune.data import open_dataset
+from keras_tune.errors import UserError
+from keras_tune.evaluation import OnlineProbe
+from keras_tune.recipes import _cli
+from keras_tune.recipes import pretrain as recipe
+from keras_tune.training import (
+    ModelConfig,
+    NotFiniteError,
+    PretrainConfig,
+    PretrainingRun,
+    Progress,
+    StoppedError,
+    pretrain,
+)
+from keras_tune.training.run_folder import open_run_folder, read_config, write_config
+
+# An encoder of a few hundred weights, on a hundredth of a second; four steps an epoch.
+OPTIONS = {
+    "model": ModelConfig("tune_plus", 1, 2, 2, [4, 6, 8], input_samples=243),
+    "augment": AugmentConfig(
+        pitch_shift_probability=0.0, reverb_probability=0.0, delay_probability=0.0
+    ),
+    "batch_size": 4,
+    "learning_rate": 0.003,
+    "steps_per_epoch": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "noise.npz"
+    audio = np.random.default_rng(0).normal(0, 3000, (14, 800)).astype("int16")
+    split = ["train"] * 10 + ["valid"] * 4
+    np.savez(path, audio=audio, split=split, pitch=["low", "high"] * 7)
+    return path
+
+
+def config_of(clips, output, **options):
+    return PretrainConfig(data=str(clips), output=str(output), **{**OPTIONS, **options})
+
+
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory):
+    """The folder of a run of two epochs in one go, and its encoder."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, pretrain(open_dataset(clips), folder, epochs=2, **OPTIONS)
+
+
+def assert_same_weights(one, two):
+    for found, expected in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_command_gives_the_same(clips, whole, tmp_path):
+    folder, encoder = whole
+    config = config_of(clips, tmp_path / "command", epochs=2)
+    write_config(tmp_path, config)
+    command = ["--config", str(tmp_path / "config.yaml")]
+    _cli.run(recipe.main, recipe.PretrainConfig, command)
+    assert_same_weights(keras.models.load_model(tmp_path / "command" / "encoder.keras"), encoder)
+    assert_same_weights(keras.models.load_model(folder / "encoder.keras"), encoder)
+    written, by_command = read_config(folder), read_config(tmp_path / "command")
+    shared = {key: by_command[key] for key in written if key != "output"}
+    assert shared == {key: value for key, value in written.items() if key != "output"}
+
+
+def test_a_stopped_run_is_resumed(clips, whole, tmp_path):
+    """In the second step of the second epoch."""
+    calls = []
+    run = PretrainingRun(config_of(clips, tmp_path / "run", epochs=2))
+    with pytest.raises(StoppedError) as stop:
+        run.fit(should_stop=lambda: calls.append(None) or len(calls) > 6, verbose=0)
+    progress = stop.value.progress
+    assert Progress.read(tmp_path / "run" / "model.keras") == progress
+    assert progress.finished_epochs == 1 and 0 < progress.finished_steps < 4
+    resumed = PretrainingRun(config_of(clips, tmp_path / "run", epochs=2, resume=True))
+    history = resumed.fit(verbose=0)
+    assert_same_weights(resumed.save_encoder(), whole[1])
+    expected = pd.read_csv(whole[0] / "history.csv")
+    np.testing.assert_allclose(history.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-4)
+    report = resumed.report()
+    assert (report["steps"], report["valid_clips"]) == (8, 4)
+    assert report["chance_contrastive_accuracy"] == pytest.approx(1 / 7)
+    assert report["final"]["val_loss"] == pytest.approx(expected["val_loss"].iloc[-1], rel=1e-3)
+
+
+def test_callbacks_are_in_the_history_and_settings_stay_as_they_were(clips, tmp_path):
+    before = keras.config.dtype_policy().name
+    dataset = open_dataset(clips)
+    probe = OnlineProbe.from_dataset(dataset, "pitch", every=1)
+    config = config_of(clips, tmp_path, epochs=1, precision="mixed_bfloat16")
+    run = PretrainingRun(config, dataset)
+    history = run.fit([probe], verbose=0)
+    assert 0 <= history["val_probe"][0] <= 1
+    assert run.model.encoder.get_layer("bottleneck").compute_dtype == "bfloat16"
+    assert run.save_encoder().get_layer("bottleneck").compute_dtype == "float32"
+    with pytest.raises(RuntimeError, match="trained once"):
+        run.fit()
+    assert keras.config.dtype_policy().name == before
+
+
+def test_labels_that_cannot_be_probed(clips, tmp_path):
+    dataset = open_dataset(clips)
+    with pytest.raises(ValueError, match="which has pitch. Received: label=mood"):
+        OnlineProbe.from_dataset(dataset, "mood")
+    audio = np.zeros((2, 300), "int16")
+    np.savez(tmp_path / "x.npz", audio=audio, split=["train", "valid"], pitch=["low", ""])
+    with pytest.raises(ValueError, match="known for clips of valid .* Received: label=pitch"):
+        OnlineProbe.from_dataset(open_dataset(tmp_path / "x.npz"), "pitch")
+
+
+def test_a_loss_that_is_not_finite(clips, tmp_path):
+    run = PretrainingRun(config_of(clips, tmp_path, epochs=1, base_learning_rate=1e30))
+    with pytest.raises(NotFiniteError):
+        run.fit(verbose=0)
+    assert (tmp_path / "failure.json").exists()
+    assert not (tmp_path / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be an integer from 1 to 1,000,000. Received: epochs=0"),
+        ({"optimizer": "sgd"}, "Received: optimizer=sgd"),
+        ({"model": ModelConfig(base_filters=0)}, "Received: model.base_filters=0"),
+        ({"micro_batch": 3}, "must divide the `batch_size` of 4. Received: micro_batch=3"),
+        ({"output": "s3://bucket/run"}, "Received: output=s3://bucket/run"),
+        ({"distribute": "multi_worker"}, "`distribute` "),
+    ],
+)
+def test_settings_that_make_no_sense(clips, tmp_path, options, message):
+    with pytest.raises(ValueError) as found:
+        PretrainingRun(dataclasses.replace(config_of(clips, tmp_path), **options))
+    assert message in str(found.value) and "Received: " in str(found.value)
+
+
+def test_a_folder_with_a_run(clips, whole):
+    folder, _ = whole
+    config = config_of(clips, folder, epochs=2)
+    with pytest.raises(ValueError, match="already contains a run; pass `resume=True`"):
+        PretrainingRun(config).fit()
+    other = dataclasses.replace(
+        config, resume=True, model=dataclasses.replace(config.model, base_filters=3)
+    )
+    with pytest.raises(ValueError, match=r"was 2 in the run .* Received: model\.base_filters=3"):
+        PretrainingRun(other).fit()
+
+
+@pytest.mark.parametrize("key", ["temperature", "model"])
+def test_the_folders_of_earlier_versions_are_resumed(clips, whole, tmp_path, key):
+    """Their configurations lack keys that did not exist, and have some that exist no more."""
+    config = config_of(clips, tmp_path, resume=True)
+    write_config(tmp_path, config)
+    path = tmp_path / "config.yaml"
+    text = path.read_text()
+    assert "temperature: 0.5\n" in text and "  level: null\n" in text
+    gone = {"temperature": "temperature: 0.5\n", "model": "  level: null\n"}[key]
+    path.write_text(text.replace(gone, "") + "online_probe:\n  label: null\nold: 1\n")
+    (tmp_path / "model.keras").write_bytes((whole[0] / "model.keras").read_bytes())
+    assert open_run_folder(tmp_path, config, config.free_on_resume).finished_epochs == 2
+
+
+def test_a_damaged_configuration_is_named(clips, whole, tmp_path):
+    config = config_of(clips, tmp_path, resume=True)
+    (tmp_path / "model.keras").write_bytes((whole[0] / "model.keras").read_bytes())
+    for content in ("model: null\n", "[", "3"):
+        (tmp_path / "config.yaml").write_text(content)
+        with pytest.raises(UserError, match="config.yaml"):
+            open_run_folder(tmp_path, config, config.free_on_resume)
