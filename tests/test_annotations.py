@@ -6,6 +6,8 @@ import re
 import pytest
 from public_objects import methods, public_objects
 
+pytestmark = pytest.mark.one_backend
+
 # Methods that redefine those of `Task` have the signature that is written there.
 INHERITED = re.compile(r"evaluation\.tasks\.(Classification|Key|Tagging|Regression)\.(?!per_tag)")
 

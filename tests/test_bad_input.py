@@ -49,6 +49,8 @@ from keras_tune.recipes._load import load_model
 from keras_tune.training import ModelConfig, Progress, load_checkpoint
 from keras_tune.training.run_folder import read_config
 
+pytestmark = pytest.mark.one_backend
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 200))
 # What takes longer than a few milliseconds each gets fewer on every day.
 FEW = EXAMPLES if EXAMPLES > 200 else min(EXAMPLES, 30)

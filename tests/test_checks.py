@@ -20,6 +20,8 @@ from keras_tune.serving import export_onnx, export_saved_model
 from keras_tune.serving.windows import Windows
 from keras_tune.training import load_checkpoint
 
+pytestmark = pytest.mark.one_backend
+
 
 def small(**options):
     sizes = {"base_filters": 2, "tail_filters": [4], "input_samples": 27}

@@ -17,6 +17,8 @@ from public_objects import methods, public_objects
 
 import keras_tune
 
+pytestmark = pytest.mark.one_backend
+
 
 def song(folder, monkeypatch):
     noise = np.random.default_rng(0).normal(0.0, 0.1, 3 * 22050)

@@ -7,6 +7,8 @@ import pytest
 
 import keras_tune
 
+pytestmark = pytest.mark.one_backend
+
 ROOT = pathlib.Path(keras_tune.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 

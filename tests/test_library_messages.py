@@ -8,6 +8,8 @@ import pytest
 
 import keras_tune
 
+pytestmark = pytest.mark.one_backend
+
 ROOT = pathlib.Path(keras_tune.__file__).parent
 FOLDERS = ("augment", "evaluation", "interop", "layers", "losses", "models", "search", "serving")
 FOLDERS += ("training",)

@@ -10,6 +10,8 @@ import yaml
 
 import keras_tune
 
+pytestmark = pytest.mark.one_backend
+
 ROOT = pathlib.Path(keras_tune.__file__).parents[1]
 if not (ROOT / ".github").is_dir():
     pytest.skip("keras_tune does not run from a checkout", allow_module_level=True)

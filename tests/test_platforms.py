@@ -13,6 +13,8 @@ import pytest
 import keras_tune
 from keras_tune.files import atomic_path, write_text
 
+pytestmark = pytest.mark.one_backend
+
 PACKAGE = pathlib.Path(keras_tune.__file__).parent
 POSIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 

@@ -8,6 +8,8 @@ import pytest
 
 from keras_tune.quiet import dropping_start_up_lines
 
+pytestmark = pytest.mark.one_backend
+
 LINES = (
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
     "I0000 00:00:1795599976.839425    1257 port.cc:153] oneDNN custom operations are on.\n"

@@ -7,6 +7,8 @@ import pytest
 
 from keras_tune.types import Count, Fraction, Positive, Range, Width, check_values
 
+pytestmark = pytest.mark.one_backend
+
 
 @dataclasses.dataclass
 class Inner:

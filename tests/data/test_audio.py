@@ -8,6 +8,8 @@ import soundfile
 from keras_tune.data import AudioError, load_audio
 from keras_tune.data.audio import to_float, to_int16
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 22050
 
 

@@ -3,6 +3,8 @@ import pytest
 
 from keras_tune.data import BatchOptions
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.mark.parametrize(
     ("options", "message"),

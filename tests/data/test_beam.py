@@ -6,6 +6,8 @@ from keras_tune.data import prepare
 from keras_tune.errors import UserError
 from keras_tune.storage import files_below, to_path
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("tensorflow")
 
 

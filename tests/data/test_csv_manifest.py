@@ -4,6 +4,8 @@ import pytest
 from keras_tune.data.datasets import csv_manifest, manifest_for
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def table(tmp_path):

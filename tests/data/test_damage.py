@@ -9,6 +9,8 @@ from keras_tune.data import (
 )
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("tensorflow")
 
 NAME = "x-train-00001-of-00004.tfrecord"

@@ -16,6 +16,8 @@ from keras_tune.data.datasets import split_report
 from keras_tune.data.datasets.debian_music import stretches
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 8000
 TRACKS = [
     # package, artist, split, song, path, seconds

@@ -11,6 +11,8 @@ from keras_tune.data import load_audio, prepare, read_clips, read_records
 from keras_tune.data.audio import to_float
 from keras_tune.data.decode import GRAPH_DECODERS, tensorflow_io
 
+pytestmark = pytest.mark.one_backend
+
 tf = pytest.importorskip("tensorflow")
 
 # Encoding in the records: file suffix, soundfile subtype, sample rate, channels.

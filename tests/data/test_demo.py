@@ -4,6 +4,8 @@ import scipy.signal
 
 from keras_tune.data import demo, demo_clips, open_dataset, read_records, save_demo, write_demo
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 22050
 COUNTS = {"train": 8, "valid": 2, "test": 3}
 

@@ -8,6 +8,8 @@ import soundfile
 from keras_tune.data.datasets import manifest_for
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 22050
 ARTISTS = [f"The {word} Ensemble {number}" for number, word in enumerate("abcdefghijklmnop")]
 ARTISTS += ["Björk's  Friends", " Dürer Trio", "AC/DC", "Tom\tWaits & Co.", "1910 Fruitgum"]

@@ -18,6 +18,8 @@ from keras_tune.data.schema import fingerprint
 from keras_tune.recipes import prepare
 from keras_tune.recipes._cli import run
 
+pytestmark = pytest.mark.one_backend
+
 SETS = {
     "debian_music": test_debian_music_adapter.build,
     "emomusic": test_emomusic_adapter.build,

@@ -4,6 +4,8 @@ from keras_tune.data.datasets import folder_manifest, manifest_for
 from keras_tune.data.datasets.splits import stratified_split
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 
 def fill(folder, names):
     for name in names:

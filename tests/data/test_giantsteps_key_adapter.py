@@ -9,6 +9,8 @@ from keras_tune.data import load_audio, manifest_for, prepare, read_records
 from keras_tune.data.audio import AudioError
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 8000
 SECONDS = {"101": 61, "102": 30, "103": 95, "201": 60, "202": 31}
 

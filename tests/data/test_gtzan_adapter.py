@@ -6,6 +6,8 @@ from keras_tune.data.datasets import manifest_for
 from keras_tune.data.datasets.gtzan import GENRES
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 22050
 
 

@@ -8,6 +8,8 @@ from keras_tune.data.datasets import manifest_for
 from keras_tune.data.datasets.magnatagatune import EMPTY_FILES
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 22050
 TAGS = [f"tag {number:02d}" for number in range(60)]
 TRAIN, VALID, TEST = "0123456789ab", "c", "def"

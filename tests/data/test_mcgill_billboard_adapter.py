@@ -7,6 +7,8 @@ import soundfile
 from keras_tune.data.datasets import manifest_for
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 22050
 HEADER = ["id", "chart_date", "target_rank", "actual_rank", "title", "artist", "peak_rank", "weeks"]
 

@@ -26,6 +26,8 @@ from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, write_json
 from keras_tune.storage import ObjectPath, beside, files_below, to_path
 
+pytestmark = pytest.mark.one_backend
+
 tf = pytest.importorskip("tensorflow")
 
 OPTIONS = {"name": "x", "shards": 3, "progress": False}

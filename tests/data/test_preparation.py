@@ -14,6 +14,8 @@ from keras_tune.data.schema import fingerprint
 from keras_tune.data.shards import ShardSettings, write_shard
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("tensorflow")
 
 

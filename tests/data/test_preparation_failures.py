@@ -10,6 +10,8 @@ import pytest
 from keras_tune.data import prepare
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("tensorflow")
 
 # One process imports TensorFlow, and forks itself for each preparation before using it.

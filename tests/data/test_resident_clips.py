@@ -9,6 +9,8 @@ from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
 
+pytestmark = pytest.mark.one_backend
+
 LENGTHS = (3000, 5001, 1500, 10240, 1025)
 
 

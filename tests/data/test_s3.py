@@ -18,6 +18,8 @@ import pytest
 
 from keras_tune.data import prepare
 
+pytestmark = pytest.mark.one_backend
+
 for package in ("tensorflow_io", "moto", "boto3"):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}", allow_module_level=True)

@@ -8,6 +8,8 @@ from keras_tune.data import DatasetInfo, LabelColumn
 from keras_tune.data.schema import Shard, fingerprint
 from keras_tune.errors import UserError
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def info(tmp_path):

@@ -12,6 +12,8 @@ from keras_tune.data import AudioError, load_audio, prepare
 from keras_tune.data.datasets import manifest_for
 from keras_tune.data.truncation import truncation
 
+pytestmark = pytest.mark.one_backend
+
 RATE = 24000
 FORMATS = {
     "wav": ("WAV", "PCM_16", {}),

@@ -18,6 +18,8 @@ from keras_tune.evaluation.embedding_cache import encoder_fingerprint
 from keras_tune.evaluation.embeddings import cut_windows
 from keras_tune.models import TUNe, estimate_batch_norm
 
+pytestmark = pytest.mark.one_backend
+
 WINDOW, MEL_WINDOW = 2187, 4096
 
 

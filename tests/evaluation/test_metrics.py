@@ -6,6 +6,8 @@ from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_sco
 from keras_tune.evaluation import bootstrap_interval
 from keras_tune.evaluation.metrics import average_precision, roc_auc
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.mark.parametrize("values", [3, 10, None])
 def test_all_at_once_as_scikit_learn_one_by_one(values):

@@ -3,6 +3,8 @@ import pytest
 
 from keras_tune.evaluation import group_folds
 
+pytestmark = pytest.mark.one_backend
+
 
 def clips(count=200, artists=40, seed=0):
     generator = np.random.default_rng(seed)

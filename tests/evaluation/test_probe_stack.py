@@ -8,6 +8,8 @@ from keras_tune.evaluation import ProbeConfiguration, Schedule, train_probes
 from keras_tune.evaluation.probe_stack import ProbeStack, loss_gradients, mean_losses
 from keras_tune.evaluation.probe_training import Plateau
 
+pytestmark = pytest.mark.one_backend
+
 
 def data(count=90, width=6, outputs=3, seed=0, loss="softmax"):
     generator = np.random.default_rng(seed)

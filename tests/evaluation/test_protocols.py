@@ -14,6 +14,8 @@ from keras_tune.evaluation.protocols import (
 )
 from keras_tune.evaluation.study import Study
 
+pytestmark = pytest.mark.one_backend
+
 GENRE = LabelColumn("genre", "category", ("folk", "jazz", "rock"))
 LEVEL = LabelColumn("level", "number")
 HIGH = LabelColumn("high", "number")

@@ -10,6 +10,8 @@ from keras_tune.evaluation.outcomes import Run
 from keras_tune.evaluation.study import Study, best_head
 from keras_tune.models import Tagger
 
+pytestmark = pytest.mark.one_backend
+
 GENRE = LabelColumn("genre", "category", ("folk", "jazz", "noise", "rock"))
 HIGH = LabelColumn("high", "number")
 

@@ -5,6 +5,8 @@ from sklearn.metrics import r2_score
 from keras_tune.data import LabelColumn
 from keras_tune.evaluation import make_task
 
+pytestmark = pytest.mark.one_backend
+
 GENRE = LabelColumn("genre", "category", ("jazz", "rock", "ska"))
 CALM = LabelColumn("calm", "number")
 SAD = LabelColumn("sad", "number")

@@ -5,6 +5,8 @@ import pytest
 
 from keras_tune.models import PRESETS, TUNe, count_parameters, largest_width, tail_widths
 
+pytestmark = pytest.mark.one_backend
+
 
 def trainable(model):
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)

@@ -9,6 +9,8 @@ import soundfile
 from keras_tune.errors import UserError
 from keras_tune.recipes.augment import AugmentConfig, Config, main
 
+pytestmark = pytest.mark.one_backend
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -11,6 +11,8 @@ from keras_tune.errors import UserError
 from keras_tune.recipes import _cli
 from keras_tune.recipes._suggestions import shipped_recipes
 
+pytestmark = pytest.mark.one_backend
+
 
 @dataclasses.dataclass
 class Config:

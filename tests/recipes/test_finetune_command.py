@@ -133,7 +133,10 @@ def test_a_prepared_set_of_fewer_clips_than_a_batch(folder, tmp_path):
     assert (report["valid_clips"], report["test_clips"]) == (12, 12)
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 8)])
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [(signal.SIGINT, 2), pytest.param(signal.SIGTERM, 8, marks=pytest.mark.nightly)],
+)
 def test_stopped_and_resumed(folder, monkeypatch, number, step):
     """In the first epoch, of the head alone, and in the third, of the whole model."""
     options = ["--target", "pitch", "--frozen_epochs", "2", "--epochs", "4"]

@@ -7,6 +7,8 @@ from keras_tune.files import atomic_path, write_json
 from keras_tune.recipes._folder import versions, write_report
 from keras_tune.training.run_folder import read_config, write_config
 
+pytestmark = pytest.mark.one_backend
+
 
 @dataclasses.dataclass
 class Inner:

@@ -29,6 +29,8 @@ from keras_tune.recipes import (
 )
 from keras_tune.recipes._folder import locked
 
+pytestmark = pytest.mark.one_backend
+
 COMMANDS = {
     "augment": (augment.Config, ["--source=x.wav"]),
     "convert": (convert.Config, ["--checkpoint=x.keras"]),

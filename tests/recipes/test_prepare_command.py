@@ -7,6 +7,8 @@ from keras_tune.data import open_dataset
 from keras_tune.recipes import prepare
 from keras_tune.recipes._cli import run
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("tensorflow")
 
 

@@ -86,6 +86,7 @@ def test_the_encoder_is_the_one_inside_the_model(whole):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.one_backend
 def test_levers_of_the_shipped_encoders(clips, tmp_path):
     """Level, moving average, estimated batch norm, weight decay and further terms, resumed."""
     options = ["--data", clips, "--output", tmp_path / "run", *SMALL, "--model.level=0.1"]
@@ -124,6 +125,7 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(whole, clips, tmp_path):
     assert json.loads((output / "report.json").read_text())["steps"] == 6
 
 
+@pytest.mark.nightly
 def test_killed_in_the_middle_and_resumed(clips, tmp_path):
     output = tmp_path / "killed"
     options = ["--data", clips, "--output", output, "--epochs=40", *SMALL]

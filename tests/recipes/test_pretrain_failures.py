@@ -19,6 +19,8 @@ from keras_tune.recipes import _cli, pretrain
 from keras_tune.recipes._folder import locked
 from keras_tune.training import LARS, Checkpoint, PretrainingData, Progress, build_optimizer
 
+pytestmark = pytest.mark.one_backend
+
 # An encoder of a few hundred weights, on a hundredth of a second.
 TINY = [
     "--model.contraction_depth=2",

@@ -13,6 +13,8 @@ from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.probe import ProbeConfig, final_probe, main, summary
 
+pytestmark = pytest.mark.one_backend
+
 DEFAULT = ["pretrained", "untrained", "untrained_bn_level", "mel", "mel_level"]
 
 

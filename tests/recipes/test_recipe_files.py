@@ -9,6 +9,8 @@ from keras_tune.recipes.pretrain import PretrainConfig
 from keras_tune.recipes.search import SearchConfig
 from keras_tune.search.space import Space
 
+pytestmark = pytest.mark.one_backend
+
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "recipes"
 
 

@@ -15,6 +15,8 @@ from keras_tune.data import save_demo
 from keras_tune.recipes import _cli, pretrain, search
 from keras_tune.training import ModelConfig, build_model
 
+pytestmark = pytest.mark.one_backend
+
 SMALL = [
     "--input_samples=243",
     "--batch_size=4",

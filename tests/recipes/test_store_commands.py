@@ -10,6 +10,8 @@ import soundfile
 from keras_tune.data import prepare
 from keras_tune.recipes import _cli, embed, pretrain, probe
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("tensorflow")
 
 DATA = "ram://commands/set"

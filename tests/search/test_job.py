@@ -8,6 +8,8 @@ from keras_tune.errors import UserError
 from keras_tune.search import Job, Space, TUNeHyperModel
 from keras_tune.search.job import ran_out_of_memory, run, run_isolated
 
+pytestmark = pytest.mark.one_backend
+
 
 def job_of(streams, **options):
     space = Space(1, 2, 4, representation_dim=4, base_filters=2)

@@ -6,6 +6,8 @@ from keras_tune.search import pareto_front, scores_by_depth
 from keras_tune.search.results import best_of_each_depth
 from keras_tune.search.tuner import summary_of
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_the_front_against_the_definition(direction):

@@ -10,6 +10,8 @@ from named_streams import QUIET, tiny_streams
 
 from keras_tune.search import TUNERS, Range, Space, TUNeHyperModel, TUNeTuner, make_oracle, tuner
 
+pytestmark = pytest.mark.one_backend
+
 TINY = {"contraction_depth": 2, "tail_length": 4, "representation_dim": 4}
 
 

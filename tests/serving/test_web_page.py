@@ -20,6 +20,8 @@ from keras_tune.evaluation import embed_clips
 from keras_tune.models import Tagger, TUNe
 from keras_tune.serving import export_web
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("onnx", reason="onnx is not installed")
 
 RATE = 22050
