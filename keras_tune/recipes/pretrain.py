@@ -2,9 +2,10 @@
 
 Without --data and --config, the demo recipe is run: a small encoder, a corpus that is synthesized
 first, and a probe of the encoder. The output folder gets encoder.keras (the encoder alone),
-model.keras (everything that a resumed run needs), config.yaml, history.csv, report.json and
-TensorBoard events. A run that was stopped (SIGTERM, Ctrl-C) or killed continues with --resume.
-Large batches, several devices and failures: see docs/large_scale.md.
+model.keras (everything that a resumed run needs), config.yaml, history.csv, report.md with the
+training curve, report.json and TensorBoard events. A run that was stopped (SIGTERM, Ctrl-C) or
+killed continues with --resume. Large batches, several devices and failures: see
+docs/large_scale.md.
 """
 
 import contextlib
@@ -69,6 +70,7 @@ class PretrainConfig(training_config.PretrainConfig):
 def main(config):
     """Run the command line; see `PretrainConfig`."""
     from keras_tune.recipes._folder import locked, write_report
+    from keras_tune.recipes._run_report import write_run_report
     from keras_tune.training.process import prepare_determinism
 
     if config.deterministic:
@@ -92,7 +94,8 @@ def main(config):
         if config.probe:
             report["probe"] = _final_probe(pretraining, encoder)
         write_report(pretraining.output, config, **report)
-        print(f"encoder: {pretraining.output / 'encoder.keras'}")
+        write_run_report(pretraining.output, report)
+        print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md beside it")
 
 
 @contextlib.contextmanager

@@ -76,6 +76,10 @@ def test_a_run_leaves_everything_behind(whole, clips):
     assert config["model"]["preset"] == "tune_plus_32" and config["data"] == str(clips)
     assert list((whole / "tensorboard").rglob("events*"))
     assert not list(whole.glob(".*")), "temporary files are left"
+    page = (whole / "report.md").read_text()
+    assert f"| loss, valid | {history['val_loss'].iloc[-1]:.3f} |" in page
+    assert f"| pretrained | {report['probe']['pretrained']['score']:.3f} |" in page
+    assert (whole / "training.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_the_encoder_is_the_one_inside_the_model(whole):
