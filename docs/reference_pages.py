@@ -6,6 +6,7 @@ site needs no deep-learning framework.
 
 import ast
 import pathlib
+import re
 
 from mkdocs.structure.files import File
 
@@ -73,13 +74,20 @@ def _commands():
     for command in commands:
         tree = ast.parse((PACKAGE / "recipes" / f"{command}.py").read_text(encoding="utf-8"))
         parts += [f"## {command}", ast.get_docstring(tree)]
-        for node in tree.body:
+        nodes = tree.body
+        if command == "pretrain":
+            # The library's part of the configuration.
+            source = (PACKAGE / "training" / "config.py").read_text(encoding="utf-8")
+            nodes = [*ast.parse(source).body, *nodes]
+        for node in nodes:
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
-                parts += [_options(node)]
+                name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name.removesuffix("Config"))
+                nested = name and name.lower() != command
+                parts += [_options(node, f"{name.lower()}." if nested else "")]
     return "\n\n".join(parts) + "\n"
 
 
-def _options(config):
+def _options(config, prefix):
     """A table of a configuration's options: what its docstring says under Args."""
     lines = ast.get_docstring(config).partition("Args:\n")[2].splitlines()
     rows, summary = [], ast.get_docstring(config).splitlines()[0]
@@ -91,5 +99,5 @@ def _options(config):
             rows[-1][1] += f" {line.strip()}"
         elif rows:
             break
-    table = [f"| `--{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in rows]
+    table = [f"| `--{prefix}{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in rows]
     return "\n".join([f"**{summary}**", "", "| option | meaning |", "|---|---|", *table])

@@ -19,7 +19,7 @@ from keras_tune.types import Repetitions, SampleRate, Samples, Seed
 class Config:
     """Options of the views.
 
-    Attributes:
+    Args:
         source: Audio file.
         output: Folder for the WAV files and pictures.
         views: Number of views.

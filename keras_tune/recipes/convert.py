@@ -17,7 +17,7 @@ from keras_tune.types import Samples
 class Config:
     """Options of a conversion.
 
-    Attributes:
+    Args:
         checkpoint: The file to convert.
         output: The file to write.
         preset: The variant that the checkpoint must fit. Defaults to what its shapes say.

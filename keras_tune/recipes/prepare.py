@@ -18,7 +18,7 @@ from keras_tune.types import Count, Probability, SampleRate, Seconds, Workers
 class Config:
     """Options of a preparation.
 
-    Attributes:
+    Args:
         dataset: What the source is: a csv file with a row a clip, a folder of audio files, or a
             known set in the layout of its archives.
         source: The csv file or the folder; of these two also a URL in a store (gs://, s3://).
