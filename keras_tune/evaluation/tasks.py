@@ -150,7 +150,7 @@ class Key(Classification):
         try:
             import mir_eval
         except ImportError as error:
-            raise UserError("the task key needs mir_eval: pip install mir_eval") from error
+            raise UserError("the task key needs mir_eval: pip install 'keras_tune[key]'") from error
         try:
             # weights[reference, estimate]
             self.weights = np.array(

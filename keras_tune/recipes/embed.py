@@ -295,7 +295,7 @@ def _check_parquet():
 
     if not any(importlib.util.find_spec(name) for name in ("pyarrow", "fastparquet")):
         raise UserError(
-            "--output: .parquet needs pyarrow: pip install keras_tune[parquet], or give .npz"
+            "--output: .parquet needs pyarrow: pip install 'keras_tune[parquet]', or give .npz"
         )
 
 

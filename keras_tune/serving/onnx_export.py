@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -65,7 +66,7 @@ def export_onnx(
     (embedding,) = session.run(["embedding"], {"waveform": clips})
     ```
     """
-    graph = _Graph(_import_onnx())
+    graph = _Graph(import_onnx())
     windows = Windows.of(model, window_samples, sample_rate)
     folded = fold_batch_norm(model)
     check_weights("`model`", folded)
@@ -119,18 +120,28 @@ def export_onnx_head(tagger: Tagger, path: str | os.PathLike) -> None:
     """
     windows = Windows.of(tagger)
     check_weights("`tagger`", tagger.head)
-    graph = _Graph(_import_onnx())
+    graph = _Graph(import_onnx())
     _head(graph, tagger, "embedding", "scores")
     inputs = {"embedding": ["batch", windows.dimensions]}
     outputs = {"scores": ["batch", len(windows.label_names)]}
     _save(graph, path, tagger.name, inputs, outputs, {"labels": _labels(windows)})
 
 
-def _import_onnx():
+def import_onnx() -> Any:
+    """Import onnx, or raise a `UserError` that says how to install it.
+
+    Example:
+
+    ```python
+    from keras_tune.serving.onnx_export import import_onnx
+
+    onnx = import_onnx()
+    ```
+    """
     try:
         import onnx
     except ImportError:
-        raise UserError("ONNX files need the package onnx: pip install onnx onnxruntime") from None
+        raise UserError("ONNX files need onnx: pip install 'keras_tune[onnx]'") from None
     return onnx
 
 

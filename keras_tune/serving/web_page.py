@@ -26,7 +26,7 @@ import numpy as np
 
 from keras_tune.errors import UserError
 from keras_tune.files import read_npz, write_text
-from keras_tune.serving.onnx_export import export_onnx, export_onnx_head
+from keras_tune.serving.onnx_export import export_onnx, export_onnx_head, import_onnx
 from keras_tune.serving.versions import check_name, write_version
 from keras_tune.serving.windows import Windows
 
@@ -116,6 +116,9 @@ def export_web(
             f"`sample_rate` must be between {low} and {high}, the rates at which browsers decode "
             f"audio. Received: sample_rate={windows.sample_rate}"
         )
+    # Embedding an index takes long, so what is missing is named first.
+    import_onnx()
+    find_npm()
     tagger = windows.labels is not None
     tracks, vectors = None, None
     left_out: list[tuple[str, str]] = []
@@ -262,6 +265,31 @@ def _embed(folder, encoder, windows):
     return clips.ids, np.asarray(clips.vectors, "float64"), left_out
 
 
+def find_npm() -> str:
+    """Find the program npm.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: It is not installed.
+
+    Example:
+
+    ```python
+    from keras_tune.serving.web_page import find_npm
+
+    find_npm()  # "/usr/bin/npm"
+    ```
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UserError(
+            "npm is not installed, from which a page gets ONNX Runtime; install Node.js"
+        )
+    return npm
+
+
 def vendor_onnxruntime_web(folder: pathlib.Path) -> None:
     """Put the script and the WebAssembly of ONNX Runtime into a folder.
 
@@ -282,11 +310,7 @@ def vendor_onnxruntime_web(folder: pathlib.Path) -> None:
     vendor_onnxruntime_web(pathlib.Path("onnxruntime"))
     ```
     """
-    npm = shutil.which("npm")
-    if npm is None:
-        raise UserError(
-            "npm is not installed, from which a page gets ONNX Runtime; install Node.js"
-        )
+    npm = find_npm()
     with tempfile.TemporaryDirectory() as temporary:
         done = subprocess.run(
             [npm, "pack", PACKAGE, "--ignore-scripts", "--loglevel=error"],

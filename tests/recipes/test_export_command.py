@@ -62,6 +62,7 @@ def test_a_folder_with_a_tagger_to_a_page(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         "keras_tune.serving.web_page.vendor_onnxruntime_web", lambda folder: folder.mkdir()
     )
+    monkeypatch.setattr("keras_tune.serving.web_page.find_npm", lambda: "npm")
     encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=270)
     encoder.save(tmp_path / "encoder.keras")
     Tagger(encoder, labels=["a", "b"]).save(tmp_path / "tagger.keras")
@@ -108,5 +109,5 @@ def test_missing_onnx_is_named(encoder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     encoder.save(tmp_path / "encoder.keras")
     config = export.ExportConfig(str(tmp_path / "encoder.keras"), "onnx", str(tmp_path))
-    with pytest.raises(UserError, match="pip install onnx"):
+    with pytest.raises(UserError, match=r"pip install 'keras_tune\[onnx\]'"):
         export.main(config)

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -46,6 +47,7 @@ def without_npm(monkeypatch):
         (folder / "ort.js").write_text("")
 
     monkeypatch.setattr("keras_tune.serving.web_page.vendor_onnxruntime_web", nothing)
+    monkeypatch.setattr("keras_tune.serving.web_page.find_npm", lambda: "npm")
 
 
 def contents(folder):
@@ -147,6 +149,19 @@ def test_indices_that_do_not_do(tagger, tmp_path, without_npm):
         with pytest.raises(UserError, match=f"`index` .*{reason}.* Received: index=.*{name}"):
             export_web(tagger, tmp_path / "web", index=tmp_path / name)
     assert not (tmp_path / "web").exists()
+
+
+def test_what_is_missing_is_named_before_the_index_is_embedded(tagger, tmp_path, monkeypatch):
+    def late(*_):
+        raise AssertionError("the index was read first")
+
+    monkeypatch.setattr("keras_tune.serving.web_page.track_index", late)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="npm is not installed"):
+        export_web(tagger, tmp_path / "web", index=tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"pip install 'keras_tune\[onnx\]'"):
+        export_web(tagger, tmp_path / "web", index=tmp_path)
 
 
 def test_npm_is_needed_and_what_it_brings_is_checked(tmp_path, monkeypatch):
