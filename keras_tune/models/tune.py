@@ -187,7 +187,7 @@ class TUNe(keras.Model):
             A `TUNe`.
 
         Raises:
-            UserError: The preset is unknown.
+            UserError: There is no such preset.
             ValueError: Arguments that do not fit together.
 
         Example:

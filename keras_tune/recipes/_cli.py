@@ -32,7 +32,7 @@ def run(main, config_class, argv=None, demo=None):
 
     Every field of the dataclass becomes an option, its help comes from the docstring, and
     `--config FILE.yaml` sets any of them; later options win. Wrong options end with status 2,
-    errors that the user can fix with one line and status 1.
+    errors the user can mend with one line and status 1.
 
     Args:
         main: Function of one `config_class`.

@@ -172,7 +172,7 @@ def _check(config):
 
 
 def _claim(output, config):
-    """Refuse a folder that contains another search."""
+    """Refuse a folder that holds another search."""
     from keras_tune.recipes._folder import read_config
 
     output.mkdir(parents=True, exist_ok=True)
@@ -248,13 +248,13 @@ def _recipe(config, data):
 
 
 def _streams(recipe, initial_epoch, epochs):
-    """The data of a trial; at the top of the module, so that another process can import it."""
+    """What a trial reads; at the top of the module, so that a process of its own finds it."""
     from keras_tune.recipes._training import open_source, open_streams
 
     recipe = dataclasses.replace(recipe, epochs=epochs)
     streams = open_streams(open_source(recipe.data), recipe, initial_epoch)
     if streams.valid is None:
-        raise UserError(f"{recipe.data}: has no split valid, on which the trials are evaluated")
+        raise UserError(f"{recipe.data}: has no clips in the split valid, to judge the trials by")
     return streams
 
 
@@ -290,7 +290,7 @@ def _report_trials(tuner, config, output):
 
 
 def _repeat(tuner, trials, recipe, callbacks, config, output):
-    """Train the best configuration of each depth with other seeds; finished runs are kept.
+    """Train the best configuration of each depth with other seeds; what is done is not done again.
 
     Returns a table with one row for each run. The trial itself is not one of them: it was chosen
     for its high score, which is therefore too good.
