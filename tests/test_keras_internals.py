@@ -138,7 +138,9 @@ def names_of(tree):
 def test_no_other_private_attribute_is_used():
     from keras_tune.search.tuner import INTERNALS as KERAS_TUNER
 
-    found = [names_of(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES]
+    # The command lines go into their parser, and nowhere into Keras.
+    library = [path for path in FILES if path.parent.name != "recipes"]
+    found = [names_of(ast.parse(path.read_text(encoding="utf-8"))) for path in library]
     own = set().union(*(defined for defined, _ in found))
     used = set().union(*(used for _, used in found))
     listed = {name.rpartition(".")[2] for name in (*INTERNALS, *KERAS_TUNER)}

@@ -11,7 +11,8 @@ import keras_tune
 ROOT = pathlib.Path(keras_tune.__file__).parent
 FOLDERS = ("augment", "evaluation", "interop", "layers", "losses", "models", "search", "serving")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-FILES += sorted(path for path in ROOT.glob("*.py"))
+# All modules beside the folders but the one that starts the command lines.
+FILES += sorted(path for path in ROOT.glob("*.py") if path.stem != "__main__")
 
 # Options of other programs: TensorBoard, npm and TensorFlow Serving.
 FOREIGN = {"--logdir", "--ignore-scripts", "--loglevel", "--model_config_file"}

@@ -1,4 +1,4 @@
-"""Embed audio files, or a prepared set, with an encoder.
+"""Embed audio files, or a prepared set, by an encoder.
 
 Files are decoded in parallel with the encoding, and resampled to the encoder's sample rate.
 Finished parts are kept next to the output until the end, so that a run that was killed resumes when
