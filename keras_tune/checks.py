@@ -6,14 +6,14 @@ import zipfile
 
 from keras_tune.errors import UserError
 
-# An archive may unpack to so many times its own size, and to so many bytes in any case. Weights
-# hardly shrink when they are compressed; the zeros of a new optimizer's state do.
+# The largest ratio of unpacked to packed size, and the unpacked size that is always allowed.
+# Weights can hardly be compressed; the zeros in the state of a new optimizer can.
 LARGEST_EXPANSION = 20
 UNPACKED_BYTES = 2**26
 
 
 def first_not_finite(arrays):
-    """Find an array that holds NaN or infinity.
+    """Find an array that contains NaN or infinity.
 
     Args:
         arrays: Iterable of pairs of a name and an array, of NumPy or of Keras' backend.
@@ -43,12 +43,12 @@ def check_finite(name, arrays, hint=""):
     """Raise unless all numbers are finite.
 
     Args:
-        name: What the numbers belong to, a file for one; the error begins with it.
+        name: The name of what is checked, such as a file; the error begins with it.
         arrays: Iterable of pairs of a name and an array.
-        hint: What to do about it. Defaults to nothing.
+        hint: Advice at the end of the error. Defaults to none.
 
     Raises:
-        UserError: One of the arrays holds NaN or infinity.
+        UserError: One of the arrays contains NaN or infinity.
 
     Example:
 
@@ -58,7 +58,7 @@ def check_finite(name, arrays, hint=""):
     """
     found = first_not_finite(arrays)
     if found is not None:
-        raise UserError(f"{name}: {found} is not finite (holds NaN or infinity){hint}")
+        raise UserError(f"{name}: {found} is not finite (contains NaN or infinity){hint}")
 
 
 def check_weights(name, model, hint=""):
@@ -70,7 +70,7 @@ def check_encoder(name, encoder, sample_rate=None):
     """Raise unless a model is an encoder of mono waveforms, at the sample rate of the data.
 
     Args:
-        name: What the model is called, its file for one; the error begins with it.
+        name: The name of the model, such as its file; the error begins with it.
         encoder: Keras model.
         sample_rate: Integer, of the data, in Hz. A model without an attribute `sample_rate` is
             taken to be right. Defaults to None: any.
@@ -105,7 +105,7 @@ def check_encoder(name, encoder, sample_rate=None):
 
 
 def check_unpacked(name, unpacked, packed):
-    """Raise unless a file unpacks to a size that its own makes believable.
+    """Raise if a file is much too small for the size to which it unpacks.
 
     Args:
         name: The file.
@@ -113,7 +113,7 @@ def check_unpacked(name, unpacked, packed):
         packed: Integer, the bytes of the file.
 
     Raises:
-        UserError: It is too small for what it promises to hold.
+        UserError: It would unpack to far more than its size.
 
     Example:
 
@@ -123,22 +123,22 @@ def check_unpacked(name, unpacked, packed):
     """
     if unpacked > UNPACKED_BYTES + LARGEST_EXPANSION * packed:
         raise UserError(
-            f"{name}: refused, as {packed:,} bytes would unpack to {unpacked:,}; weights do not "
-            "compress like that"
+            f"{name}: refused, as {packed:,} bytes would unpack to {unpacked:,}; weights cannot be "
+            "compressed so much"
         )
 
 
 def check_archive(path):
-    """Raise unless a zip archive, and the HDF5 files in it, unpack to a believable size.
+    """Raise if a zip archive, or an HDF5 file in it, is much too small for its unpacked size.
 
-    Nothing is unpacked before the sizes that the archive declares have been looked at; readers of
-    zip archives give no more bytes than these. Files of another kind pass.
+    The sizes that the archive declares are checked before anything is unpacked; readers of zip
+    archives never return more bytes than declared. Other kinds of files pass.
 
     Args:
         path: `pathlib.Path` of a `.keras` file or a PyTorch checkpoint.
 
     Raises:
-        UserError: The file is far too small for what it promises to hold.
+        UserError: The file would unpack to far more than its size.
 
     Example:
 

@@ -25,7 +25,7 @@ INTERNALS = {
         "finds the momentum of a weight: LARS cannot take a step without it"
     ),
     "Trainer._loss_tracker": (
-        "holds the mean loss of an epoch: training in micro-batches reports no loss without it"
+        "has the mean loss of an epoch: training in micro-batches reports no loss without it"
     ),
     "Trainer._maybe_symbolic_build": (
         "TensorFlow only: keeps Keras from averaging a first batch over machines to learn its "
@@ -36,7 +36,7 @@ INTERNALS = {
         "replica draws the same crops"
     ),
     "Trainer.train_function": (
-        "set to None for another set of resident clips: TensorFlow keeps reading the first one else"
+        "set to None for another set of resident clips: otherwise TensorFlow reads the first one"
     ),
 }
 

@@ -4,7 +4,6 @@ A failure names the version of Keras that broke it and what stops working.
 """
 
 import ast
-import collections
 import importlib
 import inspect
 import pathlib
@@ -30,12 +29,12 @@ def model():
 
 def flatten_layers():
     inputs = keras.Input((27, 2))
-    block = TailBlock(4, name="tail")
+    block = TailBlock(4, data_format="channels_last", name="tail")
     around = keras.Model(inputs, block(inputs))
     assert sublayers(around, recursive=False)[-1] is block
     assert block not in sublayers(block)
-    kinds = collections.Counter(type(layer) for layer in sublayers(around))
-    assert kinds[keras.layers.BatchNormalization] + kinds[type(block.block.normalization)] == 1
+    # The normalization is within the block of the block.
+    assert [layer for layer in sublayers(around) if layer is block.block.normalization]
 
 
 def input_spec():
@@ -139,7 +138,9 @@ def names_of(tree):
 def test_no_other_private_attribute_is_used():
     from keras_tune.search.tuner import INTERNALS as KERAS_TUNER
 
-    found = [names_of(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES]
+    # The command lines go into their parser, and nowhere into Keras.
+    library = [path for path in FILES if path.parent.name != "recipes"]
+    found = [names_of(ast.parse(path.read_text(encoding="utf-8"))) for path in library]
     own = set().union(*(defined for defined, _ in found))
     used = set().union(*(used for _, used in found))
     listed = {name.rpartition(".")[2] for name in (*INTERNALS, *KERAS_TUNER)}

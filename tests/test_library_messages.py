@@ -14,7 +14,8 @@ ROOT = pathlib.Path(keras_tune.__file__).parent
 FOLDERS = ("augment", "evaluation", "interop", "layers", "losses", "models", "search", "serving")
 FOLDERS += ("training",)
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-FILES += sorted(path for path in ROOT.glob("*.py"))
+# All modules beside the folders but the one that starts the command lines.
+FILES += sorted(path for path in ROOT.glob("*.py") if path.stem != "__main__")
 
 # Options of other programs: TensorBoard, npm, TensorFlow Serving and XLA.
 FOREIGN = {"--logdir", "--ignore-scripts", "--loglevel", "--model_config_file"}

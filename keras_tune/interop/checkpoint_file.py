@@ -141,7 +141,7 @@ def _read_torch(path):
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # What is not a checkpoint fails in torch.load in as many ways as there are kinds of files.
+        # Files that are not checkpoints fail in torch.load in many ways.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
             raise UserError(

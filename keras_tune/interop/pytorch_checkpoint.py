@@ -204,7 +204,13 @@ def _build(path, tensors, preset, input_samples, data_format):
             arguments = infer_architecture(shapes)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        encoder = TUNe(**arguments, input_samples=input_samples, data_format=data_format)
+        try:
+            encoder = TUNe(**arguments, input_samples=input_samples, data_format=data_format)
+        except ValueError as error:
+            if str(error).startswith("`input_samples`"):
+                raise
+            # Tensors of a form that no encoder has.
+            raise UserError(f"{path}: {error}") from None
     else:
         encoder = TUNe.from_preset(
             preset, load_weights=False, input_samples=input_samples, data_format=data_format

@@ -39,8 +39,8 @@ class Tagger(keras.Model):
     Output shape: (batch, num_labels), float32 logits.
 
     Raises:
-        ValueError: Neither `num_labels` nor `labels` is given, or they disagree, there is no such
-            activation, or the encoder does not map (batch, samples, 1) to (batch, d).
+        ValueError: Neither `num_labels` nor `labels` is given, or they disagree, the
+            activation is unknown, or the encoder does not map (batch, samples, 1) to (batch, d).
 
     Example:
 

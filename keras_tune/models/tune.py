@@ -50,8 +50,8 @@ class TUNe(keras.Model):
         tail_type: "pooled", or "sample_cnn" for a whole SampleCNN on a decoder with one output
             channel. Defaults to "pooled".
         input_samples: Integer, the length of the waveform, or None for any length of at least
-            `min_samples`. Defaults to 59,049 (2.68 s at 22,050 Hz). What exceeds a multiple of
-            3 ** C is cut off at the end.
+            `min_samples`. Defaults to 59,049 (2.68 s at 22,050 Hz). Samples beyond the last
+            multiple of 3 ** C are cut off.
         sample_rate: Integer, the sample rate in Hz of the waveforms that the model is made for. It
             does not change the computation; functions that read audio look it up in the model.
             Defaults to 22,050.
@@ -61,7 +61,7 @@ class TUNe(keras.Model):
         data_format: The layout of the computation inside: "channels_last", "channels_first" or None
             for the faster one on the backend. Inputs, outputs and weights are the same with both,
             so it is not saved with the model. Defaults to None.
-        dtype: Dtype policy of the layers, "mixed_bfloat16" for one. Defaults to the global policy.
+        dtype: Dtype policy of the layers, such as "mixed_bfloat16". Defaults to the global policy.
             The representation is always float32.
         name: String. Defaults to "tune".
 
@@ -263,7 +263,7 @@ class TUNe(keras.Model):
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> TUNe:
-        # Earlier versions did not save what is trainable.
+        # Earlier versions did not save which layers are trainable.
         arguments = {"trainable": True, "layers_trainable": {}, **config}
         trainable, exceptions = (arguments.pop(k) for k in ("trainable", "layers_trainable"))
         model = cls(**arguments)
@@ -311,7 +311,7 @@ def _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_l
         )
     if decoder_depth and not 0 <= decoder_depth <= contraction_depth:
         raise ValueError(
-            f"`decoder_depth` must lie in 0…{contraction_depth} (`contraction_depth`). "
+            f"`decoder_depth` must be between 0 and `contraction_depth`, {contraction_depth}. "
             f"Received: decoder_depth={decoder_depth}"
         )
     if tail_type not in ("pooled", "sample_cnn"):

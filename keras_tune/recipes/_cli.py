@@ -19,7 +19,7 @@ from keras_tune.storage import leave
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
-# What the system answers, and the fix.
+# Errors of the system, and how to fix them.
 FIXES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
@@ -105,10 +105,10 @@ def run(main, config_class, argv=None, demo=None):
 
 
 def _answer_of_system(error, config):
-    """What the system refused, as one line that names the file and the fix; None for other errors.
+    """An error of the system as one line with the file and the fix; None for other errors.
 
-    Libraries that write for themselves (HDF5, TensorFlow, libsndfile) have errors of their own, at
-    best with the system's words in them.
+    Libraries that write files themselves (HDF5, TensorFlow, libsndfile) raise their own errors, at
+    best with the message of the system in them.
     """
     if isinstance(error, MemoryError):
         return f"not enough memory ({error or 'none left'}); give a smaller batch or shorter clips"
@@ -238,11 +238,11 @@ def _refuse_null(values, config_class, prefix=""):
     for field in dataclasses.fields(config_class):
         value = values[field.name]
         if value is None and type(None) not in typing.get_args(field.type):
-            raise _Usage(f"--{prefix}{field.name}: null is no value for it")
+            raise _Usage(f"--{prefix}{field.name}: must not be null")
         if dataclasses.is_dataclass(field.type):
             # The parser lets what is empty or false through.
             if not isinstance(value, type(values)):
-                raise _Usage(f"--{prefix}{field.name}: {value!r} is no value for it; give its keys")
+                raise _Usage(f"--{prefix}{field.name}: must be a group of keys, not {value!r}")
             _refuse_null(value, field.type, f"{prefix}{field.name}.")
 
 

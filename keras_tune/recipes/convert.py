@@ -1,14 +1,14 @@
 """Convert a published PyTorch checkpoint to a Keras file, or a Keras file to a checkpoint.
 
-CLMR's and TUNe's checkpoints (.ckpt, .pt, .safetensors) become an encoder, with --projector true a
-contrastive model to train on, with --head a tagger. With a .keras file as the --checkpoint and a
-.ckpt, .pt or .safetensors as the --output it goes the other way.
+A checkpoint of CLMR or TUNe (.ckpt, .pt, .safetensors) becomes an encoder, with --projector true a
+contrastive model that can be trained further, with --head a tagger. For the other direction, give a
+.keras file as --checkpoint and a .ckpt, .pt or .safetensors file as --output.
 """
 
 import dataclasses
 from typing import Literal
 
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.types import Samples
 
@@ -20,9 +20,9 @@ class Config:
     Args:
         checkpoint: The file to convert.
         output: The file to write.
-        preset: The variant that the checkpoint must fit. Defaults to what its shapes say.
+        preset: The variant that the checkpoint must fit. By default it follows from the shapes.
         head: Second checkpoint with the head of a linear evaluation; the output is a tagger.
-        labels: Text file with the names of the head's outputs, one a line.
+        labels: Text file with the names of the outputs of the head, one on each line.
         projector: Whether to keep the projection head; the output is a contrastive model.
         input_samples: Length of the waveform in samples; null for any length.
         backend: Keras backend. Defaults to KERAS_BACKEND, else the first one installed.
@@ -38,9 +38,10 @@ class Config:
     backend: Literal["tensorflow", "jax", "torch"] | None = None
 
 
+@names_options()
 @writes("file")
 def main(config):
-    """Convert a file and print what it holds.
+    """Convert a file and print its content.
 
     Args:
         config: `Config`.
@@ -58,7 +59,7 @@ def main(config):
             "a .keras file and the other a PyTorch checkpoint"
         )
     if config.projector and config.head:
-        raise UserError("--projector true --head: take one of them; a tagger has no projector")
+        raise UserError("--projector true --head: use only one of them; a tagger has no projector")
     if config.labels and not config.head:
         raise UserError("--labels: names the outputs of a head; give --head as well")
     if from_keras:
@@ -97,19 +98,14 @@ def _load_checkpoint(config):
             options["labels"] = pathlib.Path(config.labels).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
             raise UserError(f"--labels {config.labels}: not a readable text file") from None
-    try:
-        return load_pytorch_checkpoint(
-            config.checkpoint,
-            preset=config.preset,
-            head=config.head,
-            projector=config.projector,
-            input_samples=config.input_samples,
-            **options,
-        )
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"--input_samples {config.input_samples}: {error}") from None
+    return load_pytorch_checkpoint(
+        config.checkpoint,
+        preset=config.preset,
+        head=config.head,
+        projector=config.projector,
+        input_samples=config.input_samples,
+        **options,
+    )
 
 
 def cli(argv=None):

@@ -1,13 +1,14 @@
 """Embed audio files, or a prepared set, by an encoder.
 
-Files are decoded in parallel with the encoding, and resampled to the encoder's sample rate. What is
-finished is kept beside the output until the end, so that a run that was killed goes on when it is
-started again with the same options; files that have changed since (by size or time of change), and
-files that could not be used, are read again.
+Files are decoded in parallel with the encoding, and resampled to the encoder's sample rate.
+Finished parts are kept next to the output until the end, so that a run that was killed resumes when
+it is started again with the same options. Files that have changed since (by size or modification
+time), and files that could not be used, are read again.
 
-The output is an .npz file with `ids`, `vectors` (clips, d) and, of a prepared set, `split`; with
---pool none `vectors` (windows, d), `owners` (windows,), the row of `ids` that a window is of, and
-`starts` (windows,) in seconds. A .parquet file has the same as a table, a row a vector.
+The output is an .npz file with `ids`, `vectors` (clips, d) and, for a prepared set, `split`; with
+--pool none it has `vectors` (windows, d), `owners` (windows,), the row in `ids` of a window's clip,
+and `starts` (windows,) in seconds. A .parquet file has the same as a table, with one row for each
+vector.
 """
 
 import dataclasses
@@ -19,26 +20,26 @@ from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.types import BatchSize, Hop, Workers
 
-# Clips of one part: what is lost at most when a run is killed.
+# The clips of one part, which are lost if a run is killed.
 PART = 64
 TOO_SHORT = "shorter than a window"
 
 
 @dataclasses.dataclass
 class EmbedConfig:
-    """What to embed, how.
+    """The clips to embed, and how.
 
     Args:
         encoder: A .keras file, the folder of a pretraining run, untrained:PRESET, or mel.
-        source: An audio file, a folder of them (searched to its leaves), or a prepared set.
+        source: An audio file, a folder of them (with all its subfolders), or a prepared set.
         output: The .npz or .parquet file to write.
         hop: Seconds from one window to the next; by default windows do not overlap.
-        pool: The mean over windows, mean and maximum, or none: a vector a window.
-        layers: Stages to put side by side in place of the representation: tail_7,tail_8,tail_9.
+        pool: The mean over windows, mean and maximum, or none for one vector for each window.
+        layers: Stages to concatenate instead of the representation: tail_7,tail_8,tail_9.
         batch_size: Windows encoded at a time.
-        workers: Threads that decode; by default one a processor.
-        strict: Whether files that have to be left out are an error.
-        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+        workers: Threads that decode; by default one for each processor.
+        strict: Whether files that cannot be used are an error.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
 
     encoder: str
@@ -112,7 +113,7 @@ def main(config):
 
 
 def _embed_part(stem, source, names, encode, progress):
-    """Embed the clips of a part, as far as an earlier run has not done it.
+    """Embed the clips of a part that an earlier run has not embedded.
 
     Files that could not be used are tried again.
 
@@ -141,7 +142,7 @@ def _embed_part(stem, source, names, encode, progress):
         clips = encode(source.records(todo, left_out, progress))
         short += clips.skipped
     except TooShortError as error:
-        # No clip of this part is long enough, which may be so in one of many.
+        # No clip of this part is long enough, while those of other parts may be.
         clips = None
         short += error.skipped
     if clips is not None:
@@ -186,7 +187,7 @@ class _Source:
             self.names = sorted(file.as_posix() for file in audio_files(path))
             if not self.names:
                 raise UserError(
-                    f"--source {path}: holds no audio files ({', '.join(sorted(SUFFIXES))})"
+                    f"--source {path}: contains no audio files ({', '.join(sorted(SUFFIXES))})"
                 )
         elif path.is_file():
             wrong = text_fault(path.name)
@@ -200,7 +201,7 @@ class _Source:
         return len(self.names) if self.info is None else sum(self.info.counts.values())
 
     def parts(self, size):
-        """The clips' names in lists of at most `size`.
+        """The names of the clips in lists of at most `size`.
 
         Of a prepared set, a list of a split and the name of its shard for each shard; of an .npz
         file, a list of a split.
@@ -222,7 +223,7 @@ class _Source:
         return [file_stamp(self.path / names[1] if len(names) > 1 else self.path)]
 
     def records(self, names, left_out, progress):
-        """Decode the clips of a part, a few ahead of those that are asked for."""
+        """Decode the clips of a part, a few of them in advance."""
         import collections
         import concurrent.futures
 

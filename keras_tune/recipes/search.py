@@ -1,10 +1,10 @@
 """Search the encoder's depth, shape and training with KerasTuner, under a parameter budget.
 
-Every trial is a short pretraining. The output folder ends up with search.csv (all trials: settings,
-score, parameters, time, memory), depths.csv and depths.png (score against decoder depth, over
-seeds), pareto.csv and pareto.png (score against parameters and time), report.json, and best.yaml,
-which `pretrain --config` takes. Without --data, the demo corpus. A search that was killed goes on
-when it is started again. Over several processes or machines: see docs/search.md.
+Every trial is a short pretraining. At the end the output folder contains search.csv (all trials:
+settings, score, parameters, time, memory), depths.csv and depths.png (score against decoder depth,
+over seeds), pareto.csv and pareto.png (score against parameters and time), report.json, and
+best.yaml, a recipe for `pretrain --config`. Without --data the demo corpus is used. A search that
+was killed resumes when it is started again. For several processes or machines see docs/search.md.
 """
 
 import contextlib
@@ -41,31 +41,31 @@ class SearchConfig:
     Args:
         data: Folder written by `prepare`, or an .npz file of clips; by default the demo corpus.
         output: Folder of the search.
-        tuner: What chooses the trials.
-        objective: What the search is for: the last epoch's value.
-        max_trials: Trials at most.
-        space: What is searched: one value fixes a setting, a list or min, max, log free it.
+        tuner: The way to choose the trials.
+        objective: The metric to optimize, of the last epoch.
+        max_trials: The largest number of trials.
+        space: The settings to search: one value fixes a setting, a list or min, max, log free it.
         parameter_budget: Trainable parameters that no encoder may exceed; null for no limit.
         budget_slack: Share of the budget that may stay unused.
-        seeds: Runs of the best configuration of each depth; with 1 that is the trial itself, with
-            more all are new, with seeds of their own.
+        seeds: Runs of the best configuration of each depth. With 1 it is the trial itself; more
+            are new runs with other seeds.
         probe: Label for the objective val_probe.
         input_samples: Length of a view in samples.
-        augment: The augmentations where the space says nothing else.
-        epochs: Epochs of a trial; with hyperband those of the best ones.
-        steps_per_epoch: Batches an epoch; by default one pass over the train split.
-        batch_size: Clips a batch; each gives two views.
-        mask_group: Label (artist, say) whose clips of the same value are no negatives of one
-            another; by default only copies of the same clip are not.
+        augment: The augmentations that the space does not search.
+        epochs: Epochs of a trial; with hyperband those of the best trials.
+        steps_per_epoch: Batches in an epoch; by default one pass over the train split.
+        batch_size: Clips in a batch; each gives two views.
+        mask_group: Label, such as the artist: clips with the same value are not negatives of each
+            other. By default only copies of the same clip are excluded.
         projection_dim: Size of the projections.
-        separate_views: Whether batch normalization sees first and second views apart.
+        separate_views: Whether batch normalization treats first and second views separately.
         seed: Seed of trials, weights, order, crops and augmentations.
         precision: Dtype policy.
         distribution: Spread batches over all devices (JAX only); by default one device.
-        chief_timeout: Seconds without an answer after which a worker takes its chief for gone.
-        isolate: Whether each trial has a process of its own; by default where there is a GPU.
-        jit_compile: Whether to compile with XLA; by default what is fast on the backend.
-        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+        chief_timeout: Seconds without an answer after which a worker gives up its chief.
+        isolate: Whether each trial has a process of its own; by default if there is a GPU.
+        jit_compile: Whether to compile with XLA; by default whatever is faster on the backend.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
 
     data: str | None = None
@@ -97,7 +97,7 @@ class SearchConfig:
     backend: str | None = None
 
 
-# What may differ between a search and its continuation.
+# The options that may change when a search is resumed.
 FREE_ON_RESUME = (
     "output",
     "max_trials",
@@ -109,6 +109,7 @@ FREE_ON_RESUME = (
 )
 
 
+@names_options()
 def main(config):
     """Run the command line; see `SearchConfig`."""
     from keras_tune.recipes._folder import local_path, locked
@@ -131,9 +132,10 @@ def _search(config):
     _claim(output, config)
     # Workers read the corpus of their chief; the file is written in one step.
     data = config.data or str(demo_corpus(output, config.seed))
-    info = open_dataset(data).info
+    # Checks its settings, before the folder belongs to a search with them.
+    hypermodel = _hypermodel(config, open_dataset(data).info.sample_rate)
     write_config(output, config)
-    tuner = _tuner(config, info.sample_rate)
+    tuner = _tuner(config, hypermodel)
     streams = functools.partial(_streams, config, data)
     callbacks = functools.partial(_probe, config, data) if config.probe else None
     with naming_damaged_shards(data):
@@ -161,11 +163,11 @@ def _search(config):
 
 def _check(config):
     if config.objective == "val_probe" and not config.probe:
-        raise UserError("--objective val_probe: give the label to probe, --probe")
+        raise UserError("--objective val_probe: needs the label of the probe, --probe")
     if config.objective == "val_loss" and config.space.is_free("temperature"):
         raise UserError(
-            "--objective val_loss: losses of different temperatures cannot be compared; fix "
-            "space.temperature or take val_contrastive_accuracy"
+            "--objective val_loss: losses at different temperatures cannot be compared; fix "
+            "--space.temperature or use val_contrastive_accuracy"
         )
 
 
@@ -180,15 +182,15 @@ def _claim(output, config):
     for key, value in now.items():
         if key not in FREE_ON_RESUME and before.get(key) != value:
             raise UserError(
-                f"--output {output}: holds a search with {key} {before.get(key)}, not {value}; "
-                f"go on with --config {output / 'config.yaml'}, or give another folder"
+                f"--output {output}: contains a search with {key} {before.get(key)}, not {value}; "
+                f"resume it with --config {output / 'config.yaml'}, or give another folder"
             )
 
 
-def _tuner(config, sample_rate):
-    from keras_tune.search import TUNeHyperModel, TUNeTuner, make_oracle
+def _hypermodel(config, sample_rate):
+    from keras_tune.search import TUNeHyperModel
 
-    hypermodel = TUNeHyperModel(
+    return TUNeHyperModel(
         config.space,
         parameter_budget=config.parameter_budget,
         budget_slack=config.budget_slack,
@@ -202,6 +204,11 @@ def _tuner(config, sample_rate):
         distribution=config.distribution,
         jit_compile="auto" if config.jit_compile is None else config.jit_compile,
     )
+
+
+def _tuner(config, hypermodel):
+    from keras_tune.search import TUNeTuner, make_oracle
+
     oracle = make_oracle(
         config.tuner,
         config.objective,
@@ -211,7 +218,7 @@ def _tuner(config, sample_rate):
         seed=config.seed,
     )
     isolated = _has_gpu() if config.isolate is None else config.isolate
-    # Lines must come out as they happen, into a log file too.
+    # Lines must appear at once, also in a log file.
     report = functools.partial(print, flush=True)
     return TUNeTuner(
         oracle, hypermodel, config.output, isolated, report, chief_timeout=config.chief_timeout
@@ -219,7 +226,7 @@ def _tuner(config, sample_rate):
 
 
 def _has_gpu():
-    """Whether there is a GPU to use, without loading a framework that would take its memory."""
+    """Whether there is a GPU, without loading a framework that would allocate its memory."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
 
@@ -289,8 +296,8 @@ def _report_trials(tuner, config, output):
 def _repeat(tuner, trials, data, callbacks, config, output):
     """Train the best configuration of each depth with other seeds; what is done is not done again.
 
-    Returns a table with a row a run. The trial itself is none of them: it was chosen because it
-    came out well, which its score shows.
+    Returns a table with one row for each run. The trial itself is not one of them: it was chosen
+    for its high score, which is therefore too good.
     """
     import pandas as pd
     from keras_tuner.errors import FailedTrialError
@@ -336,7 +343,7 @@ def _repeat(tuner, trials, data, callbacks, config, output):
 
 
 def _report_depths(runs, trials, config, output):
-    """Write scores by depth; return the settings of the best depth, and what its score is."""
+    """Write scores by depth; return the settings of the best depth, and its score in words."""
     from keras_tune.files import write_text
     from keras_tune.search.results import draw_depths, scores_by_depth
 
@@ -350,10 +357,10 @@ def _report_depths(runs, trials, config, output):
     row = {key: getattr(v, "item", lambda v=v: v)() for key, v in own.iloc[0].items()}
     trial = trials[trials["trial"] == row["trial"]].iloc[0]
     if config.seeds == 1:
-        what = f"{row['score']:.4f}, one run: the trial that was chosen by it, so likely too good"
+        what = f"{row['score']:.4f}, one run: the trial chosen for it, so probably too good"
     else:
-        what = f"mean {mean[depth]:.4f} of {len(own)} new runs that had no part in the choice of "
-        what += "the trial"
+        what = f"mean {mean[depth]:.4f} of {len(own)} new runs, which were not used to choose the "
+        what += "trial"
     score = {
         "objective": config.objective,
         "epoch": "last",

@@ -98,7 +98,7 @@ def scores_by_depth(runs: pd.DataFrame) -> pd.DataFrame:
         runs: DataFrame with the columns `decoder_depth` and `score`, one row for each run.
 
     Returns:
-        DataFrame by `decoder_depth` with `mean`, `std` (of the sample, NaN for one run), `min`,
+        DataFrame by `decoder_depth` with `mean`, `std` (with n − 1, NaN for one run), `min`,
         `max` and `count`.
 
     Example:

@@ -1,7 +1,7 @@
 """The search itself, and everything in it that depends on the internals of KerasTuner.
 
 KerasTuner chooses the trials. Where it would lose a search (a kill in the middle of a write, a grid
-that starts anew, a chief that never ends) this module overrides parts of it that are not public,
+that starts again, a chief that never ends) this module overrides parts of it that are not public,
 which `INTERNALS` lists. setup.cfg allows the versions with which the tests of this module have run.
 """
 
@@ -54,7 +54,7 @@ REASON = "reason.txt"
 
 
 class ResumableOracle(keras_tuner.Oracle):
-    """What every oracle needs in addition to KerasTuner's.
+    """The base class of the oracles here: safe files, and an end after failures.
 
     Files are written in one step: KerasTuner writes its state in place, and a kill in the middle
     leaves a file that cannot be read.
@@ -165,7 +165,7 @@ def make_oracle(
         A KerasTuner oracle.
 
     Raises:
-        ValueError: There is no such tuner.
+        ValueError: The tuner is unknown.
 
     Example:
 
@@ -417,7 +417,7 @@ def summary_of(history: dict[str, list[float]], metric: str, direction: str) -> 
         score by luck, too, and `last`, the last epoch's metrics. All scores are NaN if one is.
 
     Raises:
-        UserError: There is no such metric.
+        UserError: The trials do not report this metric.
 
     Example:
 

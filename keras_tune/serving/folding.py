@@ -24,7 +24,7 @@ def fold_batch_norm(model: keras.Model, dtype: DType = "float32") -> keras.Model
     be tapped. Other layers are copied.
 
     Args:
-        model: A functional Keras model (`TUNe` for one), or a `Tagger`, in any precision.
+        model: A functional Keras model, such as `TUNe`, or a `Tagger`, in any precision.
         dtype: Dtype policy of the folded model; "mixed_bfloat16" is faster on processors with
             instructions for it. The average at the end stays float32. Defaults to "float32".
 

@@ -103,10 +103,10 @@ def _decode(content):
         require(channels >= 1, "the WAV file has no channels"),
         require(
             tf.logical_and(rate >= low, rate <= high),
-            f"the sample rate must lie in {low} to {high} Hz",
+            f"the sample rate must be between {low} and {high} Hz",
         ),
         require(start + length <= end, "the WAV file is cut off"),
-        require(length >= tf.maximum(frame, 1), "the WAV file holds no samples"),
+        require(length >= tf.maximum(frame, 1), "the WAV file contains no samples"),
     ]
     with tf.control_dependencies(checks):
         frames = length // tf.maximum(frame, 1)
@@ -159,8 +159,8 @@ def _find_chunks(octets, end):
         parallel_iterations=1,
     )
     checks = [
-        require((form >= 0) & (form + 16 <= end), "the WAV file does not say what it holds"),
-        require(start >= 0, "the WAV file holds no samples"),
+        require((form >= 0) & (form + 16 <= end), "the WAV file has no format chunk"),
+        require(start >= 0, "the WAV file contains no samples"),
     ]
     with tf.control_dependencies(checks):
         return tf.identity(form), tf.identity(start), tf.identity(length)

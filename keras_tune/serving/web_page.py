@@ -183,7 +183,7 @@ def track_index(
         float32 (tracks, d), and of the files left out, a list of pairs of name and reason.
 
     Raises:
-        UserError: There is no such file, nothing in it, or embeddings of another encoder.
+        UserError: The source does not exist, is empty, or has embeddings of another encoder.
 
     Example:
 

@@ -280,7 +280,7 @@ def test_arguments_that_do_not_fit(arguments, message):
 
 
 def test_unknown_preset_names_the_nearest():
-    with pytest.raises(UserError, match="tune_plsu.*did you mean tune_plus"):
+    with pytest.raises(UserError, match="did you mean tune_plus.*Received: preset=tune_plsu"):
         TUNe.from_preset("tune_plsu")
 
 

@@ -102,6 +102,60 @@ def test_errors_about_arguments_name_the_option(message, expected):
     assert str(found.value).startswith(expected)
 
 
+@dataclasses.dataclass
+class Table:
+    """A group of options.
+
+    Args:
+        width: How wide.
+    """
+
+    width: int = 1
+
+    def __post_init__(self):
+        if self.width < 1:
+            raise UserError(f"`width` must be positive. Received: width={self.width}")
+
+
+@dataclasses.dataclass
+class Grouped:
+    """A command with groups of options.
+
+    Args:
+        table: A group.
+        other: Another.
+        height: How high.
+    """
+
+    table: Table = dataclasses.field(default_factory=Table)
+    other: dict[str, int] = dataclasses.field(default_factory=dict)
+    height: int = 1
+
+
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        ("`width` must be even. Received: width=3", "--table.width 3: must be even"),
+        ("`other.a` must be even. Received: other.a=3", "--other.a 3: must be even"),
+        ("`height` must be even. Received: height=3", "--height 3: must be even"),
+    ],
+)
+def test_errors_about_arguments_name_options_of_groups_too(capsys, message, expected):
+    def fail(config):
+        raise UserError(message)
+
+    with pytest.raises(SystemExit):
+        _cli.run(fail, Grouped, [])
+    assert expected in capsys.readouterr().err
+
+
+def test_what_a_group_refuses_is_a_wrong_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        _cli.run(print, Grouped, ["--table.width=0"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith("error: --table.width 0: must be positive\n")
+
+
 @pytest.mark.parametrize(
     "error",
     [

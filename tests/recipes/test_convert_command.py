@@ -121,7 +121,7 @@ DEEP = SMALL / "deep.safetensors"
         (DEEP, "b.keras", ["--input_samples", "9"], 1, "must be at least"),
         (DEEP, "b.keras", ["--labels", "no.txt"], 1, "give --head"),
         (DEEP, "b.keras", ["--head", "no.ckpt", "--labels", "no.txt"], 1, "no.txt: not a readable"),
-        (DEEP, "b.keras", ["--head", "h.ckpt", "--projector", "true"], 1, "take one of them"),
+        (DEEP, "b.keras", ["--head", "h.ckpt", "--projector", "true"], 1, "use only one of them"),
     ],
 )
 def test_errors_are_one_line(

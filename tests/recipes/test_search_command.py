@@ -163,6 +163,11 @@ def test_one_line_for_what_the_user_can_mend(clips, tmp_path, capsys):
     assert "val_probe" in error_of(capsys, *run, "--objective=val_probe")
     temperatures = ["--objective=val_loss", "--space.temperature=[0.1,0.5]"]
     assert "temperature" in error_of(capsys, *run, *temperatures)
+    # What the library says about its arguments names the options.
+    unbounded = ["--parameter_budget=null", "--space.base_filters=null"]
+    assert "--parameter_budget: must be given" in error_of(capsys, *run, *unbounded)
+    line = error_of(capsys, *run, "--space.augment={echo: 1.0}")
+    assert "--space.augment.echo 1.0: must be one of" in line
 
 
 def start(options, output=subprocess.PIPE, **environment):

@@ -4,7 +4,6 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_tune.errors import UserError
 from keras_tune.serving import export_tf_serving
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -113,7 +112,7 @@ def test_a_number_that_is_taken_meanwhile_is_not_overwritten(tagger, tmp_path, m
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a b", 'a"'])
 def test_names_that_do_not_do(tagger, tmp_path, name):
-    with pytest.raises(UserError, match="name"):
+    with pytest.raises(ValueError, match="Received: name="):
         export_tf_serving(tagger, tmp_path, name)
     assert not list(tmp_path.iterdir())
 
