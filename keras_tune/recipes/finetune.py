@@ -206,6 +206,7 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
     import keras
     import numpy as np
 
+    from keras_tune.evaluation.embeddings import window_length
     from keras_tune.training import Checkpoint, EpochSeed, KeepBest, NotFiniteError, StoppedError
 
     losses = {
@@ -213,7 +214,7 @@ def _train(tagger, labels, dataset, config, output, start, should_stop):
         "sigmoid": keras.losses.BinaryCrossentropy(from_logits=True),
         "mse": keras.losses.MeanSquaredError(),
     }
-    samples = tagger.encoder.input_shape[1] or 59049
+    samples = window_length(tagger.encoder)
     count = len(dataset.label_vectors("train"))
     steps = max(1, count // config.batch_size)
     crops = {"clip_samples": samples, "batch_size": config.batch_size}

@@ -1,6 +1,7 @@
-import dataclasses
+import functools
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from keras_tune.data import save_demo
+from keras_tune.errors import UserError
 from keras_tune.recipes import _cli, pretrain, search
-from keras_tune.training import ModelConfig, build_model
+from keras_tune.training import build_model
 
 pytestmark = pytest.mark.one_backend
 
@@ -138,14 +140,26 @@ def test_pretrain_takes_the_best_recipe(tmp_path):
     assert encoder.tail_filters == (88, 176, 352, 352, 352, 352, 512)
 
 
-@pytest.mark.skipif(
-    "tail_filters" not in {field.name for field in dataclasses.fields(ModelConfig)},
-    reason="pretrain has no option for the tail",
-)
 def test_pretrain_takes_a_tail_of_its_own(tmp_path):
     path = best_recipe(tmp_path, [88, 176, 256])
     config = parsed(pretrain.PretrainConfig, "--config", path)
     assert build_model(config, 22050, 1).encoder.tail_filters == (88, 176, 256)
+
+
+def test_trials_in_processes_of_their_own_get_streams_and_callbacks(clips):
+    """They are pickled, with the configuration of the command."""
+    options = ["--batch_size=4", "--input_samples=243", "--steps_per_epoch=3"]
+    config = parsed(search.SearchConfig, *options, "--probe=instrument")
+    streams = functools.partial(search._streams, config, str(clips))
+    callbacks = functools.partial(search._probe, config, str(clips))
+    streams, callbacks = pickle.loads(pickle.dumps((streams, callbacks)))
+    assert streams(0, 2).steps_per_epoch == 3
+    assert len(callbacks()[0].train[0]) == 8
+    config.mask_group, config.probe = "singer", "mood"
+    with pytest.raises(UserError, match="--mask_group singer: must be a label of"):
+        search._streams(config, str(clips), 0, 2)
+    with pytest.raises(UserError, match="--probe mood: must be a label of"):
+        search._probe(config, str(clips))
 
 
 def test_three_failures_in_a_row_end_with_the_reason(clips, tmp_path, capsys):
