@@ -1,1 +1,1 @@
-"""The command lines: `python -m keras_tune.recipes.NAME --help`."""
+"""The command lines: `keras-tune NAME --help`."""

@@ -24,7 +24,7 @@ def load_model(path):
     if path.is_dir():
         path = path / "encoder.keras"
     if path.is_file() and path.suffix != ".keras":
-        raise UserError(f"{path}: not a .keras file; see `python -m keras_tune.recipes.convert`")
+        raise UserError(f"{path}: not a .keras file; see `keras-tune convert`")
     return load_saved_model(path)
 
 

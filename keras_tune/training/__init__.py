@@ -1,6 +1,6 @@
 """Contrastive pretraining: runs that can be resumed, the model, optimizers and callbacks.
 
-`pretrain` and `PretrainingRun` do what `python -m keras_tune.recipes.pretrain` does.
+`pretrain` and `PretrainingRun` do what `keras-tune pretrain` does.
 `ContrastiveModel` is a Keras model, for a `fit` of your own.
 """
 

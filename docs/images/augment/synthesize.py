@@ -1,7 +1,7 @@
 """Synthesize the clip that the pictures show: chords, one every half second, and noise bursts.
 
 python docs/images/augment/synthesize.py clip.wav
-python -m keras_tune.recipes.augment --source clip.wav --output views --views 1 --each true
+keras-tune augment --source clip.wav --output views --views 1 --each true
 """
 
 import sys
