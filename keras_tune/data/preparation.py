@@ -31,7 +31,7 @@ from keras_tune.data.shards import (
     write_shard,
 )
 from keras_tune.errors import UserError
-from keras_tune.files import is_utf8, name_fault, text_fault, write_json
+from keras_tune.files import is_utf8, name_fault, remove_leftovers, text_fault, write_json
 from keras_tune.storage import AnyPath, is_url, leave, to_path
 
 if TYPE_CHECKING:
@@ -185,6 +185,8 @@ def prepare(
         # A description of an earlier, less strict run would not fit the shards any more.
         (output / FILE_NAME).unlink(missing_ok=True)
         raise LeftOutError(output, failed)
+    # Of a run that was killed while it wrote this file.
+    remove_leftovers(output / FILE_NAME)
     info.save(output)
     return info
 

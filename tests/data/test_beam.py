@@ -50,5 +50,5 @@ def test_options_are_handed_to_beam(clips, tmp_path):
 
 def test_beam_is_an_extra(clips, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(UserError, match=r"pip install keras_tune\[beam\]"):
+    with pytest.raises(UserError, match=r"pip install 'keras_tune\[beam\]'"):
         prepare(clips, tmp_path, runner="beam")

@@ -199,6 +199,13 @@ def test_a_manifest_of_another_folder_is_refused_before_the_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_killed_run_has_left_of_the_description_goes(clips, tmp_path):
+    run(clips, tmp_path, shards=2)
+    (tmp_path / ".dataset-a1b2c3.json").write_text("{")
+    run(clips, tmp_path, shards=2)
+    assert not list(tmp_path.glob(".dataset-*"))
+
+
 def test_only_bad_files_is_an_error(clips, tmp_path):
     with pytest.raises(UserError, match="no clip could be used. Left out: .*too short"):
         run(clips, tmp_path, min_samples=5000)

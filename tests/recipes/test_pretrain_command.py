@@ -181,7 +181,7 @@ def test_without_data_it_is_the_demo_recipe():
             "--model.preset tune_pluss: must be a preset; did",
             1,
         ),
-        (["--model.decoder_depth=9"], "--model.decoder_depth 9: must lie in", 1),
+        (["--model.decoder_depth=9"], "--model.decoder_depth 9: must be between 0 and", 1),
         (["--model.extra_links=true", "--model.decoder_depth=0"], "--model, --augment: `extra", 1),
         (["--model.input_samples=100"], "--model.input_samples 100: must be at least", 1),
         (["--model.input_samples=100000"], "--model.input_samples 100000: must lie between", 1),
