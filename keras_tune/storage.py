@@ -35,9 +35,11 @@ def import_tensorflow():
     tf = import_tensorflow()
     ```
     """
-    from keras_tune.quiet import quiet_tensorflow
+    from keras_tune.quiet import LEVEL, quiet_tensorflow
 
-    quiet_tensorflow()
+    if os.environ.setdefault(LEVEL, "2") == "3":
+        # In a worker of a command, whose level it has.
+        quiet_tensorflow()
     try:
         import tensorflow as tf
     except ImportError as error:

@@ -54,7 +54,7 @@ def embed(
 
     Raises:
         UserError: A file cannot be decoded, a clip is shorter than a window, silent, not finite or
-            out of scale; a folder has no file that can be embedded; or the model is not an encoder,
+            out of scale; no file of a folder can be embedded; or the model is not an encoder,
             has no such stage, or its output is not finite.
         ValueError: There is no such pool, the hop is not positive, or an array is not mono.
 
@@ -76,66 +76,72 @@ def embed(
     if isinstance(encoder, (str, pathlib.Path)):
         encoder = _load(pathlib.Path(encoder))
     rate = getattr(encoder, "sample_rate", None) or 22050
-    model, hop_samples = embedding_model(encoder, layers), hop_in_samples(hop, rate)
+    single = isinstance(audio, (str, pathlib.Path, np.ndarray))
+    folder = pathlib.Path(audio) if isinstance(audio, (str, pathlib.Path)) else None
+    if folder is not None and folder.is_dir():
+        records = _records_of_folder(folder, rate)
+    else:
+        folder = None
+        several = [audio] if isinstance(audio, (str, pathlib.Path, np.ndarray)) else audio
+        records = (_record(clip, sample_rate or rate, rate) for clip in several)
+    hop_samples = hop_in_samples(hop, rate)
+    clips = embed_clips(
+        embedding_model(encoder, layers), records, hop_samples=hop_samples, batch_size=batch_size
+    )
+    for name in clips.skipped:
+        if folder is None:
+            raise UserError(f"{name}: shorter than the encoder's window")
+        warnings.warn(f"left out: {folder / name}: shorter than a window", stacklevel=2)
+    if pool == "none":
+        step = (hop_samples or window_length(encoder)) / rate
+        windows = [clips.windows[clips.owners == row] for row in range(len(clips.ids))]
+        times = [np.arange(len(vectors)) * step for vectors in windows]
+        if folder is not None:
+            return _table(clips.windows, np.array(clips.ids)[clips.owners], np.concatenate(times))
+        pairs = list(zip(windows, times, strict=True))
+        return pairs[0] if single else pairs
+    vectors = pool_windows(clips, pool)
+    if folder is not None:
+        return _table(vectors, clips.ids)
+    return vectors[0] if single else vectors
 
-    def of_clip(clip):
-        name, samples = _decode(clip, sample_rate or rate, rate)
-        record = {"id": name, "audio": samples, "labels": {}}
-        clips = embed_clips(model, [record], hop_samples=hop_samples, batch_size=batch_size)
-        if pool != "none":
-            return pool_windows(clips, pool)[0]
-        step = hop_samples or window_length(encoder)
-        return clips.windows, np.arange(len(clips.windows)) * step / rate
 
-    if isinstance(audio, (str, pathlib.Path)) and pathlib.Path(audio).is_dir():
-        return _embed_folder(pathlib.Path(audio), of_clip)
-    if isinstance(audio, (str, pathlib.Path, np.ndarray)):
-        return of_clip(audio)
-    found = [of_clip(clip) for clip in audio]
-    return found if pool == "none" else np.stack(found)
-
-
-def _decode(clip, sample_rate, rate):
-    """The name and the samples at `rate` of a file or an array."""
+def _record(clip, sample_rate, rate):
+    """The record of a file or an array, at `rate`."""
     from keras_tune.data import load_audio
     from keras_tune.data.audio import checked, resample, to_float
 
     if isinstance(clip, (str, pathlib.Path)):
-        return str(clip), load_audio(clip, rate)
+        return {"id": str(clip), "audio": load_audio(clip, rate), "labels": {}}
     samples = to_float(np.asarray(clip))
     if samples.ndim != 1:
         raise ValueError(
             f"`audio` must have the shape (samples,), mono. Received: shape={samples.shape}"
         )
-    return "audio", checked(resample(samples, sample_rate, rate), "audio", rate)
+    samples = checked(resample(samples, sample_rate, rate), "audio", rate)
+    return {"id": "audio", "audio": samples, "labels": {}}
 
 
-def _embed_folder(folder, of_clip):
-    """The vectors of a folder's audio files as a table."""
-    import pandas as pd
-
-    from keras_tune.data.audio import AudioError
+def _records_of_folder(folder, rate):
+    """The records of the audio files in a folder that can be decoded."""
+    from keras_tune.data import AudioError, load_audio
     from keras_tune.data.datasets.folder import audio_files
-    from keras_tune.evaluation.embeddings import TooShortError
 
-    rows, keys = [], []
     for file in audio_files(folder):
         try:
-            found = of_clip(folder / file)
-        except (AudioError, TooShortError) as error:
-            warnings.warn(f"left out: {error}", stacklevel=3)
-            continue
-        if isinstance(found, tuple):
-            rows.extend(found[0])
-            keys.extend((file.as_posix(), time) for time in found[1])
-        else:
-            rows.append(found)
-            keys.append((file.as_posix(),))
-    if not rows:
-        raise UserError(f"{folder}: has no audio file that can be embedded")
-    names = ["file", "start"][: len(keys[0])]
-    index = pd.MultiIndex.from_tuples(keys, names=names)
-    return pd.DataFrame(np.stack(rows), index if len(names) > 1 else index.get_level_values(0))
+            yield {"id": file.as_posix(), "audio": load_audio(folder / file, rate), "labels": {}}
+        except AudioError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+
+
+def _table(vectors, files, starts=None):
+    """Vectors as a DataFrame, with the file, and the start if there is one, as the index."""
+    import pandas as pd
+
+    if starts is None:
+        return pd.DataFrame(vectors, pd.Index(files, name="file"))
+    index = pd.MultiIndex.from_arrays([files, starts], names=["file", "start"])
+    return pd.DataFrame(vectors, index)
 
 
 def _load(path):
