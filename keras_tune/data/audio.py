@@ -15,13 +15,11 @@ from keras_tune.types import SAMPLE_RATES
 
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
-# Formats (libsndfile's names) in which seeking leads to the very sample.
-EXACT_SEEKING = frozenset("AIFF AU CAF FLAC OGG RF64 W64 WAV WAVEX".split())
 # A file whose peak is beyond this (12 dB over full scale) is in another unit. Integers that were
 # not scaled lie far above it. Decoders overshoot full scale on loud masters: of 250 Ogg, Opus and
 # MP3 files, the highest peak was 1.32.
 LARGEST_PEAK = 4.0
-# Formats (libsndfile's names) in which seeking leads to the very sample.
+# Formats (libsndfile's names) in which seeking is exact to the sample.
 EXACT_SEEKING = frozenset("AIFF AU CAF FLAC OGG RF64 W64 WAV WAVEX".split())
 # A file whose peak stays below this (-80 dB of full scale, 3 steps of 16-bit PCM) is silent.
 SILENCE_PEAK = 1e-4
