@@ -40,7 +40,9 @@ def write_on_beam(manifest, tasks, settings, options=()):
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        raise UserError("--runner beam: not installed; pip install 'keras_tune[beam]'") from error
+        raise UserError(
+            "`runner` needs Apache Beam: pip install 'keras_tune[beam]'. Received: runner=beam"
+        ) from error
     # One file for all workers: the description of a pipeline may not be as large as a manifest.
     file = to_path(settings.output) / REPORTS / MANIFEST
     with atomic_path(file) as temporary:

@@ -38,8 +38,8 @@ class CropStream(keras.utils.PyDataset):
         short = len(lengths) < options.batch_size and options.drops_remainder
         if options.steps_per_epoch is None and short:
             raise ValueError(
-                f"`batch_size` must not exceed the {len(lengths)} clips, unless steps_per_epoch is "
-                f"given. Received: batch_size={options.batch_size}"
+                f"`batch_size` must not exceed the {len(lengths)} clips, unless `steps_per_epoch` "
+                f"is given. Received: batch_size={options.batch_size}"
             )
         self.lengths = lengths
         self.options = options

@@ -68,7 +68,7 @@ class LeftOutError(UserError):
     def __init__(self, output, failed):
         self.failed = failed
         super().__init__(
-            f"{output}: {describe_failed(failed)} Fix or remove them, or run without strict."
+            f"{output}: {describe_failed(failed)} Fix or remove them, or run without `strict`."
         )
 
 
@@ -142,16 +142,16 @@ def prepare(
     """
     check_encoding(encoding)
     if runner not in ("processes", "beam"):
-        raise UserError(f"runner {runner!r} is unknown. Give processes or beam.")
+        raise UserError(f"`runner` must be 'processes' or 'beam'. Received: runner={runner}")
     for key, value in (("sample_rate", sample_rate), ("shards", shards), ("workers", workers)):
         if value is not None and value < 1:
-            raise UserError(f"{key} {value} is not a positive number.")
+            raise UserError(f"`{key}` must be positive. Received: {key}={value}")
     _check_manifest(manifest)
     output = to_path(output)
     name = name or output.resolve().name
     wrong = name_fault(name)
     if wrong:
-        raise UserError(f"the set's name {name!r} {wrong}. Give another by --name.")
+        raise UserError(f"`name` {wrong}; choose another. Received: name={name!r}")
     texts = {key: manifest[key].astype(str) for key in ("id", "path", "split")}
     manifest = manifest.assign(**texts)
     labels = label_columns(manifest)
@@ -284,7 +284,8 @@ def _agreed_plan(manifest, settings, shards):
     if not file.is_file():
         if output.is_dir() and any(path.suffix == ".tfrecord" for path in output.iterdir()):
             raise UserError(
-                f"{output}: holds records of an unknown run. Give --output another folder."
+                "`output` contains records of an unknown run; choose another folder. "
+                f"Received: output={output}"
             )
         counts = manifest["split"].value_counts().sort_index()
         plan = {
@@ -303,8 +304,8 @@ def _agreed_plan(manifest, settings, shards):
                 "asked": f"another number of shards ({there[key] or 'the default'}, not {value})",
             }.get(key, f"another {key} ({there[key]}, not {value})")
             raise UserError(
-                f"{output}: holds records of {told}. "
-                "Give --output another folder, or remove this one."
+                f"`output` contains records of {told}; choose another folder, or delete this one. "
+                f"Received: output={output}"
             )
     return there["shards"]
 
@@ -317,7 +318,7 @@ def _read_settings(file, keys):
             return there
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    raise UserError(f"{file}: damaged. Give --output another folder, or remove this one.")
+    raise UserError(f"{file}: damaged. Choose another `output`, or delete this folder.")
 
 
 def _manifest_hash(manifest):
@@ -378,7 +379,7 @@ def _write_all(manifest, tasks, settings, workers, progress):
             except concurrent.futures.process.BrokenProcessPool as error:
                 raise UserError(
                     f"{settings.output}: a worker process died (out of memory?). Run again, with "
-                    "fewer --workers: it resumes where it stopped."
+                    "fewer `workers`: it resumes where it stopped."
                 ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

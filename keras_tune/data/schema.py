@@ -273,7 +273,7 @@ def _read_description(path):
         if not any(path.iterdir()):
             raise UserError(f"{path}: the folder is empty. Fill it with `prepare`.")
         raise UserError(
-            f"{path}: holds no {FILE_NAME}, so it is not a prepared set, or its preparation has "
+            f"{path}: contains no {FILE_NAME}, so it is not a prepared set, or its preparation has "
             "not finished. Run prepare again: it resumes where it stopped."
         )
     try:

@@ -298,4 +298,6 @@ def _source_encoding(content, path):
 def check_encoding(encoding):
     """Raise a `UserError` unless `encoding` is one that shards can be written in."""
     if encoding not in ENCODINGS:
-        raise UserError(f"encoding {encoding!r} is unknown. Give pcm16, flac or source.")
+        raise UserError(
+            f"`encoding` must be 'pcm16', 'flac' or 'source'. Received: encoding={encoding}"
+        )

@@ -271,7 +271,7 @@ def _check_count(path, split, count, short, options, needs_a_batch):
     if needs_a_batch and options.batch_size is not None and count < options.batch_size:
         raise UserError(
             f"{path}: batch_size {options.batch_size} is more than the {count} clips of {split}. "
-            "Choose a smaller batch_size, or give steps_per_epoch."
+            "Choose a smaller `batch_size`, or give `steps_per_epoch`."
         )
 
 
@@ -286,8 +286,8 @@ def _part(path, shards, part):
     filled = [shard for shard in shards if shard.records]
     if len(filled) < of:
         raise UserError(
-            f"{path}: {len(filled)} shards cannot be shared by {of} processes. Prepare it with "
-            f"--shards {of} or more."
+            f"{path}: {len(filled)} shards cannot be shared by {of} processes. Prepare it again "
+            f"with at least {of} shards."
         )
     return filled[number::of]
 

@@ -87,14 +87,14 @@ def run(main, config_class, argv=None, demo=None):
         if hasattr(config, "backend"):
             choose_backend(config.backend)
     except (_Usage, UserError) as error:
-        _stop(name, _about_option(str(error), {}, config_class) or error, 2)
+        _stop(name, _with_option_names(str(error), config_class), 2)
     except UnicodeDecodeError as error:
         _stop(name, f"--config: not a text in UTF-8 ({error.reason})", 2)
     with _leaving():
         try:
             main(config)
         except UserError as error:
-            _stop(name, _about_option(str(error), {}, config_class) or error, 1)
+            _stop(name, _with_option_names(str(error), config_class), 1)
         except KeyboardInterrupt:
             _stop(name, "interrupted", 130)
         except Exception as error:
@@ -295,6 +295,11 @@ def names_options(**names):
         return wrapped
 
     return decorate
+
+
+def _with_option_names(message, config_class):
+    """The library's message with the names of options in place of those of arguments."""
+    return _with_options(_about_option(message, {}, config_class) or message, config_class)
 
 
 def _about_option(message, names, config_class):

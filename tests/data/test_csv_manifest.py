@@ -66,15 +66,15 @@ def test_drawn_splits_stay_when_clips_are_added(table):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("track,x\n1,2\n", {}, "no column is named like one of files"),
+        ("track,x\n1,2\n", {}, "`path_column` must be given, as no column of"),
         ("path\na\n", {"label_columns": ["genre"]}, "has no column 'genre'. It has: path"),
         ("path\na\n", {"id_column": "key"}, "has no column 'key'"),
         ("id,path\n1,a\n1,b\n", {}, "the id '1' is there more than once"),
         ("id,path\n1,a\n2,\n", {}, "the column 'path' is empty on line 3"),
         ("id,path,split\n1,a,\n", {}, "the column 'split' is empty on line 2"),
         ("path\na\n", {"label_columns": ["path"]}, "'path' cannot be the name of a label"),
-        ("path\na\n", {"fractions": [0.5, 0.5, 0.5]}, "not the shares"),
-        ("path\na\n", {"colour": "red"}, "takes no option 'colour'"),
+        ("path\na\n", {"fractions": [0.5, 0.5, 0.5]}, "`fractions` must be three shares"),
+        ("path\na\n", {"colour": "red"}, "`colour` is not an option of .* Received"),
         ("", {}, "cannot be read as csv"),
     ],
 )
@@ -86,5 +86,5 @@ def test_mistakes_are_named(table, text, options, message):
 def test_missing_file_and_unknown_dataset(tmp_path):
     with pytest.raises(UserError, match="nothing.csv: no such file"):
         csv_manifest(tmp_path / "nothing.csv")
-    with pytest.raises(UserError, match="dataset 'gtzam' is unknown. Give one of: csv, folder"):
+    with pytest.raises(UserError, match="`dataset` must be one of csv, folder"):
         manifest_for("gtzam", tmp_path)

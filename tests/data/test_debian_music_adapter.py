@@ -144,15 +144,15 @@ def test_packages_may_be_installed_in_one_root(tmp_path):
     assert all(pathlib.Path(path).is_relative_to(root / "usr") for path in there["path"])
 
 
-def test_errors_name_the_option_and_the_fix(tmp_path):
+def test_errors_name_the_argument_and_the_fix(tmp_path):
     source = build(tmp_path / "source")
-    with pytest.raises(UserError, match="max_seconds 20 is less than a stretch. Give 30 or more"):
+    with pytest.raises(UserError, match="`max_seconds` must be at least 30.*=20"):
         manifest_for("debian_music", source, max_seconds=20)
-    with pytest.raises(UserError, match="changed 'keep' is unknown. Give leave or take"):
+    with pytest.raises(UserError, match="`changed` must be 'leave' or 'take'. Received"):
         manifest_for("debian_music", source, changed="keep")
     with pytest.raises(UserError, match="nowhere: no such folder"):
         manifest_for("debian_music", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no file of debian_music.tsv. Give --source"):
+    with pytest.raises(UserError, match="contains no file of debian_music.tsv. `source`"):
         manifest_for("debian_music", tmp_path)
     table = source / "debian_music.tsv"
     text = table.read_text()
@@ -163,7 +163,7 @@ def test_errors_name_the_option_and_the_fix(tmp_path):
     with pytest.raises(UserError, match="'long' in the column 'seconds' on line 2 is no number"):
         manifest_for("debian_music", source)
     table.write_text(re.sub(r"[0-9a-f]{16}", "f" * 16, text))
-    with pytest.raises(UserError, match="no file is the version in .* --changed take"):
+    with pytest.raises(UserError, match="`changed` must be 'take' .* Received: changed=leave"):
         manifest_for("debian_music", source)
 
 

@@ -128,12 +128,12 @@ def test_missing_files(source, tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         manifest_for("emomusic", tmp_path / "nowhere")
     (source / "clips_45seconds").rename(source / "clips")
-    with pytest.raises(UserError, match="holds no clips_45seconds"):
+    with pytest.raises(UserError, match="contains no clips_45seconds"):
         manifest_for("emomusic", source)
     (source / "clips").rename(source / "clips_45seconds")
     (source / "static_annotations.csv").unlink()
     with pytest.raises(UserError, match="static_annotations.csv: no such file"):
         manifest_for("emomusic", source)
     (source / "songs_info.csv").unlink()
-    with pytest.raises(UserError, match="holds no songs_info.csv or static_annotations.csv"):
+    with pytest.raises(UserError, match="contains no songs_info.csv or static_annotations.csv"):
         manifest_for("emomusic", source)

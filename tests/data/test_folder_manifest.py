@@ -54,5 +54,5 @@ def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         folder_manifest(tmp_path / "nowhere")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match="holds no audio file"):
+    with pytest.raises(UserError, match="contains no audio file"):
         folder_manifest(tmp_path)

@@ -202,16 +202,16 @@ def test_damaged_tables(tmp_path, name, old, new, message):
 
 
 def test_missing_folders(tmp_path):
-    with pytest.raises(UserError, match="holds 0 folders giantsteps-mtg-key-dataset"):
+    with pytest.raises(UserError, match="contains 0 folders giantsteps-mtg-key-dataset"):
         manifest_for("giantsteps_key", tmp_path)
     build(tmp_path, audio=False)
     (tmp_path / "giantsteps-key-dataset-copy").mkdir()
-    with pytest.raises(UserError, match="holds 2 folders giantsteps-key-dataset"):
+    with pytest.raises(UserError, match="contains 2 folders giantsteps-key-dataset"):
         manifest_for("giantsteps_key", tmp_path)
     (tmp_path / "giantsteps-key-dataset-copy").rmdir()
     for file in tmp_path.glob("*/annotations/key/*"):
         file.unlink()
-    with pytest.raises(UserError, match="giantsteps-key-dataset: holds no annotations/key"):
+    with pytest.raises(UserError, match="giantsteps-key-dataset: contains no annotations/key"):
         manifest_for("giantsteps_key", tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_other_places_of_the_genres(tmp_path, place):
 def test_missing_folders(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         manifest_for("gtzan", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no blues or classical or .*GTZAN's genres"):
+    with pytest.raises(UserError, match="contains no blues or classical or .*GTZAN's genres"):
         manifest_for("gtzan", tmp_path)
-    with pytest.raises(UserError, match="takes no option 'fractions'"):
+    with pytest.raises(UserError, match="`fractions` is not an option"):
         manifest_for("gtzan", tmp_path, fractions=[0.8, 0.1, 0.1])

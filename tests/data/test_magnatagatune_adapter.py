@@ -132,13 +132,13 @@ def test_table_that_breaks_off(source):
 def test_missing_table_folders_and_tags(source, tmp_path):
     with pytest.raises(UserError, match="nowhere/annotations_final.csv: no such file"):
         manifest_for("magnatagatune", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="split 'small' of magnatagatune is unknown"):
+    with pytest.raises(UserError, match="`split` must be 'full' or 'clean'. Received"):
         manifest_for("magnatagatune", source, split="small")
     bare = tmp_path / "bare"
     bare.mkdir()
     table = (source / "annotations_final.csv").read_text()
     (bare / "annotations_final.csv").write_text(table)
-    with pytest.raises(UserError, match="bare: holds no 0 or 1.*Unpack mp3.zip"):
+    with pytest.raises(UserError, match="bare: contains no 0 or 1.*Unpack mp3.zip"):
         manifest_for("magnatagatune", bare)
     (source / "annotations_final.csv").write_text("clip_id\tguitar\tmp3_path\n2\t0\t0/a-0-29.mp3\n")
     with pytest.raises(UserError, match="has 1 columns of tags, fewer than 50"):

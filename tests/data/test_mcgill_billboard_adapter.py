@@ -86,5 +86,5 @@ def test_missing_files(tmp_path):
         manifest_for("mcgill_billboard", tmp_path)
     source = build(tmp_path)
     (source / "audio").rename(source / "music")
-    with pytest.raises(UserError, match="audio: holds no audio file that is named for a slot"):
+    with pytest.raises(UserError, match="audio: contains no audio file named after a slot"):
         manifest_for("mcgill_billboard", source)

@@ -126,7 +126,7 @@ def test_several_processes_write_to_a_store_and_go_on(clips, local, tmp_path):
     before = kept.stat().st_mtime_ns
     prepare(clips, url, workers=1, **OPTIONS)
     assert content(url) == content(local) and kept.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match=f"{url}: holds records of another encoding"):
+    with pytest.raises(UserError, match=f"contains records of another encoding.*={url}"):
         prepare(clips, url, workers=1, encoding="flac", **OPTIONS)
     with pytest.raises(LeftOutError):
         prepare(clips, f"{url}2", workers=1, min_samples=1005, strict=True, **OPTIONS)
@@ -168,7 +168,7 @@ def test_damage_in_a_store_is_found_and_named(clips):
     with pytest.raises(UserError, match=f"{file}: the shard is missing"):
         DatasetInfo.load(url)
     (to_path(url) / "dataset.json").unlink()
-    with pytest.raises(UserError, match="holds no dataset.json"):
+    with pytest.raises(UserError, match="contains no dataset.json"):
         DatasetInfo.load(url)
 
 

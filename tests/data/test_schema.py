@@ -65,7 +65,7 @@ def test_what_is_no_prepared_set_says_so(info, tmp_path):
     assert failure(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: no such folder")
     (tmp_path / "empty").mkdir()
     assert "the folder is empty" in failure(tmp_path / "empty")
-    assert "holds no dataset.json" in failure(tmp_path)
+    assert "contains no dataset.json" in failure(tmp_path)
     assert "not a folder" in failure(tmp_path / info.shards[0].file)
     for content in ("{", "[]", '{"schema_version": 1}'):
         (tmp_path / "dataset.json").write_text(content)

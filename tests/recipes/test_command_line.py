@@ -138,6 +138,10 @@ class Grouped:
         ("`width` must be even. Received: width=3", "--table.width 3: must be even"),
         ("`other.a` must be even. Received: other.a=3", "--other.a 3: must be even"),
         ("`height` must be even. Received: height=3", "--height 3: must be even"),
+        # Arguments that are named in passing, and others than the command's.
+        ("a.csv: missing. `height` must be 2", "a.csv: missing. --height must be 2"),
+        ("`height` must be 2 with `depth`. Received: height=3", "must be 2 with `depth`"),
+        ("a.csv: damaged. Try `width=2`", "a.csv: damaged. Try --table.width 2"),
     ],
 )
 def test_errors_about_arguments_name_options_of_groups_too(capsys, message, expected):

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ def test_strict(command, bad_files, tmp_path):
     assert status == 1
     assert all(name in printed for name in reasons)
     assert errors.splitlines()[-1].endswith(
-        "(and 4 more). Fix or remove them, or run without strict."
+        "(and 4 more). Fix or remove them, or run without --strict."
     )
 
 
@@ -69,7 +70,56 @@ def test_options_of_another_dataset_are_refused(command, tmp_path):
         *("--group_column", "artist"),
     )
     assert status == 1
-    assert "dataset 'folder' takes no option 'group_column'" in errors
+    assert "--group_column artist: is not an option of the dataset 'folder'" in errors
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (("gtzan",), "empty: contains no blues or {} or rock. --source must be the folder with"),
+        (("emomusic",), "empty: contains no {} --source must be the folder in which"),
+        (("magnatagatune",), "annotations_final.csv: no such file. --source must be the folder"),
+        (("mcgill_billboard",), "billboard-2.0-index.csv: no such file. --source must be the"),
+        (("giantsteps_key",), "contains 0 folders {} --source must be a folder with one copy"),
+        (("debian_music",), "empty: contains no file of {} --source must be the folder into which"),
+        (("debian_music", "--max_seconds=9"), "--max_seconds 9: must be at least 30"),
+        (("csv",), "empty: no such file. --source must be a csv file"),
+    ],
+)
+def test_errors_about_the_source_name_the_option(command, tmp_path, options, expected):
+    (tmp_path / "empty").mkdir()
+    arguments = ("--source", tmp_path / "empty", "--output", tmp_path / "out")
+    status, _, errors = command("--dataset", *options, *arguments)
+    (line,) = errors.splitlines()
+    assert status == 1
+    assert re.search(re.escape(expected).replace(r"\{\}", ".*"), line)
+
+
+def test_errors_of_the_preparation_name_the_option(command, clips, tmp_path, monkeypatch):
+    def line(*options, output=tmp_path / "out", source=tmp_path / "clips.csv"):
+        arguments = ("--dataset", "csv", "--source", source, "--output", output)
+        status, _, errors = command(*arguments, "--min_seconds", 0, "--workers", 1, *options)
+        (line,) = [line for line in errors.splitlines() if "error:" in line]
+        assert status == 1
+        return line
+
+    clips.to_csv(tmp_path / "clips.csv", index=False)
+    clips.rename(columns={"path": "sound"}).to_csv(tmp_path / "other.csv", index=False)
+    assert "--path_column: must be given, as no column of" in line(source=tmp_path / "other.csv")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x.tfrecord").touch()
+    message = f"--output {tmp_path / 'full'}: contains records of an unknown run; choose another"
+    assert message in line(output=tmp_path / "full")
+    settings = tmp_path / "full" / ".prepare" / "settings.json"
+    settings.parent.mkdir()
+    settings.touch()
+    message = f"{settings}: damaged. Choose another --output, or delete this folder"
+    assert message in line(output=tmp_path / "full")
+    assert "--name 'a/b': holds '/'" in line("--name", "a/b")
+    message = "--fractions [0.5,0.5,0.5]: must be three shares that sum to 1"
+    assert message in line("--split_column", "none", "--fractions", "[.5, .5, .5]")
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    assert "--runner beam: needs Apache Beam: pip install" in line("--runner", "beam")
 
 
 def test_missing_source_is_one_line(tmp_path):

@@ -77,9 +77,15 @@ def manifest_for(dataset: str, source: AnyPath, **options: Any) -> "pd.DataFrame
     ```
     """
     if dataset not in DATASETS:
-        raise UserError(f"dataset {dataset!r} is unknown. Give one of: {', '.join(DATASETS)}.")
+        raise UserError(
+            f"`dataset` must be one of {', '.join(DATASETS)}. Received: dataset={dataset}"
+        )
     adapter = __getattr__(f"{dataset}_manifest")
     unknown = sorted(set(options) - set(inspect.signature(adapter).parameters))
     if unknown:
-        raise UserError(f"dataset {dataset!r} takes no option {unknown[0]!r}.")
+        name = unknown[0]
+        raise UserError(
+            f"`{name}` is not an option of the dataset {dataset!r}. "
+            f"Received: {name}={options[name]}"
+        )
     return adapter(source, **options)

@@ -64,12 +64,12 @@ def csv_manifest(
     import pandas as pd
 
     source = to_path(source)
-    table = read_table(source, "Give --source a csv file with a header line.")
+    table = read_table(source, "`source` must be a csv file with a header line.")
     path_column = path_column or _first(table, PATH_COLUMNS)
     if path_column is None:
         raise UserError(
-            f"{source}: no column is named like one of files ({', '.join(table.columns)}). "
-            "Give --path_column."
+            f"`path_column` must be given, as no column of {source} has a usual name for files "
+            f"({', '.join(table.columns)}). Received: path_column=None"
         )
     paths = table_column(table, path_column, source, complete=True)
     id_column = id_column or _first(table, ID_COLUMNS)

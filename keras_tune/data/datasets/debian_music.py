@@ -83,10 +83,11 @@ def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
 
     if not max_seconds >= CLIP_SECONDS:
         raise UserError(
-            f"max_seconds {max_seconds:g} is less than a stretch. Give {CLIP_SECONDS:g} or more."
+            f"`max_seconds` must be at least {CLIP_SECONDS:g}, the length of a clip. "
+            f"Received: max_seconds={max_seconds:g}"
         )
     if changed not in ("leave", "take"):
-        raise UserError(f"changed {changed!r} is unknown. Give leave or take.")
+        raise UserError(f"`changed` must be 'leave' or 'take'. Received: changed={changed}")
     source = pathlib.Path(source)
     rows, differing, missing, found = [], [], {}, 0
     counts = dict.fromkeys(SPLITS, 0)
@@ -156,20 +157,20 @@ def _stretches_of(file, max_seconds):
 def _check_found(source, found, differing, changed):
     if not found:
         raise UserError(
-            f"{source}: holds no file of {TABLE}. Give --source the folder into which the packages "
-            "were unpacked, each into a folder of its name."
+            f"{source}: contains no file of {TABLE}. `source` must be the folder into which the "
+            "packages were unpacked, each into a folder of its name."
         )
     if found == differing and changed == "leave":
         raise UserError(
-            f"{source}: no file is the version in {TABLE}. Take them all the same with "
-            "--changed take."
+            f"`changed` must be 'take' to use {source}, in which no file is the version in "
+            f"{TABLE}. Received: changed={changed}"
         )
 
 
 def _table(source):
     """Return the tracks that the set consists of."""
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder. Give --source the unpacked packages' folder.")
+        raise UserError(f"{source}: no such folder. `source` must be the folder of packages.")
     own = source / TABLE
     shipped = importlib.resources.files("keras_tune.data.datasets") / TABLE
     with importlib.resources.as_file(shipped) as file:

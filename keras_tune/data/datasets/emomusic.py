@@ -38,7 +38,7 @@ from keras_tune.data.datasets.tables import (
 from keras_tune.errors import UserError
 
 SONGS, ANNOTATIONS, CLIPS = "songs_info.csv", "static_annotations.csv", "clips_45seconds"
-MEND = "Give --source the folder in which EmoMusic's two archives are unpacked."
+FIX = "`source` must be the folder in which EmoMusic's two archives are unpacked."
 
 
 def emomusic_manifest(source):
@@ -62,8 +62,8 @@ def emomusic_manifest(source):
     """
     import pandas as pd
 
-    folder = locate(source, [".", "annotations"], [SONGS, ANNOTATIONS], MEND)
-    clips = locate(source, ["."], [CLIPS], MEND) / CLIPS
+    folder = locate(source, [".", "annotations"], [SONGS, ANNOTATIONS], FIX)
+    clips = locate(source, ["."], [CLIPS], FIX) / CLIPS
     songs = _table(folder / SONGS)
     means = _table(folder / ANNOTATIONS)
     if set(songs.index) != set(means.index):
@@ -88,7 +88,7 @@ def emomusic_manifest(source):
 
 def _table(file):
     """Read a table whose index is the song's number, as text without leading zeros."""
-    table = read_table(pathlib.Path(file), MEND)
+    table = read_table(pathlib.Path(file), FIX)
     numbers = number_column(table, "song_id", file)
     table = table.assign(song_id=[str(int(number)) for number in numbers])
     return table.set_index(unique_column(table, "song_id", file).to_numpy())

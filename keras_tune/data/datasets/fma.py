@@ -62,7 +62,7 @@ def fma_manifest(source, subset="small"):
     import pandas as pd
 
     if subset not in SUBSETS:
-        raise UserError(f"subset {subset!r} of fma is unknown. Give small, medium or large.")
+        raise UserError(f"`subset` must be 'small', 'medium' or 'large'. Received: subset={subset}")
     folder = locate(source, ["."], ["fma_metadata"], "Unpack fma_metadata.zip there.")
     file = folder / "fma_metadata" / "tracks.csv"
     larger = [f"fma_{name}" for name in SUBSETS[SUBSETS.index(subset) :]]

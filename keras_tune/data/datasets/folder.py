@@ -76,10 +76,10 @@ def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
 
     source = to_path(source)
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder. Give --source a folder of audio files.")
+        raise UserError(f"{source}: no such folder. `source` must be a folder of audio files.")
     within = audio_files(source)
     if not within:
-        raise UserError(f"{source}: the folder holds no audio file.")
+        raise UserError(f"{source}: contains no audio file.")
     ids = [path.as_posix() for path in within]
     labels = [path.parts[0] if len(path.parts) > 1 else None for path in within]
     splits = stratified_split(ids, labels, fractions)

@@ -95,8 +95,8 @@ def _repository(source, name):
     found = sorted(path for path in pathlib.Path(source).glob(f"{name}*") if path.is_dir())
     if len(found) != 1:
         raise UserError(
-            f"{source}: holds {len(found)} folders {name}. Give --source a folder with one copy of "
-            "each of the two GiantSteps key repositories."
+            f"{source}: contains {len(found)} folders {name}. `source` must be a folder with one "
+            "copy of each of the two GiantSteps key repositories."
         )
     return found[0]
 
@@ -122,7 +122,7 @@ def _mtg_songs(folder):
 def _test_songs(folder):
     files = sorted((folder / "annotations" / "key").glob("*.key"))
     if not files:
-        raise UserError(f"{folder}: holds no annotations/key/*.key. Get the repository anew.")
+        raise UserError(f"{folder}: contains no annotations/key/*.key. Get the repository anew.")
     for file in files:
         path = audio_path(folder / "audio", file.stem, SUFFIXES)
         key = _key(file.read_text(encoding="utf-8", errors="replace"), file)

@@ -55,7 +55,7 @@ def gtzan_manifest(source):
     """
     import pandas as pd
 
-    folder = locate(source, PLACES, GENRES, "Give --source the folder with GTZAN's genres.")
+    folder = locate(source, PLACES, GENRES, "`source` must be the folder with GTZAN's genres.")
     rows = [
         (name, audio_path(folder / genre, name, (".wav", ".au")), split, genre)
         for split in SPLITS

@@ -32,7 +32,7 @@ def locate(source, folders, holds, fix):
     for folder in folders:
         if any((source / folder / name).exists() for name in holds):
             return source / folder
-    raise UserError(f"{source}: holds no {' or '.join(holds)}. {fix}")
+    raise UserError(f"{source}: contains no {' or '.join(holds)}. {fix}")
 
 
 def audio_path(folder, stem, suffixes):

@@ -77,10 +77,10 @@ def magnatagatune_manifest(source, split="full"):
     import pandas as pd
 
     if split not in PUBLISHED:
-        raise UserError(f"split {split!r} of magnatagatune is unknown. Give full or clean.")
+        raise UserError(f"`split` must be 'full' or 'clean'. Received: split={split}")
     source = pathlib.Path(source)
     file = source / TABLE
-    table = read_table(file, f"Give --source the folder that holds {TABLE} of MagnaTagATune.")
+    table = read_table(file, f"`source` must be the folder with MagnaTagATune's {TABLE}.")
     ids = unique_column(table, "clip_id", file)
     paths = table_column(table, "mp3_path", file, complete=True)
     strange = ~paths.str.match(r"[0-9a-f]/.+\.mp3$")

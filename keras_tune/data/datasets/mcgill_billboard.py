@@ -61,7 +61,7 @@ def mcgill_billboard_manifest(source, fractions=(0.8, 0.1, 0.1)):
 
     source = pathlib.Path(source)
     file = source / INDEX
-    table = read_table(file, f"Give --source the folder that holds {INDEX}.")
+    table = read_table(file, f"`source` must be the folder with {INDEX}.")
     slots = unique_column(table, "id", file)
     dates = table_column(table, "chart_date", file, complete=True)
     strange = ~(slots.str.fullmatch(r"\d{1,4}") & dates.str.fullmatch(r"\d{4}-\d\d-\d\d"))
@@ -103,7 +103,7 @@ def _numbered_files(folder):
     }
     if not files:
         raise UserError(
-            f"{folder}: holds no audio file that is named for a slot of the index, like 0003.mp3. "
+            f"{folder}: contains no audio file named after a slot of the index, such as 0003.mp3. "
             "The set comes without audio: put your own there."
         )
     return files

@@ -76,8 +76,8 @@ def check_fractions(fractions):
     shares = np.asarray(fractions, dtype=float)
     if shares.shape != (3,) or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
         raise UserError(
-            f"fractions {list(fractions)} are not the shares of train, valid and test. "
-            "Give three numbers that sum to 1."
+            "`fractions` must be three shares that sum to 1: of train, valid and test. "
+            f"Received: fractions={list(fractions)}"
         )
     return shares
 
