@@ -44,7 +44,7 @@ class ArrayDataset(AudioDataset):
         info: `DatasetInfo`.
 
     Raises:
-        UserError: If the file is missing, not an npz file, a key is missing or malformed, or the
+        UserError: If the file is missing or not an npz file, a key is missing or malformed, or the
             audio is not finite or out of scale (peak above 4 times full scale).
 
     Example:
@@ -115,12 +115,12 @@ class ArrayDataset(AudioDataset):
 
 
 def group_numbers(info, group_by, own, labels):
-    """Number the groups of clips, the same for the same label wherever the clips are read.
+    """Number the groups of clips; equal labels give equal numbers, wherever the clips are read.
 
     Args:
         info: `DatasetInfo`.
         group_by: "id" or the name of a label.
-        own: Integer array (clips,) from 0 on, a number for each clip alone.
+        own: Integer array (clips,), a distinct number of at least 0 for each clip.
         labels: float32 array (clips, label columns).
 
     Returns:
@@ -133,10 +133,10 @@ def group_numbers(info, group_by, own, labels):
     if group_by == "id":
         return own
     column, index = info.label_column(group_by)
-    # There are two zeros, of different bits.
+    # Adding 0 turns -0.0 into 0.0: their bits differ.
     values = np.ascontiguousarray(labels[:, index], "float32") + np.float32(0)
     missing = values < 0 if column.kind == "category" else np.isnan(values)
-    # The bits of a number tell equal from different; negative ones are for clips by themselves.
+    # Equal numbers have equal bits. Clips without a label are groups of their own, below 0.
     return np.where(missing, -1 - own, values.view("int32"))
 
 
@@ -145,12 +145,12 @@ def _load(path):
     content = read_npz(path)
     audio = content.pop("audio", None)
     if audio is None or audio.ndim != 2 or audio.dtype.kind not in "if" or not audio.size:
-        raise UserError(f"{path}: needs a key `audio`, numbers of shape (clips, samples).")
+        raise UserError(f"{path}: must have a key `audio`, numbers of shape (clips, samples).")
     if audio.dtype.kind == "i" and audio.dtype != np.int16:
         raise UserError(f"{path}: audio is {audio.dtype}. Give int16, or float with full scale 1.")
     audio = audio if audio.dtype == np.int16 else audio.astype("float32", copy=False)
     if not np.isfinite(audio).all():
-        raise UserError(f"{path}: audio is not finite (holds NaN or infinity).")
+        raise UserError(f"{path}: audio is not finite (contains NaN or infinity).")
     reason = None if audio.dtype == np.int16 else out_of_scale(audio)
     if reason:
         raise UserError(f"{path}: audio is {reason}.")
@@ -160,7 +160,7 @@ def _load(path):
         if values.shape != (count,):
             raise UserError(f"{path}: {key} has shape {values.shape} for {count} clips.")
         if values.dtype.kind not in "SUTbiuf" or (values.dtype.kind == "f" and _infinite(values)):
-            raise UserError(f"{path}: {key} holds neither texts nor finite numbers.")
+            raise UserError(f"{path}: {key} must contain text or finite numbers.")
     content = {name: _decoded(path, name, values) for name, values in content.items()}
     ids = content.pop("ids", np.arange(count)).astype(str)
     if len(set(ids)) < count:
@@ -202,7 +202,7 @@ def _infinite(values):
 
 
 def _decoded(path, name, values):
-    """Bytes as text, which they are of in a file that Python 2 or another program has written."""
+    """Decode bytes, which Python 2 and other programs write instead of text."""
     if values.dtype.kind != "S":
         return values
     try:

@@ -1,4 +1,4 @@
-"""Decoding audio files: mono float32 at one sample rate, or the reason why not.
+"""Decoding audio files to mono float32 at one sample rate, or the reason why that fails.
 
 Files are decoded by libsndfile (wav, aiff, au, flac, ogg vorbis and opus, mp3), their channels are
 averaged, and they are resampled by soxr at its high quality setting.
@@ -15,7 +15,7 @@ from keras_tune.types import SAMPLE_RATES
 
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
-# A file whose peak is beyond this (12 dB over full scale) is in another unit. Integers that were
+# A file whose peak exceeds this (12 dB over full scale) has another scale. Integers that were
 # not scaled lie far above it. Decoders overshoot full scale on loud masters: of 250 Ogg, Opus and
 # MP3 files, the highest peak was 1.32.
 LARGEST_PEAK = 4.0
@@ -70,9 +70,9 @@ def load_audio(
     Args:
         path: The file.
         sample_rate: Samples per second of the result. Defaults to 22,050.
-        min_samples: The fewest samples (at `sample_rate`) that will do. Defaults to 1.
+        min_samples: The fewest samples (at `sample_rate`) to accept. Defaults to 1.
         start: Where the part begins, in seconds. Defaults to 0.
-        duration: Length of the part, in seconds. Defaults to what there is.
+        duration: Length of the part, in seconds. Defaults to the rest of the file.
 
     Returns:
         float32 array of shape (samples,), full scale being 1.
@@ -100,7 +100,7 @@ def load_audio(
 
 
 def read_bytes(path):
-    """Read a whole file, an `AudioError` being what goes wrong with that."""
+    """Read a whole file, or raise an `AudioError`."""
     path = to_path(path)
     try:
         if not path.is_file():
@@ -117,7 +117,7 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
         content: The bytes of the file.
         path: The file's name, for the error. Defaults to "audio".
         start: Where the part begins, in seconds. Defaults to 0.
-        duration: Length of the part, in seconds. Defaults to what there is.
+        duration: Length of the part, in seconds. Defaults to the rest of the file.
         whole: Whether a file that ends too early is an error. Defaults to False.
 
     Returns:
@@ -144,8 +144,7 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
                 raise AudioError(path, f"has a sample rate of {rate} Hz")
             first = round(start * rate)
             stop = -1 if duration is None else first + round(duration * rate)
-            # In other formats, MP3 among them, seeking does not lead to the very sample: they are
-            # read from the beginning.
+            # In other formats, such as MP3, seeking is not exact: they are read from the beginning.
             sought = first if file.format in EXACT_SEEKING and first <= file.frames else 0
             if sought:
                 file.seek(sought)
@@ -155,7 +154,7 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
     except AudioError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
-        # The library's message names the buffer, which says nothing to anyone.
+        # The library's own message names the buffer instead of the file.
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(path, f"cannot be decoded ({reason.rstrip('.')})") from error
     if missing:
@@ -188,7 +187,7 @@ def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
 
 
 def checked(samples, path, sample_rate, min_samples=1):
-    """Return `samples`, or raise the `AudioError` that says what is wrong with them."""
+    """Return `samples`, or raise an `AudioError` if they cannot be used."""
     if len(samples) < max(1, min_samples):
         raise AudioError(
             path,
@@ -205,13 +204,13 @@ def checked(samples, path, sample_rate, min_samples=1):
 
 
 def out_of_scale(samples: np.ndarray) -> str | None:
-    """Say that float samples are in another unit than full scale 1, if they are.
+    """Check that float samples are scaled to a full scale of 1.
 
     Args:
         samples: Float array of any shape, finite.
 
     Returns:
-        Text, or None.
+        Text that describes the fault, or None.
     """
     peak = max(-float(samples.min(initial=0)), float(samples.max(initial=0)))
     if peak <= LARGEST_PEAK:

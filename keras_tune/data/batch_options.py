@@ -1,4 +1,4 @@
-"""What can be asked of a stream of batches, and how many batches that makes.
+"""The options of a stream of batches, and the number of batches that follows from them.
 
 Streams from TFRecords, from arrays and from clips on the device share these options and rules.
 """
@@ -13,23 +13,22 @@ import numpy as np
 class BatchOptions:
     """The options of `AudioDataset.batches`, of `array_clips` and of `ResidentClips.stream`.
 
-    One epoch is one pass over the split, in which each clip comes exactly once, or
-    `steps_per_epoch` batches, for which the split is passed as often as that takes. With a `seed`,
-    the order of the clips and the positions of the crops in epoch e follow from the seed and e
-    alone: they differ from epoch to epoch, and a stream that begins at `initial_epoch` k is the
-    same as the rest of the whole stream from there on.
+    An epoch is one pass over the split, with each clip exactly once, or `steps_per_epoch` batches,
+    which take as many passes as needed. With a `seed`, the order of the clips and the positions of
+    the crops in epoch e depend only on the seed and e: they differ from epoch to epoch, and a
+    stream that begins at `initial_epoch` k is the same as the whole stream from epoch k on.
 
     Attributes:
         clip_samples: Samples of a crop. Defaults to None: whole clips, which fit into batches only
             if they all have the same length.
         crops: Crops of each clip, drawn independently. Defaults to 1.
         batch_size: Clips of a batch, or None for single clips without a batch axis, which only
-            shards can give. Defaults to 32.
+            shards support. Defaults to 32.
         shuffle: Whether the order and the crops are random. Otherwise clips come in the order in
             which they are stored, and crops are spread evenly over the clip (a single one is its
             middle). Defaults to True.
         repeat: Whether the stream never ends. Defaults to False.
-        seed: Integer that decides all randomness. Defaults to None: another stream each time.
+        seed: Integer, the seed of the stream. Defaults to None: another stream each time.
         steps_per_epoch: Batches of an epoch. Defaults to None: one pass.
         epochs: Epoch before which the stream ends. Defaults to None: `initial_epoch + 1`.
         initial_epoch: Epoch at which the stream begins. Defaults to 0.
@@ -115,23 +114,23 @@ class BatchOptions:
         return (np.arange(self.crops) + 0.5) / self.crops
 
     def steps(self, clips: int) -> int:
-        """Return how many batches an epoch over so many clips has."""
+        """Return the number of batches in an epoch over `clips` clips."""
         if self.steps_per_epoch is not None:
             return self.steps_per_epoch
         whole = math.floor if self.drops_remainder else math.ceil
         return whole(clips / (self.batch_size or 1))
 
     def num_batches(self, steps: int) -> int | None:
-        """Return how many batches a stream with so many steps an epoch has; None without end."""
+        """Return the number of batches in a stream with `steps` per epoch, None if endless."""
         if self.repeat:
             return None
         return max(0, steps * (self.last_epoch - self.initial_epoch) - self.initial_step)
 
     def weight(self, counts: list[int], steps: int) -> float:
-        """Return the weight of clips that count where batches are filled.
+        """Return the weight of the clips that count, with `fill_remainder`.
 
         Args:
-            counts: Clips that each of the processes has.
+            counts: Number of clips of each process.
             steps: Batches of an epoch.
 
         Returns:

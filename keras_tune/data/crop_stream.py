@@ -1,4 +1,4 @@
-"""Batches of crops whose order and positions follow from a seed and the number of the batch."""
+"""Batches of crops whose order and positions depend only on a seed and the batch number."""
 
 import functools
 from typing import Any
@@ -10,9 +10,9 @@ from keras_tune.data.batch_options import BatchOptions
 
 
 class CropStream(keras.utils.PyDataset):
-    """Batches of crops; subclasses say in `cut` what a crop is.
+    """Batches of crops; subclasses define `cut`.
 
-    Batch i is a function of the seed and i alone: it belongs to the epoch that i falls into.
+    Batch i depends only on the seed and i, which determines its epoch.
 
     Args:
         lengths: Integer array of shape (clips,), samples of each clip.
@@ -22,7 +22,7 @@ class CropStream(keras.utils.PyDataset):
             clips. Defaults to none.
 
     Raises:
-        ValueError: If a clip is shorter than `clip_samples`, or there are fewer than a batch.
+        ValueError: If a clip is shorter than `clip_samples`, or there are too few for a batch.
     """
 
     def __init__(self, lengths, options, columns=None):
@@ -46,22 +46,22 @@ class CropStream(keras.utils.PyDataset):
         self.columns = columns or {}
         self.clip_samples = options.clip_samples or samples
         self.seed = np.random.SeedSequence(options.seed).entropy
-        # All batches are full in all other cases.
+        # In all other cases, all batches are full.
         self.smaller_last = options.steps_per_epoch is None and not (
             options.drop_remainder or options.fill_remainder
         )
         self.steps_per_epoch = options.steps(len(lengths))
-        # A generator may run ahead of another by an epoch, as `fit` and a look at batch 0 do.
+        # Several epochs, because batch 0 may be read again while `fit` is in a later epoch.
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
 
     @property
     def num_batches(self) -> int | None:
-        """Batches in all, None for a stream without end."""
+        """The number of batches, None for an endless stream."""
         return self.options.num_batches(self.steps_per_epoch)
 
     def __len__(self):
         if self.num_batches is None:
-            raise TypeError("the stream has no end")
+            raise TypeError("an endless stream has no length")
         return self.num_batches
 
     def __bool__(self):
@@ -74,7 +74,7 @@ class CropStream(keras.utils.PyDataset):
             index += 1
 
     def as_numpy_iterator(self):
-        """Iterate over the batches, as the method of `tf.data.Dataset` of that name does."""
+        """Iterate over the batches, like `tf.data.Dataset.as_numpy_iterator`."""
         return iter(self)
 
     def __getitem__(self, index):
@@ -109,17 +109,17 @@ class CropStream(keras.utils.PyDataset):
         """
         epoch, _ = self._epoch_and_step(index)
         pairs = zip(*self._passes_and_indices(index), strict=True)
-        # Those of other processes included.
+        # Including those of other processes.
         rows = np.array([self._order(epoch, number)[i] for number, i in pairs])
         part = self._part
         return rows[part], self._starts(index, self.lengths[rows] - self.clip_samples)[part]
 
     def weights(self, index):
-        """Return how much each clip of batch `index` counts where batches are filled.
+        """Return the weights of the clips of batch `index`, with `fill_remainder`.
 
         Returns:
-            Float32 array (batch_size,): 0 for clips that an epoch has had before, and for the
-            others the same number, so that the mean over all batches of an epoch is 1.
+            Float32 array (batch_size,): 0 for clips that the epoch already contains, and the same
+            number for all others, so that the mean over all batches of an epoch is 1.
         """
         passes, _ = self._passes_and_indices(index)
         weight = self.options.weight([len(self.lengths)], self.steps_per_epoch)
@@ -130,7 +130,7 @@ class CropStream(keras.utils.PyDataset):
         return slice(self.options.part[0], None, self.options.part[1])
 
     def _passes_and_indices(self, index):
-        """For the clips of a batch, the number of the pass and the index within it."""
+        """Return the number of the pass and the index within it for each clip of a batch."""
         _, step = self._epoch_and_step(index)
         end = (step + 1) * self.options.batch_size
         if self.smaller_last:
@@ -147,14 +147,14 @@ class CropStream(keras.utils.PyDataset):
         generator = np.random.default_rng([self.seed, epoch, number, 0])
         return generator.permutation(len(self.lengths))
 
-    def _starts(self, index, rooms):
-        """First samples of the crops, (batch_size, crops), each between 0 and its clip's room."""
-        rooms = rooms[:, None]
+    def _starts(self, index, latest):
+        """Return the first samples of the crops, (batch_size, crops), from 0 to `latest`."""
+        latest = latest[:, None]
         if self.options.shuffle:
             generator = np.random.default_rng([self.seed, *self._epoch_and_step(index), 1])
-            shape = (len(rooms), self.options.crops)
-            return generator.integers(0, rooms, shape, endpoint=True)
-        return (self.options.crop_fractions * rooms).astype(int)
+            shape = (len(latest), self.options.crops)
+            return generator.integers(0, latest, shape, endpoint=True)
+        return (self.options.crop_fractions * latest).astype(int)
 
 
 class ArrayStream(CropStream):
@@ -183,10 +183,10 @@ def array_clips(
     groups: np.ndarray | None = None,
     **options: Any,
 ) -> ArrayStream:
-    """Give batches of crops from an array, as `AudioDataset.batches` does from a dataset.
+    """Return batches of crops from an array, like `AudioDataset.batches` for a dataset.
 
-    Train with `repeat=True` and `fit(steps_per_epoch=...)`: `fit` shuffles the batches of a stream
-    that ends once more, across epochs, unless it is told `shuffle=False`.
+    Train with `repeat=True` and `fit(steps_per_epoch=...)`: `fit` shuffles the batches of a finite
+    stream again, across epochs, unless it gets `shuffle=False`.
 
     Args:
         audio: int16 or float array of shape (clips, samples).
@@ -202,7 +202,7 @@ def array_clips(
         type of `audio`.
 
     Raises:
-        ValueError: If the clips are shorter than `clip_samples`, or fewer than a batch.
+        ValueError: If the clips are shorter than `clip_samples`, or too few for a batch.
 
     Example:
 

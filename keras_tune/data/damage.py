@@ -1,7 +1,7 @@
-"""Damaged shards: found by their checksums, and named in the error they cause.
+"""Finding damaged shards by their checksums, and naming them in the error they cause.
 
-`dataset.json` tells a shard that was cut short by its size. A flipped byte shows only when the
-record is read: TFRecords carry a CRC-32C of each record's length and content.
+A shard that was cut short is found by its size in `dataset.json`, a flipped byte only when the
+record is read: TFRecords contain a CRC-32C of each record's length and content.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ def find_damaged_shards(path: AnyPath, split: str | None = None) -> list[tuple[s
 
     Args:
         path: Folder that `prepare` has written, or its URL in a store.
-        split: Split to look at. Defaults to all.
+        split: Split to check. Defaults to all.
 
     Returns:
         List of pairs of a shard's path and what is wrong with it.
@@ -65,9 +65,9 @@ def find_damaged_shards(path: AnyPath, split: str | None = None) -> list[tuple[s
 def broken_frame(file):
     """Find a record that claims to be longer than what is left of its file.
 
-    TensorFlow allocates what a record claims, without a look at the file, and may end the process
-    by that. A flipped byte does not get so far, for lengths have a checksum of their own; a file
-    that was made to do so does.
+    TensorFlow allocates the claimed length without checking the size of the file, which may crash
+    the process. A flipped byte cannot cause this, because lengths have their own checksum, but a
+    malicious file can.
 
     Args:
         file: Path of a TFRecord file.
@@ -96,14 +96,14 @@ def broken_frame(file):
 def naming_damaged_shards(path: AnyPath | None, split: str | None = None) -> Iterator[None]:
     """Turn the error that a damaged shard causes within the block into one that names the shard.
 
-    So with what a store answers instead of a shard.
+    Errors of an object store are handled in the same way.
 
     Args:
-        path: Folder that `prepare` has written, or None or anything else that holds no shards.
+        path: Folder that `prepare` has written, or None or any other dataset.
         split: Split that is read within the block. Defaults to any.
 
     Raises:
-        UserError: If a shard turns out to be damaged, or cannot be had.
+        UserError: If a shard is damaged or cannot be read.
 
     Example:
 
@@ -138,5 +138,5 @@ def naming_damaged_shards(path: AnyPath | None, split: str | None = None) -> Ite
         file, reason = damaged[0]
         others = f" ({len(damaged)} shards are damaged in all)" if len(damaged) > 1 else ""
         raise UserError(
-            f"{file}: {reason}{others}. Delete it and run prepare again to write it anew."
+            f"{file}: {reason}{others}. Delete it and run prepare again to write it."
         ) from error

@@ -49,12 +49,12 @@ class AudioDataset(abc.ABC):
                 `batch_size`, `seed`, `repeat`, `group_by`, `labels` and `ids`.
 
         Returns:
-            `tf.data.Dataset` of shards, `keras.utils.PyDataset` of arrays; of both, `len`, `iter`
-            and `as_numpy_iterator()` work. Each batch is a dict:
+            `tf.data.Dataset` for shards, `keras.utils.PyDataset` for arrays; both support `len`,
+            `iter` and `as_numpy_iterator()`. Each batch is a dict:
 
-            - `audio`: int16 (four times lighter to move than to compute with: divide by 32,768 on
-              the device), or float32 of an array of floats, of shape (batch, clip_samples), or
-              (batch, crops, clip_samples) if `crops` is more than 1.
+            - `audio`: int16 (half the size of float32: divide by 32,768 on the device), or float32
+              from an array of floats, of shape (batch, clip_samples), or (batch, crops,
+              clip_samples) if `crops` is more than 1.
             - `group`, with `group_by`: int32 (batch,), equal for clips of one group.
             - `weight`, with `fill_remainder`: float32 (batch,), 0 for a clip that fills the last
               batch; the mean over an epoch is 1.
@@ -62,8 +62,8 @@ class AudioDataset(abc.ABC):
             - `id`, with `ids`: text (batch,), bytes in UTF-8 from shards.
 
         Raises:
-            UserError: If there is no such split or label, or no clip of shards is long enough.
-            ValueError: If an option is out of its range or does not fit the clips.
+            UserError: If there is no such split or label, or no clip in shards is long enough.
+            ValueError: If an option is out of range or does not fit the clips.
         """
         options = BatchOptions(**options)
         if options.group_by not in (None, "id"):
@@ -138,8 +138,8 @@ def open_dataset(
         path: Folder that `prepare` has written, or `.npz` file of clips (see
             `keras_tune.data.array_dataset`), or the URL of one in an object store.
         exclude: Names of shards that are not read. Defaults to none.
-        on_corrupt: "raise" stops with an error at a shard that is missing or of the wrong size; of
-            other damage, reading raises an error (`naming_damaged_shards` tells where). "skip"
+        on_corrupt: "raise" raises an error for a shard that is missing or of the wrong size; other
+            damage causes an error when the shard is read (see `naming_damaged_shards`). "skip"
             reads all shards once and excludes the damaged ones, with a warning for each. Defaults
             to "raise".
 
@@ -149,7 +149,7 @@ def open_dataset(
     Raises:
         UserError: If there is no such dataset, it is not complete, or TensorFlow is needed and not
             installed.
-        ValueError: If `on_corrupt` is something else.
+        ValueError: If `on_corrupt` has another value.
 
     Example:
 
@@ -176,7 +176,7 @@ def open_dataset(
 
 
 def is_dataset(path: AnyPath) -> bool:
-    """Whether there is something at a path that `open_dataset` opens, by its name or description.
+    """Whether a path looks like a dataset, by its suffix or its `dataset.json`.
 
     Args:
         path: Text, `pathlib.Path` or `keras_tune.storage.ObjectPath`.
@@ -225,7 +225,7 @@ def read_records(path: AnyPath, split: str, exclude: Collection[str] = ()) -> It
 
 
 def _handing_over(clips):
-    """Iterate over a list that is not needed any more, and keep nothing of it."""
+    """Iterate over a list and empty it, so that the memory of its items can be freed."""
     clips.reverse()
     while clips:
         yield clips.pop()

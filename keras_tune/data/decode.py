@@ -1,7 +1,7 @@
 """Decoding compressed records inside a tf.data pipeline.
 
-tensorflow-io decodes in the graph, where it can be loaded and knows the format; everything else
-goes through libsndfile, as on preparation. Both give the same samples.
+tensorflow-io decodes in the graph, if it can be loaded and supports the format; otherwise
+libsndfile decodes, as in preparation. Both give the same samples.
 """
 
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_tune.data.audio import decode_audio, resample, to_int16
 
-# Decoder of tensorflow-io for each encoding, the type of its samples (None: it has no choice), and
+# Decoder of tensorflow-io for each encoding, the type of its samples (None: not an argument), and
 # the full scale of that type.
 GRAPH_DECODERS = {
     "flac": ("decode_flac", "int16", 2.0**15),
@@ -28,7 +28,7 @@ GRAPH_DECODERS = {
 def tensorflow_io():
     """Return the module `tensorflow_io`, or None where it is missing or does not load.
 
-    It loads with TensorFlow up to 2.17 only, and looks for its libraries at the first use.
+    It loads only with TensorFlow up to 2.17, and loads its libraries at the first use.
     """
     try:
         import tensorflow_io as tfio
@@ -47,7 +47,7 @@ def decode_clip(tf, audio, encoding, rate, sample_rate):
         audio: Scalar string tensor, the encoded clip.
         encoding: Scalar string tensor, its encoding.
         rate: Scalar int64 tensor, its sample rate.
-        sample_rate: Sample rate to give back, a number.
+        sample_rate: Sample rate of the result, a number.
 
     Returns:
         int16 tensor of shape (samples,), mono at `sample_rate`.
@@ -99,7 +99,7 @@ def _call(tf, function, *inputs):
 
 
 def _to_int16(tf, samples):
-    # tf.round goes to the even neighbour, as NumPy's does.
+    # tf.round rounds halves to even, as NumPy does.
     return tf.cast(tf.clip_by_value(tf.round(samples * 32768.0), -32768, 32767), "int16")
 
 

@@ -1,13 +1,13 @@
-"""A small corpus of synthesized music, the package's own example and its tests' fixture.
+"""A small corpus of synthesized music, for examples and tests.
 
 Each clip is a piece for one instrument: chords of a progression in a key, broken into notes at a
-tempo. Eight instruments differ in their spectra (which harmonics, how steep), in how the spectrum
-and the loudness of a note develop, and in the noise of its beginning; and no two notes, and no two
-players, are alike. Every recording has a filter, a level and some noise of its own, so that the
-average spectrum of a clip says less about its instrument than the sound of its notes does.
+tempo. Eight instruments differ in their spectra (harmonics and slope), in how the spectrum and the
+loudness of a note develop, and in the noise at its beginning; notes and players vary at random.
+Every recording has its own filter, level and noise, so that the average spectrum of a clip says
+less about its instrument than the sound of its notes does.
 
 Labels: `instrument` (one of `INSTRUMENTS`), `key` (tonic and mode, e.g. "D minor") and `tempo`
-(beats per minute). Everything follows from a seed.
+(beats per minute). Everything is determined by a seed.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 # Scale degrees of the chords' roots, from 0; each progression begins with the tonic.
 PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 0, 4), (0, 1, 4, 0))
-# Samples of a wave table's one period; with 24 harmonics, reading it with linear interpolation
-# leaves errors below -60 dB.
+# Samples in the one period of a wave table; with 24 harmonics, the error of linear interpolation is
+# below -60 dB.
 TABLE = 1024
 HARMONICS = 24
 
@@ -89,11 +89,11 @@ def demo_clips(
             first clips stay the same when more are asked for.
         seconds: Length of a clip. Defaults to 6.
         sample_rate: Samples per second. Defaults to 22,050.
-        seed: Integer from which everything follows. Defaults to 0.
+        seed: Integer, the seed of all random numbers. Defaults to 0.
 
     Returns:
         Pair of a float32 array of shape (clips, samples), full scale being 1, and a DataFrame with
-        a row a clip and the columns id, split, instrument, key and tempo.
+        one row per clip and the columns id, split, instrument, key and tempo.
 
     Example:
 
@@ -131,21 +131,21 @@ def write_demo(
     seed: int = 0,
     **options: Any,
 ) -> "DatasetInfo":
-    """Put the corpus through `keras_tune.data.prepare`, from audio files to shards.
+    """Write the corpus as audio files and prepare them as shards with `keras_tune.data.prepare`.
 
     Args:
         output: Folder to write to.
         num_clips: Dict from split to number of clips. Defaults to 160, 40 and 40.
         seconds: Length of a clip. Defaults to 6.
         sample_rate: Samples per second. Defaults to 22,050.
-        seed: Integer from which everything follows. Defaults to 0.
-        **options: What else `prepare` takes, e.g. `encoding`.
+        seed: Integer, the seed of all random numbers. Defaults to 0.
+        **options: Other arguments of `prepare`, e.g. `encoding`.
 
     Returns:
         `DatasetInfo`.
 
     Raises:
-        UserError: As `prepare` does.
+        UserError: If `prepare` raises it.
 
     Example:
 
@@ -186,7 +186,7 @@ def save_demo(
         num_clips: Dict from split to number of clips. Defaults to 160, 40 and 40.
         seconds: Length of a clip. Defaults to 6.
         sample_rate: Samples per second. Defaults to 22,050.
-        seed: Integer from which everything follows. Defaults to 0.
+        seed: Integer, the seed of all random numbers. Defaults to 0.
 
     Example:
 
@@ -249,7 +249,7 @@ def _perform(random, instrument, notes, seconds, sample_rate):
     """Play the notes on one specimen of an instrument."""
     samples = int(round(seconds * sample_rate))
     clip = np.zeros(samples, "float32")
-    # A body of its own, as no two instruments of a kind have the same.
+    # Every instrument has its own resonances.
     body = random.normal(0, 4, HARMONICS)
     slope = instrument.slope + random.normal(0, 1.5)
     tuning = random.normal(0, 8)
@@ -291,7 +291,7 @@ def _note(random, instrument, frequency, length, slope, body, sample_rate):
 
 
 def _levels(instrument, frequency, slope, body, sample_rate):
-    """Amplitudes of the partials, with the power of 1 in all."""
+    """Amplitudes of the partials, with a total power of 1."""
     ratios = np.array(instrument.partials or np.arange(1, HARMONICS + 1))
     decibels = slope * np.log2(ratios / ratios[0]) + body[: len(ratios)] * (ratios > ratios[0])
     if not instrument.partials:
@@ -321,7 +321,7 @@ def _partials(random, ratios, cycles, bright, dark, progress):
 
 
 def _record(random, clip):
-    """Record a performance: a filter, noise and a level that are this recording's own."""
+    """Record a performance, with its own filter, noise and level."""
     spectrum = np.fft.rfft(clip)
     octaves = np.log2(np.maximum(np.linspace(0, 1, len(spectrum)), 1e-3)) + 4
     decibels = random.normal(0, 2) * octaves + random.normal(0, 5) * np.sin(
