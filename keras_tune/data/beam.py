@@ -1,7 +1,7 @@
-"""Writing the shards of a set on Apache Beam: the same function, on a cluster's workers.
+"""Writing the shards of a set with Apache Beam, on the workers of a cluster.
 
-Workers must see the audio files and the output folder under the same paths (of a shared file system
-or of a store), and have keras_tune installed.
+Workers must see the audio files and the output folder under the same paths (in a shared file system
+or a store), and have keras_tune installed.
 """
 
 import functools
@@ -43,7 +43,7 @@ def write_on_beam(manifest, tasks, settings, options=()):
         raise UserError(
             "`runner` needs Apache Beam: pip install 'keras_tune[beam]'. Received: runner=beam"
         ) from error
-    # One file for all workers: the description of a pipeline may not be as large as a manifest.
+    # One file for all workers, because a manifest is too large for a pipeline's description.
     file = to_path(settings.output) / REPORTS / MANIFEST
     with atomic_path(file) as temporary:
         manifest.to_pickle(temporary)
@@ -52,11 +52,11 @@ def write_on_beam(manifest, tasks, settings, options=()):
             _ = (
                 pipeline
                 | "shards" >> apache_beam.Create(tasks)
-                | "deal" >> apache_beam.Reshuffle()
+                | "distribute" >> apache_beam.Reshuffle()
                 | "write" >> apache_beam.Map(write_one, str(file), settings)
             )
     except Exception as error:
-        # Every runner has exceptions of its own, which hold those of the workers as text.
+        # Every runner has its own exceptions, which contain those of the workers as text.
         raise UserError(
             f"{settings.output}: the pipeline failed ({error}). Run again: it resumes where it "
             "stopped."

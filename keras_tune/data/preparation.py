@@ -37,16 +37,16 @@ from keras_tune.storage import AnyPath, is_url, leave, to_path
 if TYPE_CHECKING:
     import pandas as pd
 
-# Shards of about this size are read well from disks and object stores alike.
+# Shards of about this size are read fast from disks and object stores.
 SHARD_BYTES = 256 * 2**20
-# Several files are read at a time, which is half of the shuffling.
+# Several files are read at a time, which is a part of the shuffling.
 MIN_SHARDS = 8
-# Durations are estimated from this many files a split.
+# Durations are estimated from this many files per split.
 SIZE_SAMPLE = 64
 
 
 class LeftOutError(UserError):
-    """Files had to be left out of a set that was to be complete.
+    """Files were left out of a set, and `strict` does not allow that.
 
     Args:
         output: The set's folder.
@@ -89,9 +89,9 @@ def prepare(
     """Write a manifest's clips as shards of TFRecords.
 
     A run that was killed resumes where it stopped when it is started again with the same arguments;
-    shards that are there and complete are not written again, unless one of their files has changed
-    (by its size or time of change) or can be used now; see `write_shard`. The bytes written depend
-    on the manifest and the settings alone, not on the number of processes.
+    complete shards are not written again, unless one of their files has changed (in size or
+    modification time) or can be used now; see `write_shard`. The bytes written depend only on the
+    manifest and the settings, not on the number of processes.
 
     Args:
         manifest: DataFrame with the columns `id`, `path`, `split` and any label columns, as
@@ -103,15 +103,15 @@ def prepare(
         sample_rate: Samples per second of the set. Defaults to 22,050.
         encoding: "pcm16" for 16-bit samples, "flac" for the same losslessly compressed, "source"
             for the bytes of the source files. Defaults to "pcm16".
-        shards: Shards of each split; there are never more than clips. Defaults to as many as give
+        shards: Number of shards of each split, at most one per clip. Defaults to as many as give
             files of about 256 MB, and at least 8.
-        workers: Processes. Defaults to one a processor. A script that asks for more than one needs
-            the usual `if __name__ == "__main__":`.
-        strict: Whether files left out are an error. Defaults to False.
+        workers: Number of processes. Defaults to one per processor. A script that uses more than
+            one needs the usual `if __name__ == "__main__":`.
+        strict: Whether to raise an error if files are left out. Defaults to False.
         min_samples: The fewest samples, at `sample_rate`, that a clip may have. Defaults to 1.
         progress: Whether to show a progress bar. Defaults to True.
         runner: "processes" of this machine, or "beam" for Apache Beam, which has no progress bar
-            and no `workers`. Defaults to "processes".
+            and ignores `workers`. Defaults to "processes".
         beam_options: Beam's own options, as on its command line; see `write_on_beam`. Defaults to
             none: the runner in this process.
 
@@ -119,10 +119,10 @@ def prepare(
         `DatasetInfo`.
 
     Raises:
-        UserError: If the manifest is not usable, the folder holds records of other settings, or no
-            clip can be read.
+        UserError: If the manifest is not valid, the folder contains records of other settings, or
+            no clip can be read.
         LeftOutError: With `strict`, if any clip cannot be read. The shards are written, but not
-            `dataset.json`, without which they are no set.
+            `dataset.json`, so the set cannot be opened.
 
     Example:
 
@@ -182,10 +182,10 @@ def prepare(
         failed=failed,
     )
     if strict and failed:
-        # A description of an earlier, less strict run would not fit the shards any more.
+        # The description of an earlier run without `strict` may not match the shards.
         (output / FILE_NAME).unlink(missing_ok=True)
         raise LeftOutError(output, failed)
-    # Of a run that was killed while it wrote this file.
+    # From a run that was killed while it wrote this file.
     remove_leftovers(output / FILE_NAME)
     info.save(output)
     return info
@@ -228,15 +228,15 @@ def _check_manifest(manifest):
         if manifest[column].isna().any():
             raise UserError(f"the manifest's column {column} has empty cells. Fill them in.")
         for text in map(str, manifest[column]):
-            # Of a file whose name is in another encoding; pandas has no texts of that kind.
+            # From a file whose name is in another encoding, which pandas does not support.
             if not is_utf8(text):
                 raise UserError(f"the manifest's {column} {text!a} is not in UTF-8. Rename it.")
     ids = manifest["id"].astype(str)
     doubles = ids[ids.duplicated()]
     if len(doubles):
         raise UserError(
-            f"the manifest has {len(doubles)} ids more than once, among them {doubles.iloc[0]!r}. "
-            "Ids must be unique."
+            f"{len(doubles)} ids occur more than once, among them {doubles.iloc[0]!r}. The ids of "
+            "the manifest must be unique."
         )
     for text in ids:
         wrong = text_fault(text)
@@ -252,8 +252,8 @@ def _check_manifest(manifest):
                 fit = False
             if not fit:
                 raise UserError(
-                    f"the manifest's column {column} holds something else than seconds. Correct "
-                    "it, or rename the column."
+                    f"the manifest's column {column} must contain times in seconds. Fix it, or "
+                    "rename the column."
                 )
         elif values.dtype.kind == "f" and (values.abs() == math.inf).any():
             raise UserError(
@@ -262,7 +262,7 @@ def _check_manifest(manifest):
 
 
 def _check_any_file(paths):
-    """Refuse a manifest none of whose files is there: it is of another folder."""
+    """Raise an error if no file of a manifest exists, as when it is of another folder."""
     if not any(is_url(path) or os.path.exists(path) for path in paths):
         raise UserError(
             f"none of the {len(paths)} files exists; the first is {paths.iloc[0]}. "
@@ -271,7 +271,7 @@ def _check_any_file(paths):
 
 
 def _agreed_plan(manifest, settings, shards):
-    """Return the shards of each split, as the folder's first run has decided them."""
+    """Return the number of shards of each split, as chosen by the folder's first run."""
     output = to_path(settings.output)
     file = output / REPORTS / "settings.json"
     wanted = {
@@ -322,7 +322,7 @@ def _read_settings(file, keys):
 
 
 def _manifest_hash(manifest):
-    # File names count, folders do not: audio that has moved is still the same source.
+    # Without the folders: audio files that were moved are still the same source.
     rows = manifest.assign(path=[pathlib.PurePath(path).name for path in manifest["path"]])
     rows = rows.sort_values("id")
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
@@ -346,7 +346,7 @@ def _default_shards(manifest, split, settings):
                         seconds = soundfile.info(content).duration
                 sizes.append(seconds * settings.sample_rate * 2)
         except (OSError, RuntimeError, UserError):
-            continue  # write_shard is the one to report it
+            continue  # write_shard reports it
     size = sum(sizes) / max(1, len(sizes)) * len(rows)
     return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))
 
@@ -367,7 +367,7 @@ def _write_all(manifest, tasks, settings, workers, progress):
                 done(task, write_shard(manifest, *task, settings))
             return [reports[task] for task in tasks]
         workers = worker_count(workers)
-        # TensorFlow does not survive a fork, so workers are fresh processes.
+        # TensorFlow does not work after a fork, so workers are new processes.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
             workers, context, initializer=_start_worker, initargs=(manifest, settings)
@@ -388,7 +388,7 @@ def _write_all(manifest, tasks, settings, workers, progress):
 
 
 def worker_count(workers):
-    """Return how many of so many processes the system lets Python wait for."""
+    """Return a number of processes, at most as many as the system lets Python wait for."""
     return min(workers, 61) if sys.platform == "win32" else workers
 
 
@@ -398,8 +398,8 @@ _worker = {}
 def _start_worker(manifest, settings):
     _worker.update(manifest=manifest, settings=settings)
     atexit.register(leave, 0)
-    # Ctrl-C reaches all processes of a terminal; it is for the main one to act on it. And if that
-    # one is killed, nobody else would end this one, which waits for tasks for ever.
+    # Ctrl-C reaches all processes of a terminal, but only the main process handles it. If that is
+    # killed, this process would wait for tasks forever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

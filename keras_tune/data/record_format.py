@@ -51,7 +51,7 @@ class Record:
             "split": text(self.split.encode()),
         }
         example = tf.train.Example(features=tf.train.Features(feature=features))
-        # The features are a map, and the order of a map's entries is free unless one asks.
+        # The features are a map, whose entries have no fixed order by default.
         return example.SerializeToString(deterministic=True)
 
     @classmethod
@@ -59,7 +59,7 @@ class Record:
         """Read the bytes of a `tf.train.Example`.
 
         Raises:
-            UserError: They are something else, or a feature is missing.
+            UserError: They are not an example, or a feature is missing.
         """
         from google.protobuf.message import DecodeError
 

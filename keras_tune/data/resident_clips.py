@@ -1,6 +1,6 @@
-"""Clips that lie in the memory of the device, where their crops are cut.
+"""Clips in the memory of the device, where crops are cut.
 
-A training step then gets a few integers from the host, and no audio.
+A training step then gets only a few integers from the host, and no audio.
 """
 
 from collections.abc import Iterable
@@ -14,32 +14,32 @@ from keras_tune.data.batch_options import BatchOptions
 from keras_tune.data.crop_stream import CropStream
 from keras_tune.errors import UserError
 
-# Samples of a block. Blocks keep every index small: the samples of a large set are more than 32
-# bits can count, and JAX counts with 32 bits.
+# Samples of a block. A large set has too many samples for a 32-bit index, which JAX uses, so
+# positions are given as a block and an offset.
 BLOCK = 1024
 
 
 class ResidentClips:
-    """Clips end to end in the device's memory, as int16 where they are int16.
+    """Clips in one array in the device's memory, int16 if they are int16.
 
-    The array belongs to no model: nothing saves, trains or casts it.
+    The array is not part of a model: it is not saved, trained or cast.
 
     Args:
         clips: Iterable of arrays (samples,), all int16 or all float32 of full scale 1. Their
             lengths may differ.
         clip_samples: Samples of a crop.
         ids: Names of the clips. Defaults to their numbers.
-        name: What errors call the clips. Defaults to "the clips".
+        name: Name of the clips in errors. Defaults to "the clips".
         groups: Integers of up to 32 bits, the group of each clip; see
             `keras_tune.training.ContrastiveModel`. Defaults to a group for each clip.
 
     Attributes:
         ids: List of texts.
         lengths: Integer array of shape (clips,).
-        samples: What lies on the device, of shape (blocks, 1024).
+        samples: Tensor on the device, of shape (blocks, 1024).
 
     Raises:
-        UserError: The clips take more memory than the device has, where the backend tells.
+        UserError: The clips take more memory than the device has, if the backend reports it.
 
     Example:
 
@@ -71,17 +71,17 @@ class ResidentClips:
         groups = range(len(clips)) if groups is None else groups
         self.groups = np.asarray(groups, "int32")
         self._first = np.cumsum(self.lengths) - self.lengths
-        # A crop takes whole blocks, the last of which may begin behind the last sample.
+        # A crop is cut from whole blocks, the last of which may begin after the last sample.
         blocks = np.zeros((self.lengths.sum() // BLOCK + 2, BLOCK), clips[0].dtype)
         flat = blocks.reshape(-1)
         for number, first in enumerate(self._first):
             flat[first : first + self.lengths[number]] = clips[number]
-            # The set does not fit twice into every memory that it fits into once.
+            # Frees the clip: the memory may be too small for two copies of the set.
             clips[number] = None
         self.samples = _on_device(blocks, name)
 
     def stream(self, **options: Any) -> CropStream:
-        """Return the batches of a training as what `crops` takes.
+        """Return batches for training, as arguments of `crops`.
 
         Args:
             **options: Fields of `keras_tune.data.BatchOptions`, all but `clip_samples`, `group_by`
@@ -91,27 +91,27 @@ class ResidentClips:
             `keras.utils.PyDataset` of dicts.
 
         Raises:
-            ValueError: Clips are shorter than a crop, or fewer than a batch.
+            ValueError: Clips are shorter than a crop, or too few for a batch.
         """
         options = BatchOptions(clip_samples=self.clip_samples, **options)
         return _ResidentStream(self, options)
 
     def batch(self, rows: np.ndarray, starts: np.ndarray) -> dict:
-        """Say in the terms of the device which crops to cut.
+        """Describe crops by their blocks and offsets.
 
         Args:
             rows: Integer array (batch,), numbers of clips.
             starts: Integer array (batch, crops), the crops' first samples in their clips.
 
         Returns:
-            Dict of what a training step is given: `block` and `offset`, int32 of shape (batch,
+            Dict, the batch of a training step: `block` and `offset`, int32 of shape (batch,
             crops), `group`, int32 of shape (batch,), and on JAX `samples`.
         """
         block, offset = np.divmod(self._first[rows][:, None] + starts, BLOCK)
         batch = {"block": block.astype("int32"), "offset": offset.astype("int32")}
         batch["group"] = self.groups[rows]
         if keras.backend.backend() == "jax":
-            # What a compiled function does not get as an argument becomes a part of the program.
+            # Otherwise the array would become a constant of the compiled program.
             batch["samples"] = self.samples
         return batch
 
@@ -119,7 +119,7 @@ class ResidentClips:
         """Cut crops on the device.
 
         Args:
-            batch: What `batch` gives, or a stream.
+            batch: A batch from `batch` or from a stream.
 
         Returns:
             Float32 tensor (batch, crops, clip_samples) in [-1, 1), or (batch, clip_samples) for one
@@ -130,7 +130,7 @@ class ResidentClips:
         blocks = ops.reshape(batch["block"], (-1, 1)) + ops.arange(count, dtype="int32")
         samples = _take(batch.get("samples", self.samples), blocks)
         samples = ops.reshape(samples, (-1, count * BLOCK))
-        # Floats from here on: TensorFlow gathers int16 on the host.
+        # Converted before `take_along_axis`, because TensorFlow gathers int16 on the host.
         if keras.backend.standardize_dtype(samples.dtype) == "int16":
             samples = ops.cast(samples, "float32") / 32768.0
         indices = ops.reshape(batch["offset"], (-1, 1)) + ops.arange(
@@ -142,7 +142,7 @@ class ResidentClips:
 
 
 class _ResidentStream(CropStream):
-    """Batches that say which crops to cut on the device."""
+    """Batches that describe the crops to cut on the device."""
 
     def __init__(self, clips, options):
         columns = {"id": np.array(clips.ids)} if options.ids else {}
@@ -158,18 +158,18 @@ def _on_device(blocks, name):
     if free is not None and blocks.nbytes > free:
         raise UserError(
             f"{name}: takes {blocks.nbytes / 1e9:.1f} GB, and the device has {free / 1e9:.1f} GB "
-            "free; read batches of them instead"
+            "free; read batches instead"
         )
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # Of int16, TensorFlow gathers variables on a GPU, but not tensors.
+        # On a GPU, TensorFlow gathers from int16 variables, but not from int16 tensors.
         return tf.Variable(blocks, trainable=False)
     return ops.convert_to_tensor(blocks)
 
 
 def _free_bytes():
-    """Free memory of the device, or None where the backend does not tell."""
+    """Free memory of the device, or None if the backend does not report it."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

@@ -1,11 +1,12 @@
-"""What `dataset.json` says about a folder of shards.
+"""`dataset.json`, the description of a folder of shards.
 
-A prepared set is a folder of TFRecord shards, `NAME-SPLIT-00003-of-00064.tfrecord`, and one
-`dataset.json` beside them, which is written last: a folder without it is not finished. Each record
-holds one clip; its features are listed in `keras_tune.data.record_format`.
+A prepared set is a folder of TFRecord shards, `NAME-SPLIT-00003-of-00064.tfrecord`, with one
+`dataset.json`, which is written last: a folder without it is not complete. Each record contains one
+clip; its features are listed in `keras_tune.data.record_format`.
 
-Labels are stored as one float32 vector a record, an entry a label column. A category is the index
-of its name in the column's sorted values (missing: -1), a number is itself (missing: NaN).
+The labels of a record are stored as one float32 vector, with one entry per label column. A category
+is stored as the index of its name in the column's sorted values (missing: -1), a number as itself
+(missing: NaN).
 """
 
 import dataclasses
@@ -48,13 +49,13 @@ class LabelColumn:
     values: tuple = ()
 
     def encode(self, value: str | float | None) -> float:
-        """Turn a category's name or a number into the float that records hold."""
+        """Turn a category's name or a number into the float that is stored."""
         if value is None or value != value:
             return math.nan if self.kind == "number" else -1.0
         return float(value if self.kind == "number" else self.values.index(str(value)))
 
     def decode(self, value: float) -> str | float | None:
-        """Turn the float that records hold into the category's name (or None) or a number."""
+        """Turn the float that is stored into the category's name (or None) or a number."""
         if self.kind == "number":
             return float(value)
         return self.values[int(value)] if 0 <= value < len(self.values) else None
@@ -66,8 +67,8 @@ class Shard:
 
     Attributes:
         file: The file's name within the folder.
-        split: The split whose records it holds.
-        records: How many records it holds.
+        split: The split of its records.
+        records: Number of its records.
         bytes: The size of the file.
         shortest: Samples of its shortest record at the set's sample rate, 0 without records.
     """
@@ -81,7 +82,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What there is to know about a prepared set, kept as `dataset.json`.
+    """The description of a prepared set, stored as `dataset.json`.
 
     Attributes:
         name: The set's name.
@@ -138,7 +139,7 @@ class DatasetInfo:
         }
 
     def split_shards(self, split: str) -> list[Shard]:
-        """Return the shards of a split, a `UserError` if there is no such split."""
+        """Return the shards of a split; raise a `UserError` if there is no such split."""
         shards = [shard for shard in self.shards if shard.split == split]
         if not sum(shard.records for shard in shards):
             known = ", ".join(sorted(name for name, count in self.counts.items() if count))
@@ -154,7 +155,7 @@ class DatasetInfo:
     def load(
         cls, path: AnyPath, check_shards: bool = True, exclude: Collection[str] = ()
     ) -> "DatasetInfo":
-        """Read the `dataset.json` of the folder `path` and look whether its shards are whole.
+        """Read the `dataset.json` of the folder `path` and check the size of its shards.
 
         Args:
             path: The folder, or its URL in a store.
@@ -163,8 +164,8 @@ class DatasetInfo:
             exclude: Names of shards that are not checked. Defaults to none.
 
         Raises:
-            UserError: If the folder is missing, empty or not finished, its description of a newer
-                version, or a shard missing or of another size than described.
+            UserError: If the folder is missing, empty or not complete, the version of its
+                description is newer, or a shard is missing or has another size than described.
         """
         path = to_path(path)
         content = _read_description(path)
@@ -173,7 +174,7 @@ class DatasetInfo:
             if version > SCHEMA_VERSION:
                 raise UserError(
                     f"{path / FILE_NAME}: schema version {version} is newer than {SCHEMA_VERSION}, "
-                    "the latest this keras_tune reads. Update keras_tune."
+                    "the latest that this keras_tune reads. Update keras_tune."
                 )
             del content["counts"]
             content["labels"] = tuple(
@@ -202,7 +203,7 @@ class DatasetInfo:
         return info
 
     def _check_types(self):
-        """Raise the `TypeError` that says which value of a description is not of its type."""
+        """Raise a `TypeError` that names a value of the wrong type."""
         counts = [(shard.records, shard.bytes, shard.shortest) for shard in self.shards]
         texts = [self.name, self.keras_tune_version]
         texts += [text for shard in self.shards for text in (shard.file, shard.split)]
@@ -226,7 +227,7 @@ class DatasetInfo:
 
 
 def check_names(splits, labels, where):
-    """Refuse splits that cannot be a part of a file's name, and labels without a proper name.
+    """Check that splits can be part of a file's name, and that labels have valid names.
 
     Args:
         splits: Names of splits.
@@ -234,7 +235,7 @@ def check_names(splits, labels, where):
         where: The table or file that they are from, for the error.
 
     Raises:
-        UserError: If one of them does not do.
+        UserError: If a name is not valid.
 
     Example:
 
@@ -255,7 +256,7 @@ def check_names(splits, labels, where):
             raise UserError(f"{where}: the label {label.name!r} has a value that is not in UTF-8.")
     names = [label.name for label in labels]
     if len(set(names)) < len(names):
-        raise UserError(f"{where}: two labels have one name. Rename one.")
+        raise UserError(f"{where}: two labels have the same name. Rename one.")
 
 
 def fingerprint(ids: Iterable[str]) -> str:
@@ -273,8 +274,8 @@ def _read_description(path):
         if not any(path.iterdir()):
             raise UserError(f"{path}: the folder is empty. Fill it with `prepare`.")
         raise UserError(
-            f"{path}: contains no {FILE_NAME}, so it is not a prepared set, or its preparation has "
-            "not finished. Run prepare again: it resumes where it stopped."
+            f"{path}: contains no {FILE_NAME}, so it is not a prepared set, or its preparation "
+            "is not finished. Run prepare again: it resumes where it stopped."
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -286,14 +287,14 @@ def _read_description(path):
 
 
 def shard_fault(path, shard):
-    """Say what is wrong with a shard that is missing or of the wrong size, or None.
+    """Describe the fault of a shard that is missing or of the wrong size.
 
     Args:
         path: The set's folder.
         shard: `Shard`.
 
     Returns:
-        A text, or None.
+        A text, or None if there is no fault.
     """
     file = to_path(path) / shard.file
     if not file.is_file():

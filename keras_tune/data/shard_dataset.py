@@ -23,7 +23,7 @@ class ShardDataset(AudioDataset):
         on_corrupt: "raise" or "skip"; see `open_dataset`. Defaults to "raise".
 
     Raises:
-        UserError: If the folder is not a whole prepared set.
+        UserError: If the folder is not a complete prepared set.
 
     Example:
 
@@ -61,7 +61,7 @@ class ShardDataset(AudioDataset):
         serialized = tf.data.TFRecordDataset(files).prefetch(2).with_options(pipeline_options(tf))
         serialized = serialized.as_numpy_iterator()
         while True:
-            # Not around the yield: errors of the caller are not about shards.
+            # The yield is outside, because errors of the caller do not come from shards.
             with naming_damaged_shards(self.path, split):
                 content = next(serialized, None)
             if content is None:
@@ -83,7 +83,7 @@ class ShardDataset(AudioDataset):
             }
 
     def label_vectors(self, split):
-        # A single sample of each clip is read: it is the labels that are wanted.
+        # Only a single sample of each clip is read, because only the labels are needed.
         options = {"clip_samples": 1, "batch_size": 256, "shuffle": False, "drop_remainder": False}
         batches = self.batches(split, labels=True, **options).as_numpy_iterator()
         return np.concatenate([batch["labels"] for batch in batches])
@@ -94,7 +94,7 @@ class ShardDataset(AudioDataset):
         return count_records(self.path, self._shards(split), clip_samples, self.info.sample_rate)
 
     def _shards(self, split):
-        """The shards of a split that are read, an error if there is no such split or none left."""
+        """Return the shards of a split that are not excluded; there must be at least one."""
         shards = self._described.split_shards(split)
         shards = [shard for shard in shards if shard.file not in self.exclude]
         if not sum(shard.records for shard in shards):

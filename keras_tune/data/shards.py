@@ -1,7 +1,7 @@
 """Writing one shard of records: the unit of work of a preparation.
 
-A shard is a function of the manifest and the settings alone, so it does not matter which process
-writes it, how many there are, or how often the work was interrupted.
+A shard depends only on the manifest and the settings, so it does not matter which process writes
+it, how many there are, or how often the work was interrupted.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from keras_tune.storage import file_stamp, import_tensorflow, to_path
 if TYPE_CHECKING:
     import pandas as pd
 
-# Reports of finished shards are here, so that a resumed run knows what was left out.
+# Folder for the reports of finished shards, which tell a resumed run what was left out.
 REPORTS = ".prepare"
 
-# What `encoding="source"` can keep, by libsndfile's names of format and subtype.
+# What `encoding="source"` supports, by libsndfile's names of format and subtype.
 SOURCE_ENCODINGS = {
     ("FLAC", "PCM_16"): "flac",
     ("FLAC", "PCM_24"): "flac24",
@@ -74,14 +74,14 @@ class ShardSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """What came of writing a shard.
+    """The result of writing a shard.
 
     Attributes:
         shard: The `Shard` written.
         ids: The ids of its records, in order.
         failed: Files left out, a dict of `id`, `path` and `reason` each.
-        stamps: Dict from the id of a clip to its file's size and time of change (see `file_stamp`),
-            None for one that was missing. None for a report of an earlier version.
+        stamps: Dict from the id of a clip to its file's size and modification time (see
+            `file_stamp`), None if the file was missing. None for a report of an earlier version.
     """
 
     shard: Shard
@@ -93,22 +93,22 @@ class ShardReport:
 def write_shard(
     manifest: "pd.DataFrame", split: str, shard: int, of: int, settings: ShardSettings
 ) -> "ShardReport":
-    """Write one shard of a split, unless it is there already and made from the same files.
+    """Write one shard of a split, unless it exists already and was made from the same files.
 
     The records of a split are distributed to its shards in the order of a hash of their ids, so
-    that each shard is a fair sample of the split, however the manifest is sorted. The file gets its
-    name only once it is complete. Files that cannot be used are left out and reported.
+    that each shard is a random sample of the split, however the manifest is sorted. The file gets
+    its name only once it is complete. Files that cannot be used are left out and reported.
 
-    A finished shard is written anew if one of its files has changed since, by its size or time of
-    change, or if one that was left out would not be left out again for the same reason. Files that
-    have gone since do not count. The reports of earlier versions hold no sizes and times: there, a
-    file counts as changed if it is newer than the report.
+    A finished shard is written again if one of its files has changed since, in size or modification
+    time, or if a file that was left out would not be left out again for the same reason. Files that
+    have been removed since are ignored. The reports of earlier versions contain no sizes and times:
+    for these, a file counts as changed if it is newer than the report.
 
     Args:
-        manifest: DataFrame with the columns `id`, `path`, `split` and one for each label. Where it
-            has both `start` and `duration`, a row with these (in seconds) stands for that part of
-            its file, and one without for all of it.
-        split: The split to write of.
+        manifest: DataFrame with the columns `id`, `path`, `split` and one for each label. If it
+            has both `start` and `duration`, a row with these (in seconds) is that part of its file,
+            and a row without them is the whole file.
+        split: The split of the shard.
         shard: Number of the shard, from 0.
         of: Number of shards of the split.
         settings: `ShardSettings`.
@@ -146,14 +146,14 @@ def write_shard(
     remove_leftovers(file)
     try:
         with atomic_path(file) as temporary:
-            # Before the files are read: what changes in between counts as changed.
+            # Before the files are read, so that a change in between is noticed.
             stamps = {str(row["id"]): file_stamp(to_path(row["path"])) for row in rows}
             ids, failed, shortest = _write_records(tf, temporary, rows, settings)
             size = temporary.stat().st_size
     except tf.errors.OpError as error:
-        # A full disk is none of Python's errors where TensorFlow does the writing.
+        # TensorFlow reports a full disk with its own error.
         raise UserError(
-            f"{file}: cannot be written ({error.message}). Mend that and run prepare again: it "
+            f"{file}: cannot be written ({error.message}). Fix that and run prepare again: it "
             "resumes where it stopped."
         ) from error
     description = Shard(file.name, split, len(ids), size, shortest or 0)
@@ -163,7 +163,7 @@ def write_shard(
 
 
 def _write_records(tf, path, rows, settings):
-    """Write the rows that can be used; their ids, the others, and the fewest samples."""
+    """Write the rows that can be used; return their ids, the others, and the fewest samples."""
     ids, failed, shortest = [], [], None
     with tf.io.TFRecordWriter(str(path)) as writer:
         for row in rows:
@@ -184,7 +184,7 @@ def id_hash(text):
 
 
 def finished_report(split, shard, of, settings):
-    """Return the `ShardReport` of a shard that has been written, None for any other."""
+    """Return the `ShardReport` of a shard, None if it has not been written."""
     file, report_file = _files(split, shard, of, settings)
     if not (file.is_file() and report_file.is_file()):
         return None
@@ -203,13 +203,13 @@ def finished_report(split, shard, of, settings):
 
 
 def _is_current(report, report_file, rows, settings):
-    """Whether a finished shard is what would be written now."""
+    """Whether a finished shard is the same as one that would be written now."""
     reasons = {entry["id"]: entry["reason"] for entry in report.failed}
     written = None if report.stamps is not None else report_file.stat().st_mtime_ns
     for row in rows:
         stamp = file_stamp(to_path(row["path"]))
         if stamp is None:
-            # A disk that is not there now is no reason to write a shard without its clips.
+            # The disk may be offline now; the shard must not be rewritten without its clips.
             continue
         if row["id"] in reasons:
             if _reason(row, settings) != reasons[row["id"]]:
@@ -232,7 +232,7 @@ def _reason(row, settings):
 
 
 def _files(split, shard, of, settings):
-    """Where a shard and its report lie."""
+    """Return the paths of a shard and its report."""
     output = to_path(settings.output)
     stem = f"{settings.name}-{split}-{shard:05d}-of-{of:05d}"
     return output / f"{stem}.tfrecord", output / REPORTS / f"{stem}.json"
@@ -268,9 +268,9 @@ def _record(row, settings):
 
 
 def part_of(row):
-    """Return the start and duration that a row names, nothing for the whole file."""
+    """Return the start and duration of a row as a dict, empty for the whole file."""
     part = {name: row[name] for name in ("start", "duration") if name in row}
-    # A missing value of a column of numbers is NaN, which equals nothing.
+    # A missing value of a column of numbers is NaN, which does not equal itself.
     whole = len(part) < 2 or any(value is None or value != value for value in part.values())
     return {} if whole else part
 

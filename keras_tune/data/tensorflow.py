@@ -1,13 +1,13 @@
-"""TensorFlow, imported when it is needed and kept off the GPU of another framework."""
+"""Importing TensorFlow only when it is needed, and without the GPUs of another framework."""
 
 from keras_tune.storage import import_tensorflow
 
 
 def import_tensorflow_for_reading():
-    """Import TensorFlow to run pipelines with it.
+    """Import TensorFlow for data pipelines.
 
-    Where Keras runs on JAX or PyTorch, TensorFlow is told to leave the GPUs alone: it would take
-    their memory for itself, without a use for it.
+    If Keras runs on JAX or PyTorch, the GPUs are hidden from TensorFlow, which would reserve their
+    memory without using it.
 
     Returns:
         The module `tensorflow`.
@@ -28,17 +28,17 @@ def import_tensorflow_for_reading():
         try:
             tf.config.set_visible_devices([], "GPU")
         except RuntimeError:
-            # TensorFlow has its devices already, so whoever ran it before has decided.
+            # TensorFlow is initialized already, and its devices can no longer be changed.
             pass
     return tf
 
 
 def pipeline_options(tf):
-    """Give the options that pipelines over shards have in common.
+    """Return the common options of all pipelines over shards.
 
-    tf.data's autotuner is off. Now and then an iterator that goes away waits for it until its next
-    look at the pipeline (TensorFlow 2.21), and its looks come at twice the distance each time: a
-    `fit` of 12.5 s took 20.5. Without it as many calls run in parallel as there are cores.
+    tf.data's autotuner is off. In TensorFlow 2.21, deleting an iterator sometimes waits for the
+    autotuner's next run, and the time between its runs doubles each time: a `fit` of 12.5 s took
+    20.5 s. Without it, as many calls run in parallel as there are cores.
 
     Args:
         tf: The module `tensorflow`.

@@ -1,7 +1,7 @@
 """The `tf.data` pipeline from shards to batches of crops.
 
-The stream is a function of (seed, epoch, position) alone: a run that is resumed at epoch k gets the
-batches that it would have got without the interruption.
+The stream depends only on (seed, epoch, position): a run that is resumed at epoch k gets the same
+batches as without the interruption.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from keras_tune.storage import is_url
 
 # Files read at a time.
 CYCLE_LENGTH = 16
-# Bytes asked of a store at a time. TensorFlow's own choice for S3 is 127 MB, for each of the files.
+# Bytes requested from a store at a time. TensorFlow's default for S3 is 127 MB for each file.
 STORE_BYTES = 8 * 2**20
 # Memory for the shuffle buffer, which holds crops, not records.
 SHUFFLE_BYTES = 256 * 2**20
@@ -30,7 +30,7 @@ SHUFFLE_BYTES = 256 * 2**20
 def tfrecord_batches(path, info, split, shards, options):
     """Read batches of crops from shards; see `keras_tune.data.AudioDataset.batches`.
 
-    Of 16-bit PCM only the bytes of the crops are decoded.
+    With 16-bit PCM, only the bytes of the crops are decoded.
 
     Args:
         path: Folder of the shards.
@@ -43,8 +43,8 @@ def tfrecord_batches(path, info, split, shards, options):
         `tf.data.Dataset` of dicts.
 
     Raises:
-        UserError: If TensorFlow is not installed, no clip is long enough, or there are fewer than a
-            batch.
+        UserError: If TensorFlow is not installed, no clip is long enough, or there are too few for
+            a batch.
         ValueError: If a batch cannot be shared by the processes.
     """
     tf = import_tensorflow_for_reading()
@@ -62,7 +62,7 @@ def tfrecord_batches(path, info, split, shards, options):
         counts = _counts_of_parts(tf, path, everything, of, options.clip_samples, info.sample_rate)
         steps = options.steps(max(counts))
         weight = options.weight(counts, steps)
-    # A last batch that is smaller takes no second pass.
+    # A smaller last batch needs no second pass.
     only_one = one_pass and not options.fill_remainder
     passes = 1 if only_one else math.ceil(steps * (options.batch_size or 1) / count)
     plan = _Plan(
@@ -104,7 +104,7 @@ def count_records(path, shards, clip_samples, sample_rate):
 
 
 def _local(options, records):
-    """What one of several processes reads of the batches that `options` describe."""
+    """Return the options of one of the processes that share the batches of `options`."""
     of = options.part[1]
     size = options.batch_size
     if size is None or size % of:
@@ -113,7 +113,7 @@ def _local(options, records):
         )
     steps = options.steps_per_epoch
     if steps is None and options.drops_remainder:
-        # An epoch must have as many steps for everybody, whatever is in whose shards.
+        # All processes must have the same number of steps, whatever their shards contain.
         steps = max(1, records // size)
     return dataclasses.replace(options, batch_size=size // of, steps_per_epoch=steps)
 
@@ -165,7 +165,7 @@ class _Plan:
             lambda index, clip: self.cut(tf, *clip, fold_in(seed, index), turn), tf.data.AUTOTUNE
         )
         if self.options.shuffle:
-            # The number that was folded in last, that of the pass, is in the second word alone.
+            # The number that was folded in last, that of the pass, is only in the second word.
             mixed = tf.cast(fold_in(seed, 0)[0], "int64")
             clips = clips.shuffle(self.buffer_size, seed=mixed, reshuffle_each_iteration=False)
         return clips
@@ -203,14 +203,14 @@ class _Plan:
         if self.clip_samples is None:
             crops = tf.stack([self.samples(tf, audio)] * self.options.crops)
         else:
-            room = clip["samples"] - self.clip_samples
+            latest = clip["samples"] - self.clip_samples
             if self.options.shuffle:
                 starts = tf.random.stateless_uniform(
-                    [self.options.crops], seed, 0, room + 1, "int64"
+                    [self.options.crops], seed, 0, latest + 1, "int64"
                 )
             else:
-                room = tf.cast(room, "float64")
-                starts = tf.cast(self.options.crop_fractions * room, "int64")
+                latest = tf.cast(latest, "float64")
+                starts = tf.cast(self.options.crop_fractions * latest, "int64")
             crops = tf.stack([self.samples(tf, audio, start) for start in tf.unstack(starts)])
         batch = {"audio": crops[0] if self.options.crops == 1 else crops}
         if self.options.group_by is not None:
@@ -244,13 +244,13 @@ class _Plan:
         )
 
     def sized(self, samples):
-        """Tell the graph how long a crop is."""
+        """Set the static shape of a crop."""
         samples.set_shape([self.clip_samples])
         return samples
 
 
 def _counts_of_parts(tf, path, shards, parts, clip_samples, sample_rate):
-    """How many clips each of the processes reads that share the shards."""
+    """Return the number of clips that each of the processes reads."""
     counts = []
     for number in range(parts):
         own = _part(path, shards, (number, parts))
@@ -276,7 +276,7 @@ def _check_count(path, split, count, short, options, needs_a_batch):
 
 
 def _seed(seed):
-    """Spread any integer, or fresh entropy, over the two integers that TensorFlow takes."""
+    """Turn an integer, or None for a random seed, into the two integers that TensorFlow takes."""
     state = np.random.SeedSequence(seed).generate_state(2)
     return tuple(int(word) for word in state)
 
@@ -293,9 +293,9 @@ def _part(path, shards, part):
 
 
 def _short_records(tf, path, shards, clip_samples, sample_rate):
-    """Name the records that are shorter than `clip_samples`.
+    """Return the ids of the records that are shorter than `clip_samples`.
 
-    Shards say how short their shortest record is, so that only those that hold one are looked at.
+    The length of the shortest record of each shard is known, so only shards with one are read.
     """
     short = []
     for shard in shards:

@@ -1,18 +1,18 @@
-"""Audio files that end too early: what is left of a download or a copy that was interrupted.
+"""Audio files that end too early, after an interrupted download or copy.
 
-Decoders play such files to the point where they end, so that they become shorter clips. Most
-formats say somewhere how much there should be:
+Decoders return such files as shorter clips, without an error. Most formats state how long the file
+should be:
 
 | format | what is compared |
 |---|---|
-| WAV, RF64, AIFF, AU | the length of the samples in the header, and the bytes that there are |
-| W64 | the size of the file in its header, and the bytes that there are |
+| WAV, RF64, AIFF, AU | the length of the samples in the header, and the bytes in the file |
+| W64 | the size of the file in its header, and the bytes in the file |
 | FLAC | the number of samples in the header, and those that were decoded |
 | Ogg (Vorbis, Opus) | each stream must have its last page, which is marked, and no page is cut |
 | MP3 | the bytes or frames in a Xing, Info or VBRI header; without one, the last frame is whole |
 
-An MP3 file without such a header that ends between two frames cannot be told from a whole one, nor
-can a WAV file that was written to a pipe, whose header does not know the length.
+An MP3 file without such a header that ends between two frames cannot be recognized, nor can a WAV
+file that was written to a pipe, whose header does not contain the length.
 
 Sources: Microsoft, "Multiple Channel Audio Data and WAVE Files"; EBU Tech 3306 (RF64); Apple,
 "Audio Interchange File Format" 1.3; RFC 3533 (Ogg); ISO/IEC 11172-3 (frames of MP3); K. Windszus,
@@ -21,11 +21,11 @@ Sources: Microsoft, "Multiple Channel Audio Data and WAVE Files"; EBU Tech 3306 
 
 import struct
 
-# Fewer missing bytes than these are no sign: some writers count a header or a tag of 128 bytes as
-# audio, and no more than some milliseconds can be lost.
+# Fewer missing bytes are accepted: some programs count a header or a tag of 128 bytes as audio, and
+# only a few milliseconds can be lost.
 SLACK_BYTES = 256
-# What programs write as the length into a header before they know it: all bits set, or the largest
-# signed numbers, less some alignment.
+# Lengths that programs write into a header before they know the real one: all bits set, or the
+# largest signed numbers, minus some alignment.
 UNKNOWN_LENGTH = 0x7FFF0000
 
 # Bit rates in kbit/s by (version 1, layer) and (versions 2 and 2.5, layer); sample rates in Hz.
@@ -60,11 +60,11 @@ def truncation(content, format, frames=None, decoded=None):
     """
     if format == "FLAC" and frames is not None and decoded < frames:
         return f"{decoded:,} of {frames:,} samples"
-    look = _LOOKS.get(format)
+    check = _CHECKS.get(format)
     try:
-        return look(content) if look else None
+        return check(content) if check else None
     except struct.error:
-        # A header that is cut itself; what is decoded of such a file is nothing.
+        # The header itself is cut, so nothing is decoded from the file.
         return None
 
 
@@ -86,9 +86,9 @@ def _au(content):
 
 
 def _chunks(content):
-    """WAV and AIFF: chunks of a name, a length and as many bytes, an even number of them."""
+    """WAV and AIFF: chunks of a name, a length and that many bytes, padded to an even number."""
     order = "<" if content[:4] in (b"RIFF", b"RF64") else ">"
-    # In RF64 the lengths that do not fit stand in the first chunk: file, data, samples.
+    # In RF64 the lengths that do not fit are in the first chunk: file, data, samples.
     long_size = None
     offset = 12
     while offset + 8 <= len(content):
@@ -125,13 +125,13 @@ def _pages(content):
 
 
 def _frames(content):
-    """MP3: what its first frame says, or else whether its last one is whole."""
+    """MP3: the length in the first frame, or else whether the last frame is complete."""
     offset = _behind_tags(content)
     first = _frame_length(content, offset)
     while first is None or (
         offset + first + 4 <= len(content) and _frame_length(content, offset + first) is None
     ):
-        # Two frames in a row are no coincidence.
+        # Two frames in a row are unlikely to be a coincidence.
         offset = content.find(b"\xff", offset + 1)
         if offset < 0:
             return None
@@ -146,7 +146,7 @@ def _frames(content):
 
 
 def _behind_tags(content):
-    """Where the audio begins: behind ID3v2 tags, whose lengths have seven bits a byte."""
+    """Return where the audio begins: after ID3v2 tags, whose lengths have seven bits per byte."""
     offset = 0
     while content[offset : offset + 3] == b"ID3" and len(content) >= offset + 10:
         flags, length = content[offset + 5], content[offset + 6 : offset + 10]
@@ -200,7 +200,7 @@ def _walk(content, offset):
     while True:
         length = _frame_length(content, offset)
         if length is None:
-            # Fewer bytes than a header has, which begin like one.
+            # Too few bytes for a header, but they begin like one.
             return count, offset < len(content) < offset + 4 and content[offset] == 0xFF
         if offset + length > len(content):
             return count, True
@@ -208,7 +208,7 @@ def _walk(content, offset):
         offset += length
 
 
-_LOOKS = {
+_CHECKS = {
     "AIFF": _chunks,
     "AU": _au,
     "MP3": _frames,
