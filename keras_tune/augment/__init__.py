@@ -1,7 +1,7 @@
 """Waveform augmentations as Keras layers, and the published CLMR chain.
 
 Every layer takes a batch of mono waveforms, shape (batch, samples), full scale [-1, 1], and returns
-the same shape. Each example is transformed with a given probability and by parameters of its own.
+the same shape. Each example is transformed with a given probability and with its own parameters.
 With `training=False` a layer returns its input. The same code runs on TensorFlow, JAX and PyTorch,
 eager and compiled.
 """

@@ -19,7 +19,7 @@ class Augmentation(keras.layers.Layer):
     transformed, and returns its input unchanged when `training=False`. Computations are in float32
     whatever the global dtype policy is.
 
-    Drawing and applying are separate, so that a draw can be inspected or written by hand:
+    Drawing and applying are separate, so that a draw can be inspected or set by hand:
     `layer(x, training=True)` is `layer.apply(x, layer.draw(batch, samples))`.
 
     Args:
@@ -69,7 +69,7 @@ class Augmentation(keras.layers.Layer):
         raise NotImplementedError
 
     def transform(self, waveforms: Tensor, parameters: dict[str, Any]) -> Tensor:
-        """Transform every waveform by its own parameters: (batch, samples) to the same shape."""
+        """Transform every waveform with its own parameters: (batch, samples) to the same shape."""
         raise NotImplementedError
 
     def uniform(self, shape: Shape, low: float = 0.0, high: float = 1.0) -> Tensor:

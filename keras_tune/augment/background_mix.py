@@ -13,7 +13,7 @@ class BackgroundMix(Augmentation):
 
     The background of an example is another example of the batch, found at a distance drawn for each
     example, so that no example is mixed with itself. It is scaled so that its energy is a drawn
-    number of dB below that of the waveform. In a batch of one there is nothing to mix in.
+    number of dB below that of the waveform. In a batch of one, nothing is mixed in.
 
     Args:
         min_snr_db: Float, the lowest ratio of the waveform's energy to the background's, in dB.
@@ -67,7 +67,7 @@ class BackgroundMix(Augmentation):
         background = ops.take(waveforms, partner, axis=0)
         background_level = ops.take(level, partner, axis=0)
         ratio = ops.power(10.0, parameters["snr_db"] / -20.0)
-        # A silent background stays silent: no factor can give it energy.
+        # A silent background stays silent, because it cannot be scaled to any energy.
         factor = ops.where(
             background_level > 0.0, level * ratio / ops.maximum(background_level, 1e-30), 0.0
         )

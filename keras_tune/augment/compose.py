@@ -23,8 +23,7 @@ class Compose(Augmentation):
 
     Args:
         layers: List of `Augmentation` layers. Each decides by its own probability.
-        probability: Float, the probability that an example goes through the list at all. Defaults
-            to 1.
+        probability: Float, the probability that the list is applied to an example. Defaults to 1.
         seed: Integer. If given, every layer in the list is seeded from it and from the position of
             the layer, whatever the layer's own seed was. Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -90,7 +89,7 @@ class Compose(Augmentation):
         return waveforms
 
     def _steps(self):
-        """Names and layers, without those whose probability is 0: they must not cost anything."""
+        """Return names and layers, without those of probability 0, which must not cost anything."""
         return [
             (f"step_{index}", layer)
             for index, layer in enumerate(self.layers)

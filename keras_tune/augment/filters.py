@@ -9,7 +9,7 @@ from keras import ops
 from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid, divide, multiply
 from keras_tune.types import Tensor
 
-# Of a Butterworth filter.
+# The quality factor of a Butterworth filter.
 QUALITY = 1.0 / math.sqrt(2.0)
 
 
@@ -55,7 +55,7 @@ class _CutoffFilter(LinearAugmentation):
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class HighPass(_CutoffFilter):
-    """Remove what lies below a cutoff frequency drawn for each waveform.
+    """Remove frequencies below a cutoff that is drawn for each waveform.
 
     The filter is a second-order Butterworth high-pass (12 dB an octave).
 
@@ -101,7 +101,7 @@ class HighPass(_CutoffFilter):
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class LowPass(_CutoffFilter):
-    """Remove what lies above a cutoff frequency drawn for each waveform.
+    """Remove frequencies above a cutoff that is drawn for each waveform.
 
     The filter is a second-order Butterworth low-pass (12 dB an octave).
 
@@ -147,11 +147,11 @@ class LowPass(_CutoffFilter):
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class HighLowPass(LinearAugmentation):
-    """Filter each waveform by a high-pass or a low-pass, with even odds.
+    """Filter each waveform by a high-pass or a low-pass, with equal probability.
 
     The filters are second-order Butterworth filters (12 dB an octave). The published code has
     changed its filters over time: first-order recursive ones at first (6 dB an octave), later
-    windowed sincs, which are much steeper. These lie between the two.
+    windowed sincs, which are much steeper. These filters are between the two.
 
     Args:
         sample_rate: Integer, the sample rate of the waveforms in Hz.
@@ -230,7 +230,7 @@ class HighLowPass(LinearAugmentation):
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class BandReject(LinearAugmentation):
-    """Remove one band of frequencies from each waveform: a frequency mask.
+    """Remove one frequency band from each waveform: a frequency mask.
 
     The filter is the second-order band-reject biquad, with its -3 dB points at the edges of the
     band and full suppression at its center. Centers are drawn uniformly in octaves.

@@ -1,11 +1,11 @@
-"""A phase vocoder that stretches each waveform of a batch by its own ratio, without sines.
+"""A phase vocoder that stretches each waveform of a batch by its own ratio.
 
 The spectrum of an output frame has the magnitude of the input between two neighbouring frames,
 and its phase advances from frame to frame as the input's does between those two. The advance is
 the unit complex number conj(a) b / |a b| of the two frames' bins, so phases are accumulated as a
-product of complex numbers. Then each bin takes the phase of the sum of itself and its two
-neighbours (with alternating signs, which is how a window that begins at the frame's first sample
-appears), so that the bins of one partial stay in phase.
+product of complex numbers, without sines. Then each bin takes the phase of the sum of itself and
+its two neighbours (with alternating signs, because the window begins at the frame's first sample),
+so that the bins of one partial stay in phase.
 
 Source: M. Dolson, The phase vocoder: a tutorial (1986); D. Ellis, A phase vocoder in Matlab
 (2002); M. Puckette, Phase-locked vocoder (1995).
@@ -58,7 +58,7 @@ class PhaseVocoder:
         self.frame_length = frame_length
         self.output_samples = output_samples
         self.hop = frame_length // OVERLAP
-        # The last two input frames lie entirely after the end of the waveform.
+        # The last two input frames are entirely after the end of the waveform.
         self.input_frames = -(-samples // self.hop) - (-OVERLAP // 2) + 2
         # With a silent frame before the first, as many frames overlap at the beginning as later.
         frames = -(-output_samples // self.hop) - (-OVERLAP // 2) + 2
@@ -95,7 +95,7 @@ class PhaseVocoder:
         hops = ops.reshape(padded, (-1, self.input_frames + OVERLAP - 1, self.hop))
         shifted = [hops[:, shift : shift + self.input_frames] for shift in range(OVERLAP)]
         spectra = ops.rfft(ops.concatenate(shifted, axis=-1) * self.window)
-        # So that every bin has two neighbours, silent ones at the ends.
+        # Silent bins at the ends, so that every bin has two neighbours.
         return tuple(ops.pad(part, ((0, 0), (0, 0), (1, 1))) for part in spectra)
 
     def _between_frames(self, spectra, ratios):

@@ -9,7 +9,7 @@ from keras_tune.augment.augmentation import Augmentation, map_active, works_in_c
 from keras_tune.augment.phase_vocoder import PhaseVocoder, check_frame_length, read_faster
 from keras_tune.types import Tensor, TensorLike
 
-# Smaller than elsewhere: two groups of chunks are filled up, and an example has many spectra.
+# Smaller than the default, because two groups are filled up, and an example has many spectra.
 CHUNK_SIZE = 4
 
 
@@ -18,10 +18,10 @@ class PitchShift(Augmentation):
     """Shift the pitch of each waveform by its own number of cents, and keep its duration.
 
     A phase vocoder stretches the waveform by the frequency ratio 2^(cents/1200), then the
-    stretched waveform is read faster by the same ratio, with cubic interpolation. What would be
-    shifted beyond half the sample rate is removed. A vocoder loses a little energy, because the
-    phases of neighbouring partials do not match exactly; the result is scaled to the energy of the
-    original waveform.
+    stretched waveform is read faster by the same ratio, with cubic interpolation. Frequencies that
+    would be shifted beyond half the sample rate are removed. A vocoder loses a little energy,
+    because the phases of neighbouring partials do not match exactly; the result is scaled to the
+    energy of the original waveform.
 
     Args:
         min_cents: Float, the lowest shift in cents (1/100 semitone). Defaults to -700.

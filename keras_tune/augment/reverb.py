@@ -28,7 +28,7 @@ def _allpass_response(grid, sample_rate):
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class Reverb(LinearAugmentation):
-    """Add reverberation with a room of its own to each waveform: Freeverb, as in SoX' `reverb`.
+    """Add the reverberation of a random room to each waveform: Freeverb, as in SoX' `reverb`.
 
     Eight comb filters in parallel, each with a one-pole low-pass in its loop, then four all-pass
     sections in series; the result is added to the dry waveform. Since this is linear, the layer

@@ -1,4 +1,4 @@
-"""Augmentations that are a product in the spectrum, and the points at which spectra are taken.
+"""Augmentations that multiply the spectrum, and the points at which spectra are computed.
 
 Spectra are pairs (real, imaginary) of float32 tensors, as `keras.ops.rfft` returns them.
 """
@@ -60,7 +60,7 @@ class LinearAugmentation(Augmentation):
     ```
     """
 
-    # Whether the response continues after its tail, nearly as strong.
+    # Whether the response continues after its tail, at nearly the same level.
     rings = False
 
     def tail(self, samples: int) -> int:
@@ -142,7 +142,7 @@ class SpectralGrid:
         samples: Integer, the number of samples N of the waveforms.
         tail: Integer, the number of samples for which the impulse response lasts. What exceeds N is
             ignored, because it falls after the end of the waveform.
-        rings: Whether it continues after the tail, nearly as strong. Defaults to False.
+        rings: Whether it continues after the tail, at nearly the same level. Defaults to False.
 
     Example:
 
@@ -160,7 +160,7 @@ class SpectralGrid:
     def __init__(self, samples: int, tail: int, rings: bool = False):
         self.samples = samples
         self.length, self.shape = choose_length(samples + min(tail, samples))
-        # Never exactly the unit circle, on which z = -1 is a pole of the bilinear transform.
+        # Never exactly the unit circle, where z = -1 is a pole of the bilinear transform.
         share = 1.0 if rings else min(max(tail / samples, 0.01), 1.0)
         self.log_radius = share * math.log(self.max_attenuation) / self.length
 
@@ -225,12 +225,12 @@ class SpectralGrid:
         return ops.cos(angle), ops.sin(angle)
 
 
-# Without a compiler, a grid and what is computed on it is needed again for every batch.
+# Without a compiler, the same grid and its points are used again for every batch.
 cached_grid = functools.lru_cache(maxsize=8)(SpectralGrid)
 
 
 def choose_length(minimum: int) -> tuple[int, tuple[int, int]]:
-    """Choose the length of a real FFT whose spectrum exactly fills a table.
+    """Choose the length of a real FFT whose spectrum fills a table exactly.
 
     Args:
         minimum: Integer, the smallest acceptable length.

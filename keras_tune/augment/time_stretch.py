@@ -13,7 +13,7 @@ from keras_tune.types import Tensor
 class TimeStretch(Augmentation):
     """Play each waveform faster or slower by its own factor, and keep its pitch.
 
-    The number of samples stays the same: a waveform that becomes longer is cut off, one that
+    The number of samples stays the same: a waveform that becomes longer is cut off, and one that
     becomes shorter is followed by silence. The method is a phase vocoder.
 
     Args:
