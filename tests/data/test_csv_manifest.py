@@ -69,7 +69,7 @@ def test_drawn_splits_stay_when_clips_are_added(table):
         ("track,x\n1,2\n", {}, "`path_column` must be given, as no column of"),
         ("path\na\n", {"label_columns": ["genre"]}, "has no column 'genre'. It has: path"),
         ("path\na\n", {"id_column": "key"}, "has no column 'key'"),
-        ("id,path\n1,a\n1,b\n", {}, "the id '1' is there more than once"),
+        ("id,path\n1,a\n1,b\n", {}, "the id '1' occurs more than once"),
         ("id,path\n1,a\n2,\n", {}, "the column 'path' is empty on line 3"),
         ("id,path,split\n1,a,\n", {}, "the column 'split' is empty on line 2"),
         ("path\na\n", {"label_columns": ["path"]}, "'path' cannot be the name of a label"),

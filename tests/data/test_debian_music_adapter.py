@@ -157,10 +157,10 @@ def test_errors_name_the_argument_and_the_fix(tmp_path):
     table = source / "debian_music.tsv"
     text = table.read_text()
     table.write_text(text.replace("valid", "dev"))
-    with pytest.raises(UserError, match="'dev' in the column 'split' on line 6 is none of train"):
+    with pytest.raises(UserError, match="'dev' in the column 'split' on line 6 must be one of"):
         manifest_for("debian_music", source)
     table.write_text(text.replace("75.5", "long"))
-    with pytest.raises(UserError, match="'long' in the column 'seconds' on line 2 is no number"):
+    with pytest.raises(UserError, match="'long' in the column 'seconds' on line 2 is not a number"):
         manifest_for("debian_music", source)
     table.write_text(re.sub(r"[0-9a-f]{16}", "f" * 16, text))
     with pytest.raises(UserError, match="`changed` must be 'take' .* Received: changed=leave"):

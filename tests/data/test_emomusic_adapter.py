@@ -110,7 +110,7 @@ def test_tables_in_a_folder_of_their_own(source):
     ("name", "old", "new", "message"),
     [
         ("songs_info.csv", "Mediaeval", "Medieval", "has no column 'Mediaeval 2013 set'"),
-        ("songs_info.csv", "2,2.mp3", "3,2.mp3", "the id '3' is there more than once"),
+        ("songs_info.csv", "2,2.mp3", "3,2.mp3", "the id '3' occurs more than once"),
         ("songs_info.csv", "2,2.mp3", "x,2.mp3", "'x' in the column 'song_id' on line 2"),
         ("songs_info.csv", "AC/DC", "", "the column 'Artist' is empty on line"),
         ("static_annotations.csv", "\n201,", "\n999,", "song 201 is not in both"),

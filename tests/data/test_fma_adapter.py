@@ -76,9 +76,9 @@ def test_small_is_found_in_a_larger_archive(tmp_path):
     ("old", "new", "message"),
     [
         ("genre_top", "genre", "has no column 'track genre_top'"),
-        ("training", "trainng", "the split 'trainng' of track 2 is none of training"),
-        ("Some one,test,large", "Some one,test,", "the subset nan of track 40003 is none of"),
-        ("\n5,", "\n2,", "the id '2' is there more than once"),
+        ("training", "trainng", "the split 'trainng' of track 2 must be one of training"),
+        ("Some one,test,large", "Some one,test,", "the subset nan of track 40003 must be one"),
+        ("\n5,", "\n2,", "the id '2' occurs more than once"),
     ],
 )
 def test_damaged_tables(tmp_path, old, new, message):

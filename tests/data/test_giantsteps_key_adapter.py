@@ -181,17 +181,17 @@ def test_no_more_is_decoded_than_the_part(tmp_path, suffix, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("annotations.txt", "A major", "A mayor", "song 102: 'A mayor' is no key like 'Db minor'"),
+        ("annotations.txt", "A major", "A mayor", "song 102: 'A mayor' is not a key like"),
         (
             "annotations.txt",
             "104\tF minor\t1",
             "104\tF minor\tx",
             "'x' in the column 'C' on line 5",
         ),
-        ("annotations.txt", "102", "101", "the id '101' is there more than once"),
+        ("annotations.txt", "102", "101", "the id '101' occurs more than once"),
         ("annotations.txt", "103", "107", "song 107 is not in beatport_metadata.txt"),
         ("beatport_metadata.txt", "ARTIST", "NAME", "has no column 'ARTIST'"),
-        ("key/202.LOFI.key", "Bb major", "Bb", "202.LOFI.key: 'Bb' is no key"),
+        ("key/202.LOFI.key", "Bb major", "Bb", "202.LOFI.key: 'Bb' is not a key"),
     ],
 )
 def test_damaged_tables(tmp_path, name, old, new, message):

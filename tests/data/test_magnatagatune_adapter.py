@@ -110,7 +110,7 @@ def test_folders_of_clips_within_mp3(tmp_path):
     ("old", "new", "message"),
     [
         ('"0"', '"2"', "the tag 'tag 00' on line 2 is neither 0 nor 1"),
-        ('"3"', '"2"', "the id '2' is there more than once"),
+        ('"3"', '"2"', "the id '2' occurs more than once"),
         ("0/some_one", "x/some_one", "'x/some_one.*' in the column 'mp3_path' on line 2"),
         ("mp3_path", "path", "has no column 'mp3_path'"),
     ],

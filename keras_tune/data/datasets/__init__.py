@@ -1,18 +1,18 @@
-"""Manifests: the clips of a set, one adapter a file.
+"""Manifests: the clips of a set, with one adapter per file.
 
-A manifest is a DataFrame with a row a clip and the columns `id`, `path`, `split` and one for each
-label. `keras_tune.data.prepare` turns it into shards. Some columns mean the same in all sets:
+A manifest is a DataFrame with one row per clip and the columns `id`, `path`, `split` and one for
+each label. `keras_tune.data.prepare` turns it into shards. Some columns mean the same in all sets:
 
 - `start` and `duration` (seconds, always both): the clip is that part of its file.
 - `song`: clips with the same value are of one song, so that their predictions can be combined and
   intervals resampled over songs. Without it, each clip is a song.
-- `artist`: what folds of a small set should keep together.
+- `artist`: clips that the folds of a small set should keep together.
 
-Each adapter reads the layout in which a set's own archives unpack, offline, and says in its header
-whom to cite, the licence, where to get the set, the layout, and where the split is from. mirdata is
-not used for this: its indexes are not part of its package but fetched on first use, they expect the
-layout of mirdata's own downloads and hold no splits for these tasks, and of the sets here it has
-only three (GTZAN, the later Zenodo edition of GiantSteps key, and McGill Billboard).
+Each adapter reads the layout of a set's unpacked archives, offline. Its header states the citation,
+the licence, where to get the set, the layout, and the source of the split. mirdata is not used for
+this: its indexes are not part of its package but downloaded on first use, they expect the layout of
+mirdata's own downloads and contain no splits for these tasks, and of the sets here it has only
+three (GTZAN, the later Zenodo edition of GiantSteps key, and McGill Billboard).
 """
 
 import inspect
@@ -51,15 +51,15 @@ def manifest_for(dataset: str, source: AnyPath, **options: Any) -> "pd.DataFrame
 
     Args:
         dataset: Name of the adapter, one of `DATASETS`: "csv", "folder", "magnatagatune", …
-        source: Where the set lies: the table, or the folder.
-        **options: What else the adapter takes, see `csv_manifest`, `folder_manifest` and so on.
+        source: Path of the set: the table, or the folder.
+        **options: Other arguments of the adapter; see `csv_manifest`, `folder_manifest` and so on.
 
     Returns:
-        DataFrame with the columns id, path, split and the labels. `split_report` tells how many
-        clips there are and should be.
+        DataFrame with the columns id, path, split and the labels. `split_report` compares
+        the numbers of clips with those published.
 
     Raises:
-        UserError: If there is no such adapter, it does not take an option, or the source is wrong.
+        UserError: If there is no such adapter, it has no such option, or the source is wrong.
 
     Example:
 

@@ -1,15 +1,15 @@
 """csv: any set that a table describes.
 
-Layout expected: a file of comma- or tab-separated values with a header line, one row a clip, one
-column holding the path of its audio file relative to the table (or absolute, or a URL in a store).
-Other columns can hold the clip's id, its labels and its split.
+Layout expected: a file of comma- or tab-separated values with a header line, one row per clip, and
+one column with the path of its audio file relative to the table (or absolute, or a URL in a store).
+Other columns can contain the clip's id, its labels and its split.
 
-Splits: the column named by `split_column` where the table has it (`train`, `valid`, `test`);
+Splits: the column named by `split_column` if the table has it (`train`, `valid`, `test`);
 otherwise a hash of the id, or of `group_column`, so that no group (an artist, an album) is in two
 splits.
 
 Clips that are parts of longer files: keep the columns `start` and `duration` (seconds) as labels,
-and a column `song` for what the parts are of.
+and a column `song` for the song of each part.
 
 Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with the columns
 `track_id`, `file`, `genre`, `artist`, ..., `split`:
@@ -45,15 +45,15 @@ def csv_manifest(
         id_column: Column of the ids. Defaults to the first of id, track_id and clip_id that the
             table has, else the path is the id.
         split_column: Column of the splits, used if the table has it. Defaults to "split".
-        group_column: Column whose values must not be torn apart by a split that is drawn here.
-        fractions: Shares of train, valid and test where splits are drawn. Defaults to 80, 10 and
+        group_column: Column of groups, each of which is in one split only, if splits are drawn.
+        fractions: Shares of train, valid and test if splits are drawn. Defaults to 80, 10 and
             10 %.
 
     Returns:
         DataFrame with the columns id, path, split and those of `label_columns`.
 
     Raises:
-        UserError: If the file or a column is missing, a path or split is empty, or an id is double.
+        UserError: If the file or a column is missing, a path or split is empty, or ids repeat.
 
     Example:
 

@@ -5,7 +5,7 @@ copyright file names them.
 
 Licence: that of each track, which the table quotes from the package's copyright file: GPL, CC BY,
 CC BY-SA, BSD, CC0, public domain and a few others. docs/open_music.md lists them all, with the few
-that are unclear or ask for care.
+that are unclear or need care.
 
 Where to get it: from Debian, with its own tools. The table was made with Debian 12 ("bookworm").
 Fetch a package and unpack it into a folder of its name; docs/open_music.md has a loop over all:
@@ -18,24 +18,24 @@ Layout expected:
     SOURCE/supertux-data/usr/share/games/supertux2/music/antarctic/chipdisko.ogg
     SOURCE/nexuiz-music/usr/share/games/nexuiz/data/music.pk3.d/sound/cdtracks/ninesix.ogg
 
-`music.pk3.d` is a folder with what the archive `music.pk3` in the same place holds (`unzip`). A
+`music.pk3.d` is a folder with the content of the archive `music.pk3` in the same place (`unzip`). A
 file may also lie in SOURCE without the package's name in front, so that `/` is a SOURCE on a system
 where the packages are installed. A table `debian_music.tsv` in SOURCE replaces the one that ships
 with this package, to add packages or to leave some out.
 
-Each track is cut into consecutive stretches of 30 s; what remains at the end is one more if it has
-at least 10 s. Of a track that is longer than `max_seconds`, as many stretches are used as fit into
+Each track is cut into consecutive stretches of 30 s; the rest at the end is one more if it has at
+least 10 s. Of a track that is longer than `max_seconds`, as many stretches are used as fit into
 that, spread evenly over the track. A file whose SHA-256 is not that of the table is from another
 version of the package: it is named in the report, and left out unless `changed` is "take".
 
 Labels: the categories `package`, `artist` (packages by the same authors share one, the others have
 their package's name) and `song` (package and name of the piece; separate recordings of its
 instruments, and faster versions, share one); and the numbers `start` and `duration` (in seconds),
-which tell the part of the file that a clip is.
+the part of the file that is the clip.
 
 Split: the column `split` of the table, about 90, 5 and 5 % of the hours. No `artist` is in two
-splits, and valid and test each hold several styles. Packages whose music has no licence of its own,
-or one that allows less than the usual free ones, are in valid or test, so that no weights are
+splits, and valid and test each contain several styles. Packages whose music has no licence of its
+own, or one that allows less than the usual free ones, are in valid or test, so that no weights are
 trained on them.
 """
 
@@ -59,8 +59,8 @@ def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
     """List the 30 s stretches of the music in unpacked Debian packages.
 
     Args:
-        source: Folder with one folder a package, or the root of a system where they are installed.
-        max_seconds: The most that is used of a track, in seconds. Defaults to 300.
+        source: Folder with one folder per package, or the root of a system with the packages.
+        max_seconds: The maximum to use of a track, in seconds. Defaults to 300.
         changed: What happens to a file that is not the one in the table, but from another version
             of its package: "leave" leaves it out, "take" uses it. Either way `split_report` names
             it. Defaults to "leave".
@@ -71,7 +71,7 @@ def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
         a track whose file is missing or cannot be read).
 
     Raises:
-        UserError: If the folder holds none of the files, or an option or the table is wrong.
+        UserError: If the folder contains none of the files, or an option or the table is wrong.
 
     Example:
 
@@ -122,7 +122,7 @@ def stretches(seconds, max_seconds):
 
     Args:
         seconds: Length of the track.
-        max_seconds: The most that is used of it; of a longer one, stretches that are spread evenly.
+        max_seconds: The maximum to use of it; of a longer track, evenly spread stretches are used.
 
     Returns:
         List with a tuple for each stretch: its number, its start and its duration in seconds.
@@ -151,7 +151,7 @@ def _stretches_of(file, max_seconds):
     try:
         return stretches(soundfile.info(file).duration, max_seconds)
     except (OSError, RuntimeError):
-        return [(0, None, None)]  # write_shard is the one to report it
+        return [(0, None, None)]  # write_shard reports it
 
 
 def _check_found(source, found, differing, changed):
@@ -182,13 +182,13 @@ def _table(source):
     if unknown.any():
         raise UserError(
             f"{file}: {columns['split'][unknown].iloc[0]!r} in the column 'split' on line "
-            f"{line_of(unknown)} is none of {', '.join(SPLITS)}."
+            f"{line_of(unknown)} must be one of {', '.join(SPLITS)}."
         )
     return table.assign(**columns)
 
 
 def _file(source, track):
-    """Return where a track's file lies, or would lie."""
+    """Return the path of a track's file, which may not exist."""
     file = source / track.package / track.path
     installed = source / track.path
     return installed if installed.is_file() and not file.is_file() else file

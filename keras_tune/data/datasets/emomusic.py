@@ -17,7 +17,7 @@ Layout expected:
 
 Labels: the numbers `arousal` and `valence`, each the mean over the listeners on the original scale
 of 1 to 9 (a probe standardises them by the train songs' mean and deviation, as the papers do), and
-the category `artist`, for folds that keep an artist together. There is one clip a song.
+the category `artist`, for folds that keep an artist together. There is one clip per song.
 
 Split: 504 / 115 / 125 clips, as jukemir (Castellon et al., ISMIR 2021) made it. Test: the songs
 whose `Mediaeval 2013 set` is `evaluation`. Of the others, those are valid whose artist's SHA-1
@@ -87,7 +87,7 @@ def emomusic_manifest(source):
 
 
 def _table(file):
-    """Read a table whose index is the song's number, as text without leading zeros."""
+    """Read a table, indexed by the song's number as text without leading zeros."""
     table = read_table(pathlib.Path(file), FIX)
     numbers = number_column(table, "song_id", file)
     table = table.assign(song_id=[str(int(number)) for number in numbers])

@@ -3,7 +3,7 @@
 Citation: M. Defferrard, K. Benzi, P. Vandergheynst and X. Bresson, "FMA: a dataset for music
 analysis", ISMIR 2017.
 
-Licence: CC BY 4.0 (metadata); the audio under the licences their artists chose.
+Licence: CC BY 4.0 (metadata); the audio has the licences that its artists chose.
 
 Where to get it: https://github.com/mdeff/fma: `fma_metadata.zip` and one of `fma_small.zip`,
 `fma_medium.zip`, `fma_large.zip`.
@@ -11,15 +11,15 @@ Where to get it: https://github.com/mdeff/fma: `fma_metadata.zip` and one of `fm
 Layout expected:
 
     SOURCE/fma_metadata/tracks.csv
-    SOURCE/fma_small/000/000002.mp3     or fma_medium, fma_large: a larger set holds the smaller
+    SOURCE/fma_small/000/000002.mp3     or fma_medium, fma_large, which contain the smaller sets
 
 Label: the category `genre` (`genre_top` of the table: 8 genres in small, 16 in medium). More than
-half of the tracks of large have no top genre: their label is missing, so that they serve for
-pretraining, and are left out where genre is the target.
+half of the tracks of large have no top genre: their label is missing, so they are used for
+pretraining, and are left out if genre is the target.
 
-Split: the official one, which keeps artists apart: small 6,400 / 800 / 800, medium 19,922 / 2,505 /
-2,573, large 84,353 / 11,263 / 10,958. A few files are damaged or cut short in the archives; they
-are left out by name when the set is prepared.
+Split: the official one, in which no artist is in two splits: small 6,400 / 800 / 800, medium 19,922
+/ 2,505 / 2,573, large 84,353 / 11,263 / 10,958. A few files are damaged or cut short in the
+archives; they are left out and reported when the set is prepared.
 """
 
 import csv
@@ -44,8 +44,8 @@ def fma_manifest(source, subset="small"):
     """List the tracks of a subset of FMA with their top genre.
 
     Args:
-        source: Folder that holds `fma_metadata` and the folder of the subset, or a larger one.
-        subset: "small", "medium" or "large"; each holds the ones before. Defaults to "small".
+        source: Folder with `fma_metadata` and the folder of the subset, or of a larger one.
+        subset: "small", "medium" or "large"; each contains the smaller ones. Defaults to "small".
 
     Returns:
         DataFrame with the columns id (six digits), path, split and genre.
@@ -92,7 +92,7 @@ def _tracks(file):
         header = list(zip(*itertools.islice(csv.reader(lines), 2), strict=False))
     missing = [column for column in COLUMNS if column not in header]
     if missing:
-        raise UserError(f"{file}: has no column {' '.join(missing[0])!r}. Get the table anew.")
+        raise UserError(f"{file}: has no column {' '.join(missing[0])!r}. Download it again.")
     names = {0: "id"} | {header.index(column): column[1] for column in COLUMNS}
     with reading(file):
         table = pd.read_csv(file, header=None, skiprows=3, usecols=list(names), **AS_TEXT)
@@ -102,7 +102,7 @@ def _tracks(file):
         strange = table[~table[name].isin(known)]
         if len(strange):
             raise UserError(
-                f"{file}: the {name} {strange[name].iloc[0]!r} of track {strange['id'].iloc[0]} is "
-                f"none of {', '.join(known)}. Get the table anew."
+                f"{file}: the {name} {strange[name].iloc[0]!r} of track {strange['id'].iloc[0]} "
+                f"must be one of {', '.join(known)}. Download the table again."
             )
     return table

@@ -1,11 +1,11 @@
 """folder: any set that is a folder of audio files.
 
 Layout expected: audio files, in sub-folders named for their label (`rock/01.mp3`, or
-`jazz/live/02.wav`: the first folder counts), or all in one folder, without a label. GTZAN's
-`genres` folder is such.
+`jazz/live/02.wav`: the first folder counts), like GTZAN's `genres` folder, or all in one folder,
+without a label.
 
-Splits: 80, 10 and 10 % of each label, a hash of the file's name deciding which file goes where.
-A label of three files or more is in all splits.
+Splits: 80, 10 and 10 % of each label, drawn by a hash of the file's name. A label of three files or
+more is in all splits.
 """
 
 from keras_tune.data.datasets.splits import stratified_split
@@ -13,7 +13,7 @@ from keras_tune.errors import UserError
 from keras_tune.files import text_fault
 from keras_tune.storage import files_below, to_path
 
-# The last four are not among what libsndfile decodes: such files get reported, not overlooked.
+# libsndfile does not decode the last four: such files are listed too, so that they are reported.
 SUFFIXES = frozenset(
     ".aif .aiff .au .caf .flac .mp3 .oga .ogg .opus .w64 .wav .aac .m4a .mp4 .wma".split()
 )
@@ -29,7 +29,7 @@ def audio_files(folder):
         Sorted list of paths relative to the folder, `pathlib.PurePath` each.
 
     Raises:
-        UserError: If a file's name is not in UTF-8, so that no table could hold it.
+        UserError: If a file's name is not in UTF-8, which tables cannot store.
 
     Example:
 
@@ -40,7 +40,7 @@ def audio_files(folder):
     found = [
         path
         for path in files_below(folder)
-        # Archives made on a Mac bring along a hidden "._01.mp3" for each file.
+        # Archives made on a Mac contain a hidden "._01.mp3" for each file.
         if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
     ]
     for path in found:
@@ -60,11 +60,11 @@ def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
         fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
 
     Returns:
-        DataFrame with the columns id (path within the folder), path, split and, where there are
+        DataFrame with the columns id (path within the folder), path, split and, if there are
         sub-folders, the label.
 
     Raises:
-        UserError: If the folder is missing or holds no audio file.
+        UserError: If the folder is missing or contains no audio file.
 
     Example:
 

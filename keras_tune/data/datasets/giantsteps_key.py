@@ -11,7 +11,7 @@ Where to get it: https://github.com/GiantSteps/giantsteps-mtg-key-dataset (1,486
 minutes) and https://github.com/GiantSteps/giantsteps-key-dataset (604). The script `audio_dl.sh` in
 each downloads the audio.
 
-Layout expected (the folders may end in `-master` or a commit, as archives of GitHub do):
+Layout expected (the folders may end in `-master` or a commit, as in archives of GitHub):
 
     SOURCE/giantsteps-mtg-key-dataset/annotations/annotations.txt           ID, MANUAL KEY, C
     SOURCE/giantsteps-mtg-key-dataset/annotations/beatport_metadata.txt     ID, ARTIST, ...
@@ -19,19 +19,19 @@ Layout expected (the folders may end in `-master` or a commit, as archives of Gi
     SOURCE/giantsteps-key-dataset/annotations/key/ID.LOFI.key
     SOURCE/giantsteps-key-dataset/audio/ID.LOFI.mp3
 
-Each preview is cut into consecutive full clips of 30 s; what remains is left out.
+Each preview is cut into consecutive full clips of 30 s; the rest is left out.
 
 Labels: the category `key` (24 classes, spelled with flats: "Db minor"); the category `song`, by
 which predictions for the clips of a song are combined and intervals resampled; and the numbers
-`start` and `duration` (in seconds), which tell the part of the file that a clip is.
+`start` and `duration` (in seconds), the part of the file that is the clip.
 
 Split: 3,687 / 942 / 2,406 clips, after Korzeniowski & Widmer (ISMIR 2018) and jukemir (Castellon et
 al., ISMIR 2021). Test: all of the GiantSteps set. Train and valid: the songs of the MTG set with
 the highest confidence (`C` is 2) and a single key (no "/"). An artist is valid where the SHA-1 of
 the lower-cased name, modulo 116, is 100 or more; then, twice over all songs of the MTG set in the
 order of the metadata, all artists of a song become valid if one is. A song is valid if one of its
-artists is. The published numbers of clips rest on durations as ffprobe tells them, ours as
-libsndfile does.
+artists is. The published numbers of clips are based on durations from ffprobe, ours on those from
+libsndfile.
 """
 
 import math
@@ -51,7 +51,7 @@ from keras_tune.errors import UserError
 
 CLIP_SECONDS = 30.0
 SUFFIXES = (".mp3", ".wav")
-# The 24 classes know one spelling of each tonic.
+# The 24 classes have one spelling of each tonic.
 SPELLINGS = {
     **{"C#": "Db", "D#": "Eb", "F#": "Gb", "G#": "Ab", "A#": "Bb"},
     **{"Cb": "B", "Fb": "E", "E#": "F", "B#": "C"},
@@ -62,7 +62,7 @@ def giantsteps_key_manifest(source):
     """List the 30 s clips of the two GiantSteps key sets.
 
     Args:
-        source: Folder that holds both repositories.
+        source: Folder with both repositories.
 
     Returns:
         DataFrame with the columns id (song and number of the clip), path, split, key, song, start
@@ -113,7 +113,7 @@ def _mtg_songs(folder):
         if not sure or "/" in key:
             continue
         if song not in artists:
-            raise UserError(f"{file}: song {song} is not in beatport_metadata.txt. Get both anew.")
+            raise UserError(f"{file}: song {song} is not in beatport_metadata.txt. Get both again.")
         split = "train" if valid.isdisjoint(artists[song]) else "valid"
         path = audio_path(folder / "audio", f"{song}.LOFI", SUFFIXES)
         yield song, path, split, _key(key, f"{file}: song {song}")
@@ -122,7 +122,7 @@ def _mtg_songs(folder):
 def _test_songs(folder):
     files = sorted((folder / "annotations" / "key").glob("*.key"))
     if not files:
-        raise UserError(f"{folder}: contains no annotations/key/*.key. Get the repository anew.")
+        raise UserError(f"{folder}: contains no annotations/key/*.key. Download it again.")
     for file in files:
         path = audio_path(folder / "audio", file.stem, SUFFIXES)
         key = _key(file.read_text(encoding="utf-8", errors="replace"), file)
@@ -154,7 +154,7 @@ def _valid_artists(songs):
 def _key(text, where):
     match = re.fullmatch(r"\s*([A-G][#b]?)\s+(major|minor)\s*", text, flags=re.IGNORECASE)
     if not match:
-        raise UserError(f"{where}: {text.strip()!r} is no key like 'Db minor'. Get the set anew.")
+        raise UserError(f"{where}: {text.strip()!r} is not a key like 'Db minor'. Get it again.")
     tonic = match[1].capitalize()
     return f"{SPELLINGS.get(tonic, tonic)} {match[2].lower()}"
 
@@ -166,7 +166,7 @@ def _clips(path):
     try:
         seconds = soundfile.info(path).duration
     except (OSError, RuntimeError):
-        return [(None, None)]  # write_shard is the one to report it
-    # A file shorter than a clip is listed as one, to be reported too.
+        return [(None, None)]  # write_shard reports it
+    # A file shorter than a clip is listed as one, so that it is reported too.
     count = max(1, math.floor(seconds / CLIP_SECONDS))
     return [(number * CLIP_SECONDS, CLIP_SECONDS) for number in range(count)]

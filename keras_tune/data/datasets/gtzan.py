@@ -5,8 +5,8 @@ Transactions on Speech and Audio Processing 10(5), 2002.
 
 Licence: none is known; the set is for research.
 
-Where to get it: the archive `genres.tar.gz` (.au) was at http://opihi.cs.uvic.ca/sound; copies with
-.wav files go around, among them https://www.kaggle.com/datasets/andradaolteanu/gtzan-dataset-music-genre-classification
+Where to get it: the archive `genres.tar.gz` (.au) was at http://opihi.cs.uvic.ca/sound; there are
+copies with .wav files, such as https://www.kaggle.com/datasets/andradaolteanu/gtzan-dataset-music-genre-classification
 in which `jazz.00054.wav` (a train clip) is damaged.
 
 Layout expected:
@@ -22,7 +22,7 @@ dataset: its contents, its faults, their effects on evaluation, and its future u
 arXiv:1306.1461) are left out, and no artist is in two splits; the lists, which ship with this
 package, are those of C. Kereliuk, B. L. Sturm and J. Larsen, "Deep learning and music adversaries",
 IEEE Transactions on Multimedia 17(11), 2015 (https://github.com/coreyker/dnn-mgr). For all 1,000
-excerpts take the adapter `folder`.
+excerpts use the adapter `folder`.
 """
 
 import importlib.resources
@@ -39,13 +39,13 @@ def gtzan_manifest(source):
     """List the clips of GTZAN's fault-filtered split.
 
     Args:
-        source: Folder with one folder a genre, or the one above it.
+        source: Folder with one folder per genre, or the one above it.
 
     Returns:
         DataFrame with the columns id, path, split and genre.
 
     Raises:
-        UserError: If the folder holds no folder of a genre.
+        UserError: If the folder contains no folder of a genre.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Finding a set's folders and files as its archives lay them out."""
+"""Finding a set's folders and files in the layout of its archives."""
 
 import pathlib
 
@@ -6,19 +6,19 @@ from keras_tune.errors import UserError
 
 
 def locate(source, folders, holds, fix):
-    """Return the first of some folders that holds what is looked for.
+    """Return the first of some folders that contains one of the given names.
 
     Args:
-        source: The folder that was given.
-        folders: Paths within it, "." being the folder itself.
-        holds: Names, any one of which marks the right folder.
+        source: The set's folder.
+        folders: Paths within it, with "." for the folder itself.
+        holds: Names of files or folders. The right folder contains at least one of them.
         fix: What to do if there is none, for the error.
 
     Returns:
         `pathlib.Path` of a folder.
 
     Raises:
-        UserError: If the folder is missing, or none of the folders holds any of the names.
+        UserError: If the folder is missing, or no folder contains any of the names.
 
     Example:
 
@@ -36,10 +36,10 @@ def locate(source, folders, holds, fix):
 
 
 def audio_path(folder, stem, suffixes):
-    """Return the path of an audio file, under the first suffix if it is there under none.
+    """Return the path of an audio file, with the first suffix if it does not exist with any.
 
     Args:
-        folder: The folder it lies in.
+        folder: The folder of the file.
         stem: Its name, without the suffix.
         suffixes: The suffixes it may have, e.g. `(".wav", ".au")`.
 

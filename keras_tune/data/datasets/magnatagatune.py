@@ -10,11 +10,11 @@ and the three parts of `mp3.zip`, which `cat mp3.zip.* > mp3.zip` puts together.
 
 Layout expected:
 
-    SOURCE/annotations_final.csv          tab-separated: clip_id, one 0/1 column a tag, mp3_path
+    SOURCE/annotations_final.csv          tab-separated: clip_id, one 0/1 column per tag, mp3_path
     SOURCE/0/*.mp3 ... SOURCE/f/*.mp3     16 folders, or the same within SOURCE/mp3
 
 Labels: a number (0 or 1) for each of the 50 tags with the highest counts over the whole table, and
-the category `song`: the clips of one song share it, and lie in one folder.
+the category `song`: the clips of one song share it, and are in one folder.
 
 Splits, both by folder (0-9, a, b train; c valid; d, e, f test):
 
@@ -23,12 +23,12 @@ Splits, both by folder (0-9, a, b train; c valid; d, e, f test):
   55753 and 57881 are empty in the archive.
 - `clean`: of these, the clips with at least one of the 50 tags, 15,247 / 1,529 / 4,332. Used by Lee
   et al. ("Sample-level deep convolutional neural networks", SMC 2017, the `MTAT_split` of
-  https://github.com/jongpillee/music_dataset_split) and by Won et al. (2020). Their lists need not
-  be supplied: the rule follows from the table. Their second condition, more than 29.1 s of audio,
-  holds for all clips but the empty ones. Where a publication counts these, its number for train is
+  https://github.com/jongpillee/music_dataset_split) and by Won et al. (2020). Their lists are not
+  needed, because they follow from the table. Their second condition, more than 29.1 s of audio, is
+  true for all clips except the empty ones. If a publication counts these, its number for train is
   higher by up to three.
 
-The two have different test sets, so that their scores cannot be compared.
+The two have different test sets, so their scores cannot be compared.
 """
 
 import pathlib
@@ -87,7 +87,7 @@ def magnatagatune_manifest(source, split="full"):
     if strange.any():
         raise UserError(
             f"{file}: {paths[strange].iloc[0]!r} in the column 'mp3_path' on line "
-            f"{line_of(strange)} is not like '0/name.mp3'. Get the table anew."
+            f"{line_of(strange)} is not like '0/name.mp3'. Download the table again."
         )
     audio = locate(source, [".", "mp3"], list(FOLDERS), "Unpack mp3.zip there.")
     tags = _top_tags(table, file)
@@ -112,14 +112,14 @@ def _top_tags(table, file):
     texts = table.drop(columns=["clip_id", "mp3_path"])
     if texts.shape[1] < TAGS:
         raise UserError(
-            f"{file}: has {texts.shape[1]} columns of tags, fewer than {TAGS}. Get the table anew."
+            f"{file}: has {texts.shape[1]} columns of tags, fewer than {TAGS}. Download it again."
         )
     wrong = ~texts.isin(["0", "1"])
     if wrong.to_numpy().any():
         name = wrong.columns[wrong.any()][0]
         raise UserError(
             f"{file}: the tag {name!r} on line {line_of(wrong[name])} is neither 0 nor 1. "
-            "Get the table anew."
+            "Download the table again."
         )
     tags = pd.DataFrame(texts.to_numpy() == "1", columns=texts.columns).astype(float)
     return tags[tags.sum().sort_values(ascending=False, kind="stable").index[:TAGS]]

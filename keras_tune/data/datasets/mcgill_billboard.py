@@ -1,4 +1,4 @@
-"""mcgill_billboard: songs of the Billboard Hot 100, 1958 to 1991, where the user has the audio.
+"""mcgill_billboard: songs of the Billboard Hot 100, 1958 to 1991, with the user's own audio.
 
 Citation: J. A. Burgoyne, J. Wild and I. Fujinaga, "An expert ground truth set for audio chord
 recognition and music analysis", ISMIR 2011.
@@ -9,16 +9,16 @@ Where to get it: the index `billboard-2.0-index.csv` from
 https://ddmal.music.mcgill.ca/research/The_McGill_Billboard_Project_(Chord_Analysis_Dataset); the
 songs from your own collection.
 
-Layout expected: audio files that are named for a slot of the chart, as the annotations are, in
+Layout expected: audio files that are named after a slot of the chart, like the annotations, in
 SOURCE/audio or any folder below it:
 
     SOURCE/billboard-2.0-index.csv     id, chart_date, target_rank, ..., title, artist, ...
     SOURCE/audio/0003.mp3              slot 3; any format, with or without leading zeros
 
-What is possible: pretraining on whole songs, as TUNe's authors did, and probing the labels that the
-index holds. The chords are not used here. The index has 1,300 slots, of which 890 have a title and
-annotations; they are 740 distinct songs, since a song may be drawn for several slots. Each song is
-listed once, and its file may bear the number of any of its slots.
+Uses: pretraining on whole songs, as TUNe's authors did, and probing the labels of the index. The
+chords are not used here. The index has 1,300 slots, of which 890 have a title and annotations; they
+are 740 distinct songs, since a song may be drawn for several slots. Each song is listed once, and
+its file may be named after any of its slots.
 
 Labels: the category `artist` and the number `year` of the chart.
 
@@ -49,7 +49,7 @@ def mcgill_billboard_manifest(source, fractions=(0.8, 0.1, 0.1)):
         year. The path of a song without a file is that of its first slot with the suffix `.*`.
 
     Raises:
-        UserError: If the index is missing or damaged, or no audio file bears a slot's number.
+        UserError: If the index is missing or damaged, or no audio file is named after a slot.
 
     Example:
 
@@ -67,8 +67,8 @@ def mcgill_billboard_manifest(source, fractions=(0.8, 0.1, 0.1)):
     strange = ~(slots.str.fullmatch(r"\d{1,4}") & dates.str.fullmatch(r"\d{4}-\d\d-\d\d"))
     if strange.any():
         raise UserError(
-            f"{file}: line {line_of(strange)} does not begin with a slot's number and a date like "
-            "1987-11-25. Get the index anew."
+            f"{file}: line {line_of(strange)} must begin with a slot's number and a date like "
+            "1987-11-25. Download the index again."
         )
     table = table.assign(slot=slots.astype(int), year=dates.str[:4].astype(float))
     table = table[table_column(table, "title", file).notna()]
@@ -89,12 +89,12 @@ def mcgill_billboard_manifest(source, fractions=(0.8, 0.1, 0.1)):
 
 
 def _group(artist):
-    """Return what the spellings of an artist's name have in common."""
+    """Return an artist's name in a simple form that several spellings share."""
     return plain_name(artist).removeprefix("the ") or artist.casefold()
 
 
 def _numbered_files(folder):
-    """Return the path of each audio file whose name is a number, by this number."""
+    """Return a dict from number to path of the audio files whose name is a number."""
     paths = sorted(folder.rglob("*"), reverse=True)
     files = {
         int(path.stem): str(path)

@@ -1,21 +1,21 @@
-"""What a manifest holds, beside what is published about the set."""
+"""Comparing a manifest with the published numbers of its set."""
 
 from keras_tune.data.datasets.splits import SPLITS
 from keras_tune.data.schema import fingerprint
 
-# The first digits of a fingerprint tell splits apart; all of them are in `dataset.json`.
+# The first digits of a fingerprint distinguish splits; `dataset.json` contains all of them.
 DIGITS = 12
 
 
 def with_published_counts(manifest, **counts):
-    """Note the published number of clips in each split on a manifest, and return it.
+    """Store the published number of clips in each split in a manifest, and return it.
 
     Args:
         manifest: DataFrame with the column split.
-        **counts: Clips in `train`, `valid` and `test`, or in `total` where no split is published.
+        **counts: Clips in `train`, `valid` and `test`, or in `total` if no split is published.
 
     Returns:
-        The manifest, the counts being in its `attrs`.
+        The manifest, with the counts in its `attrs`.
 
     Example:
 
@@ -28,14 +28,14 @@ def with_published_counts(manifest, **counts):
 
 
 def with_warnings(manifest, warnings):
-    """Note on a manifest what its `split_report` should warn of, and return it.
+    """Store the warnings of `split_report` in a manifest, and return it.
 
     Args:
         manifest: DataFrame.
         warnings: Texts of one line each.
 
     Returns:
-        The manifest, the texts being in its `attrs`.
+        The manifest, with the texts in its `attrs`.
 
     Example:
 
@@ -50,8 +50,8 @@ def with_warnings(manifest, warnings):
 def split_report(manifest):
     """Describe the splits of a manifest: clips, published clips, fingerprint.
 
-    The fingerprint is a hash over the sorted ids. A line of warning follows for each count that is
-    not the published one, and for each further problem that the adapter has found.
+    The fingerprint is a hash over the sorted ids. A warning follows for each count that is not the
+    published one, and for each other problem that the adapter found.
 
     Args:
         manifest: DataFrame as `manifest_for` returns it.

@@ -1,4 +1,4 @@
-"""Splits that follow from the clips' names alone, the same on every machine and every day."""
+"""Splits that depend only on the clips' names, the same on every machine."""
 
 import hashlib
 
@@ -11,17 +11,17 @@ SPLITS = ("train", "valid", "test")
 
 
 def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
-    """Give each key the split that its hash falls into.
+    """Assign each key to a split by its hash.
 
-    A key keeps its split when others come or go, and equal keys (clips of one artist) share one.
-    The fractions are met on average.
+    A key keeps its split when others are added or removed, and equal keys (clips of one artist)
+    share a split. The fractions are exact only on average.
 
     Args:
         keys: Texts, e.g. ids or artists.
         fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
 
     Returns:
-        List of split names, one a key.
+        List of split names, one per key.
 
     Example:
 
@@ -37,17 +37,17 @@ def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
 
 
 def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
-    """Split each stratum in the same proportions, the ids' hashes deciding which goes where.
+    """Split each stratum in the same proportions, by the hashes of the ids.
 
     A stratum of three or more has at least one clip in each split whose fraction is not 0.
 
     Args:
         ids: Unique texts.
-        strata: What each id belongs to, e.g. its label.
+        strata: The stratum of each id, e.g. its label.
         fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
 
     Returns:
-        List of split names, one an id.
+        List of split names, one per id.
 
     Example:
 
@@ -72,7 +72,7 @@ def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
 
 
 def check_fractions(fractions):
-    """Return three fractions as an array, a `UserError` unless they are shares of a whole."""
+    """Return three fractions as an array; raise a `UserError` unless they sum to 1."""
     shares = np.asarray(fractions, dtype=float)
     if shares.shape != (3,) or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
         raise UserError(
@@ -83,18 +83,18 @@ def check_fractions(fractions):
 
 
 def sha1_modulo(text, modulus):
-    """Return the SHA-1 of a text, read as an integer, modulo a number."""
+    """Return the SHA-1 of a text, as an integer, modulo a number."""
     return int(hashlib.sha1(text.encode()).hexdigest(), 16) % modulus
 
 
 def plain_name(name):
-    """Return a name in lower case, with nothing but ASCII letters and single spaces."""
+    """Return a name in lower case, with only ASCII letters and single spaces."""
     kept = (sign for sign in name.lower() if sign.isascii() and (sign.isalpha() or sign.isspace()))
     return " ".join("".join(kept).split())
 
 
 def _held_out(count, fractions):
-    """Clips of valid and test among `count`."""
+    """Return how many of `count` clips are valid and test."""
     wanted = [int(fraction * count + 0.5) for fraction in fractions[1:]]
     if count >= 3:
         wanted = [max(n, int(f > 0)) for n, f in zip(wanted, fractions[1:], strict=True)]

@@ -1,4 +1,4 @@
-"""Reading the tables that come with sets, a `UserError` being what is wrong with them."""
+"""Reading the tables that come with sets; what is wrong with them raises a `UserError`."""
 
 import contextlib
 import io
@@ -6,11 +6,11 @@ import io
 from keras_tune.errors import UserError
 from keras_tune.storage import to_path
 
-# Options of pandas.read_csv: an id 007 stays one, and a genre called None is not a missing value.
+# Options of pandas.read_csv: an id 007 stays 007, and a genre called None is not a missing value.
 AS_TEXT = {"dtype": str, "keep_default_na": False, "na_values": [""]}
 
 
-def read_table(path, fix="It comes with the set: see the adapter's description."):
+def read_table(path, fix="It is part of the set: see the adapter's description."):
     """Read a file of comma- or tab-separated values with a header line.
 
     Args:
@@ -18,10 +18,10 @@ def read_table(path, fix="It comes with the set: see the adapter's description."
         fix: What to do if it is missing, for the error.
 
     Returns:
-        DataFrame of texts; a value that is empty is missing.
+        DataFrame of texts; empty values are missing.
 
     Raises:
-        UserError: If the file is missing or not such a table.
+        UserError: If the file is missing or is not a table.
 
     Example:
 
@@ -42,7 +42,7 @@ def read_table(path, fix="It comes with the set: see the adapter's description."
 
 @contextlib.contextmanager
 def reading(path):
-    """Turn what goes wrong with reading a table into a `UserError` that names it.
+    """Turn errors of reading a table into a `UserError` that names the file.
 
     Args:
         path: The table's file.
@@ -89,13 +89,13 @@ def table_column(table, name, path, complete=False):
     if complete and column.isna().any():
         raise UserError(
             f"{path}: the column {name!r} is empty on line {line_of(column.isna())}. "
-            "Fill it in, or get the table anew."
+            "Fill it in, or download the table again."
         )
     return column
 
 
 def number_column(table, name, path):
-    """Return a column of a table as floats, a `UserError` unless all its values are numbers.
+    """Return a column of a table as floats; raise a `UserError` unless all values are numbers.
 
     Args:
         table: What `read_table` returned.
@@ -118,14 +118,14 @@ def number_column(table, name, path):
     if numbers.isna().any():
         bad = numbers.isna()
         raise UserError(
-            f"{path}: {column[bad].iloc[0]!r} in the column {name!r} on line {line_of(bad)} is no "
-            "number. Mend it, or get the table anew."
+            f"{path}: {column[bad].iloc[0]!r} in the column {name!r} on line {line_of(bad)} is "
+            "not a number. Fix it, or download the table again."
         )
     return numbers.astype(float)
 
 
 def unique_column(table, name, path):
-    """Return a column of ids, a `UserError` if one is missing or there more than once.
+    """Return a column of ids; raise a `UserError` if one is missing or not unique.
 
     Args:
         table: What `read_table` returned.
@@ -144,11 +144,11 @@ def unique_column(table, name, path):
     ids = table_column(table, name, path, complete=True)
     if ids.duplicated().any():
         double = ids[ids.duplicated()].iloc[0]
-        raise UserError(f"{path}: the id {double!r} is there more than once. Ids must be unique.")
+        raise UserError(f"{path}: the id {double!r} occurs more than once. Ids must be unique.")
     return ids
 
 
 def line_of(mask):
-    """Return the line of the file in which the first true value of `mask` stands."""
+    """Return the line of the file with the first true value of `mask`."""
     # The header is line 1.
     return int(mask.to_numpy().argmax()) + 2
