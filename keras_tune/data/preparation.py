@@ -284,8 +284,8 @@ def _agreed_plan(manifest, settings, shards):
     if not file.is_file():
         if output.is_dir() and any(path.suffix == ".tfrecord" for path in output.iterdir()):
             raise UserError(
-                "`output` contains records of an unknown run; choose another folder. "
-                f"Received: output={output}"
+                "`output` already contains TFRecords with unknown settings; choose another "
+                f"folder. Received: output={output}"
             )
         counts = manifest["split"].value_counts().sort_index()
         plan = {
@@ -299,13 +299,13 @@ def _agreed_plan(manifest, settings, shards):
         wanted["asked"] = shards
     for key, value in wanted.items():
         if there[key] != value:
-            told = {
+            difference = {
                 "manifest": "another source, or other labels or splits",
                 "asked": f"another number of shards ({there[key] or 'the default'}, not {value})",
             }.get(key, f"another {key} ({there[key]}, not {value})")
             raise UserError(
-                f"`output` contains records of {told}; choose another folder, or delete this one. "
-                f"Received: output={output}"
+                f"`output` contains records of {difference}; choose another folder, or "
+                f"delete this one. Received: output={output}"
             )
     return there["shards"]
 

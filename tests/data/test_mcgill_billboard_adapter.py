@@ -70,7 +70,7 @@ def test_no_artist_is_in_two_splits(tmp_path):
         ("title", "name", "has no column 'title'"),
         ("1987-01-10", "10 January", "line 3 must begin with a slot's number and a date"),
         ("\n2,", "\n1,", "the id '1' occurs more than once"),
-        ("\n2,", "\ntwo,", "line 3 does not begin"),
+        ("\n2,", "\ntwo,", "line 3 must begin"),
     ],
 )
 def test_damaged_tables(tmp_path, old, new, message):

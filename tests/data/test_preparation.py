@@ -241,7 +241,7 @@ def test_another_source_is_refused_and_a_moved_one_is_not(clips, tmp_path):
 
 def test_folder_of_unknown_records_is_refused(clips, tmp_path):
     (tmp_path / "other.tfrecord").touch()
-    with pytest.raises(UserError, match="unknown run"):
+    with pytest.raises(UserError, match="unknown settings"):
         run(clips, tmp_path)
 
 

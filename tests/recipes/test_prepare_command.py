@@ -108,7 +108,7 @@ def test_errors_of_the_preparation_name_the_option(command, clips, tmp_path, mon
     assert "--path_column: must be given, as no column of" in line(source=tmp_path / "other.csv")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x.tfrecord").touch()
-    message = f"--output {tmp_path / 'full'}: contains records of an unknown run; choose another"
+    message = f"--output {tmp_path / 'full'}: already contains TFRecords with unknown settings"
     assert message in line(output=tmp_path / "full")
     settings = tmp_path / "full" / ".prepare" / "settings.json"
     settings.parent.mkdir()
