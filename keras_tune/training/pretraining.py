@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
+import math
 import os
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +176,9 @@ class PretrainingRun:
     def open(self) -> None:
         """Find out where the run starts, and open its data.
 
+        If the split train has fewer clips than a batch, and an epoch is one pass over them, batches
+        have as many clips as there are, and a warning says so.
+
         Raises:
             ValueError: The folder contains another run.
             UserError: The data or a file of the run is missing or damaged.
@@ -189,15 +195,18 @@ class PretrainingRun:
         run.dataset.info.counts, run.start.finished_epochs  # ({"train": 8}, 0)
         ```
         """
-        config = self.config
-        if config.deterministic:
+        if self.config.deterministic:
             make_deterministic()
+        if not hasattr(self, "dataset") and self.config.data:
+            self.dataset = open_dataset(self.config.data, on_corrupt=self.config.on_corrupt)
+        if hasattr(self, "dataset"):
+            self._limit_batch()
+        config = self.config
         # The learning rate of a cosine depends on the last epoch.
         free = set(config.free_on_resume) - ({"epochs"} if config.schedule == "cosine" else set())
         self.start = open_run_folder(self.output, config, free)
         if not hasattr(self, "dataset"):
-            path = config.data or demo_corpus(self.output, config.seed)
-            self.dataset = open_dataset(path, on_corrupt=config.on_corrupt)
+            self.dataset = open_dataset(demo_corpus(self.output, config.seed))
         self.data = PretrainingData(self.dataset, config, self.devices)
 
     def build(self) -> None:
@@ -308,6 +317,22 @@ class PretrainingRun:
             "left_out": list(self.dataset.exclude),
             "data": str(config.data or self.dataset.path),
         }
+
+    def _limit_batch(self):
+        """Let a batch have at most as many clips as the split train."""
+        config, dataset = self.config, self.dataset
+        if config.steps_per_epoch or dataset.info.counts.get("train", 0) >= config.batch_size:
+            return
+        clips = dataset.count("train", config.model.input_samples)
+        size = clips - clips % math.lcm(config.micro_batch or 1, self.devices.replicas)
+        # What is too small for contrast is an error later on.
+        if size >= 2:
+            warnings.warn(
+                f"{dataset.path}: {clips} clips of train are fewer than a batch of "
+                f"{config.batch_size}; batches have {size} clips",
+                stacklevel=3,
+            )
+            self.config = dataclasses.replace(config, batch_size=size)
 
     def _check_devices(self):
         config, devices = self.config, self.devices

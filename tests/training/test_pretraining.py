@@ -177,3 +177,19 @@ def test_a_damaged_configuration_is_named(clips, whole, tmp_path):
         (tmp_path / "config.yaml").write_text(content)
         with pytest.raises(UserError, match="config.yaml"):
             open_run_folder(tmp_path, config, config.free_on_resume)
+
+
+@pytest.mark.one_backend
+def test_a_set_smaller_than_a_batch_is_one_batch(clips, tmp_path):
+    config = config_of(clips, tmp_path / "run", epochs=1, batch_size=48, steps_per_epoch=None)
+    run = PretrainingRun(config)
+    with pytest.warns(UserWarning, match="10 clips of train are fewer than a batch of 48; .* 10"):
+        run.fit()
+    assert run.report()["steps"] == 1 and read_config(tmp_path / "run")["batch_size"] == 10
+    # It is the same run when it is resumed.
+    more = dataclasses.replace(config, resume=True, epochs=2)
+    with pytest.warns(UserWarning, match="batches have 10"):
+        assert len(PretrainingRun(more).fit()) == 2
+    micro = dataclasses.replace(config, output=str(tmp_path / "micro"), micro_batch=4)
+    with pytest.warns(UserWarning, match="batches have 8"):
+        PretrainingRun(micro).open()
