@@ -148,9 +148,11 @@ def _print_summary(pretraining):
 
 
 def _fit(pretraining, callbacks):
-    from keras_tune.training import NotFiniteError, StoppedError, stop_signals
+    from keras_tune.training import NotFiniteError, StoppedError, TimeLeft, stop_signals
 
     output = pretraining.folder
+    if not sys.stdout.isatty():
+        callbacks = [*callbacks, TimeLeft()]
     with stop_signals() as should_stop:
         try:
             pretraining.fit(callbacks, should_stop)

@@ -10,7 +10,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "building": ["build_model", "build_optimizer"],
-        "callbacks": ["Checkpoint", "EpochSeed", "KeepBest", "NotFiniteError", "StoppedError"],
+        "callbacks": [
+            "BestEpoch",
+            "Checkpoint",
+            "EpochSeed",
+            "KeepBest",
+            "NotFiniteError",
+            "StoppedError",
+            "TimeLeft",
+        ],
         "config": ["ModelConfig", "PretrainConfig"],
         "contrastive_model": ["ContrastiveModel"],
         "optimizers": ["LARS", "AdamW"],

@@ -28,6 +28,7 @@ def build_model(
         A compiled `ContrastiveModel`.
 
     Raises:
+        UserError: The preset has no trained weights, and the encoder is to begin with them.
         ValueError: The settings of the encoder or of the augmentations do not go together.
 
     Example:
@@ -42,9 +43,7 @@ def build_model(
     ```
     """
     settings = {k: v for k, v in dataclasses.asdict(config.model).items() if v is not None}
-    encoder = TUNe.from_preset(
-        settings.pop("preset"), load_weights=False, sample_rate=sample_rate, **settings
-    )
+    encoder = TUNe.from_preset(settings.pop("preset"), sample_rate=sample_rate, **settings)
     model = ContrastiveModel(
         encoder,
         projection_dim=config.projection_dim,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -221,6 +222,91 @@ class KeepBest(keras.callbacks.Callback):
         if self._weights is None:
             self._weights = keras.models.load_model(self.path).get_weights()
         model.set_weights(self._weights)
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Call a function after every epoch in which a metric is better than ever before.
+
+    Losses are better the lower they are, everything else the higher it is.
+
+    Args:
+        monitor: The name of the metric in the logs; epochs whose logs have NaN are ignored.
+        save: Function without arguments.
+        best: Float, the best value so far, or None. Defaults to None.
+
+    Raises:
+        ValueError: Within `fit`, the logs have no such metric.
+
+    Example:
+
+    ```python
+    from keras_tune.training import BestEpoch
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    best = BestEpoch("loss", lambda: model.save("best.keras"))
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=3, callbacks=[best], verbose=0)
+    best.best  # the lowest loss of an epoch
+    ```
+    """
+
+    def __init__(self, monitor: str, save: Callable[[], Any], best: float | None = None):
+        super().__init__()
+        self.monitor, self.save, self.best = monitor, save, best
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise ValueError(
+                f"`keep_best` must be one of {', '.join(sorted(logs))}. "
+                f"Received: keep_best={self.monitor}"
+            )
+        value = float(logs[self.monitor])
+        if not math.isfinite(value):
+            return
+        sign = -1 if "loss" in self.monitor else 1
+        if self.best is None or sign * value > sign * self.best:
+            self.best = value
+            self.save()
+
+
+class TimeLeft(keras.callbacks.Callback):
+    """Print after every epoch how long the remaining ones will take, for log files.
+
+    The estimate is the mean of the epochs so far, without the first one if there are others, since
+    that one includes compilation.
+
+    Args:
+        clock: Function without arguments that returns seconds. Defaults to `time.monotonic`.
+
+    Example:
+
+    ```python
+    from keras_tune.training import TimeLeft
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=3, callbacks=[TimeLeft()], verbose=2)
+    ```
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        super().__init__()
+        self.clock = clock
+        self._ends: list[float] = []
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._ends = [self.clock()]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        from tqdm import tqdm
+
+        self._ends.append(self.clock())
+        left = self.params["epochs"] - epoch - 1
+        if left > 0:
+            ends = self._ends[1:] if len(self._ends) > 2 else self._ends
+            seconds = left * (ends[-1] - ends[0]) / (len(ends) - 1)
+            print(f"about {tqdm.format_interval(seconds)} left", flush=True)
 
 
 class EpochSeed(keras.callbacks.Callback):

@@ -29,7 +29,7 @@ class ModelConfig:
     """The encoder.
 
     Args:
-        preset: A published variant: tune_plus, tune_tail_5, clmr, …
+        preset: A variant: tune_plus, tune_tail_5, clmr, …
         decoder_depth: Expansive stages, 0 for CLMR's SampleCNN; by default those of the preset.
         contraction_depth: Contractive stages; by default those of the preset.
         base_filters: Width of the first stage; by default that of the preset.
@@ -38,7 +38,8 @@ class ModelConfig:
         extra_links: Links from the decoder to the tail; by default those of the preset.
         input_samples: Length of a view in samples.
         level: RMS level to which the encoder scales every waveform, for example 0.1; by default
-            levels are not changed, as in the published models.
+            that of the preset, and levels are not changed in the published ones.
+        load_weights: Whether to begin with the trained weights of the preset (tune_plus_open).
 
     Example:
 
@@ -55,6 +56,7 @@ class ModelConfig:
     extra_links: bool | None = None
     input_samples: Samples = 59049
     level: Fraction | None = None
+    load_weights: bool = False
 
 
 @dataclasses.dataclass
@@ -95,6 +97,8 @@ class PretrainConfig:
         batch_norm_clips: Clips of train, without augmentation, on which the batch normalization of
             the saved encoder is estimated again; 0 keeps the averages of training, which describe
             augmented views.
+        keep_best: Column of the history, such as val_contrastive_accuracy or val_probe; the encoder
+            of the epoch that is best by it is saved as best_encoder.keras.
         separate_views: Whether batch normalization sees first and second views separately.
         seed: Seed of weights, order, crops and augmentations.
         precision: float32, mixed_bfloat16 or mixed_float16.
@@ -157,6 +161,7 @@ class PretrainConfig:
     acoustic_weight: NotNegative = 0.0
     group_weight: NotNegative = 0.0
     batch_norm_clips: CountFromZero = 0
+    keep_best: str | None = None
     separate_views: bool = False
     seed: Seed = 42
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

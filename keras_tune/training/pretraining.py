@@ -26,7 +26,7 @@ from keras_tune.models.saved import save_model
 from keras_tune.models.tune import TUNe
 from keras_tune.storage import is_url
 from keras_tune.training.building import build_model
-from keras_tune.training.callbacks import Checkpoint, EpochSeed, NotFiniteError
+from keras_tune.training.callbacks import BestEpoch, Checkpoint, EpochSeed, NotFiniteError
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.distribution import choose_devices, synchronize_batch_normalization
@@ -267,7 +267,7 @@ class PretrainingRun:
             raise RuntimeError("A run is trained once; make another one with `resume=True`.")
         if not hasattr(self, "model"):
             self.build()
-        callbacks = [*callbacks, *self._monitors()]
+        callbacks = [*callbacks, *self._monitors(), *self._keep_best()]
         write_config(self.folder, self.config)
         started = time.monotonic()
         with _dtype_policy(self.config.precision), naming_damaged_shards(self.dataset.path):
@@ -289,8 +289,7 @@ class PretrainingRun:
         """
         if not hasattr(self, "model"):
             self.build()
-        batches = self.data.clean_batches() if self.config.batch_norm_clips else None
-        return save_encoder(self.model, self.folder / "encoder.keras", batches)
+        return self._save_encoder("encoder.keras")
 
     def report(self) -> dict[str, Any]:
         """Describe the run after `fit`: steps, speed, devices, last metrics, data.
@@ -317,6 +316,10 @@ class PretrainingRun:
             "left_out": list(self.dataset.exclude),
             "data": str(config.data or self.dataset.path),
         }
+
+    def _save_encoder(self, name):
+        batches = self.data.clean_batches() if self.config.batch_norm_clips else None
+        return save_encoder(self.model, self.folder / name, batches)
 
     def _limit_batch(self):
         """Let a batch have at most as many clips as the split train."""
@@ -375,6 +378,20 @@ class PretrainingRun:
         """The steps that were made before this run was resumed."""
         start = self.start
         return start.finished_epochs * self.streams.steps_per_epoch + start.finished_steps
+
+    def _keep_best(self):
+        """The callback that saves the encoder of the best epoch, if there is to be one."""
+        monitor, history = self.config.keep_best, self.folder / "history.csv"
+        if monitor is None:
+            return []
+        best = None
+        if history.exists():
+            import pandas as pd
+
+            before = pd.read_csv(history).get(monitor, pd.Series(dtype=float)).dropna()
+            if len(before):
+                best = float(before.min() if "loss" in monitor else before.max())
+        return [BestEpoch(monitor, lambda: self._save_encoder("best_encoder.keras"), best)]
 
     def _monitors(self):
         """The callbacks that monitor the representation on the first clips of valid."""

@@ -193,3 +193,33 @@ def test_a_set_smaller_than_a_batch_is_one_batch(clips, tmp_path):
     micro = dataclasses.replace(config, output=str(tmp_path / "micro"), micro_batch=4)
     with pytest.warns(UserWarning, match="batches have 8"):
         PretrainingRun(micro).open()
+
+
+@pytest.mark.one_backend
+def test_the_encoder_of_the_best_epoch_is_kept(clips, tmp_path):
+    values = iter([0.3, np.nan, 0.5, 0.4, 0.45, 0.6])
+    kept = []
+
+    class Metric(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            logs["val_probe"] = next(values)
+
+    class Weights(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            kept.append(self.model.encoder.weights[0].numpy())
+
+    def best():
+        encoder = keras.models.load_model(tmp_path / "best_encoder.keras")
+        return encoder.weights[0].numpy()
+
+    config = config_of(clips, tmp_path, epochs=4, keep_best="val_probe")
+    PretrainingRun(config).fit([Metric(), Weights()])
+    np.testing.assert_array_equal(best(), kept[2])
+    PretrainingRun(dataclasses.replace(config, resume=True, epochs=5)).fit([Metric(), Weights()])
+    np.testing.assert_array_equal(best(), kept[2])
+    PretrainingRun(dataclasses.replace(config, resume=True, epochs=6)).fit([Metric(), Weights()])
+    np.testing.assert_array_equal(best(), kept[5])
+    assert len({weights.tobytes() for weights in kept}) == 6
+    wrong = config_of(clips, tmp_path / "wrong", epochs=1, keep_best="accuracy")
+    with pytest.raises(ValueError, match="one of .*val_loss.* Received: keep_best=accuracy"):
+        PretrainingRun(wrong).fit()
