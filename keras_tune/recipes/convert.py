@@ -22,7 +22,8 @@ class Config:
         output: The file to write.
         preset: The variant that the checkpoint must fit. By default it follows from the shapes.
         head: Second checkpoint with the head of a linear evaluation; the output is a tagger.
-        labels: Text file with the names of the outputs of the head, one on each line.
+        labels: Text file with the names of the outputs of the head, one on each line; or
+            magnatagatune for its 50 most frequent tags, in the order of the published heads.
         projector: Whether to keep the projection head; the output is a contrastive model.
         input_samples: Length of the waveform in samples; null for any length.
         backend: Keras backend. Defaults to KERAS_BACKEND, else the first one installed.
@@ -94,8 +95,13 @@ def _load_checkpoint(config):
 
     options = {}
     if config.labels:
+        file = pathlib.Path(config.labels)
+        if config.labels == "magnatagatune" and not file.exists():
+            from keras_tune.data.datasets import magnatagatune
+
+            file = pathlib.Path(magnatagatune.__file__).with_name("magnatagatune_tags.txt")
         try:
-            options["labels"] = pathlib.Path(config.labels).read_text(encoding="utf-8").splitlines()
+            options["labels"] = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
             raise UserError(f"--labels {config.labels}: not a readable text file") from None
     return load_pytorch_checkpoint(

@@ -77,6 +77,20 @@ def test_encoder_converted_under_another_backend(tmp_path):
     assert_close(compute(encoder), np.load(SMALL / "outputs.npz")["deep/representation"])
 
 
+def test_the_tags_of_magnatagatune_are_known_by_name(convert, tmp_path):
+    """In the published order, from guitar to choral."""
+    torch = pytest.importorskip("torch", reason=".ckpt files need PyTorch")
+    plus, head = SMALL / "plus.ckpt", torch.load(SMALL / "head_linear.ckpt", weights_only=True)
+    for name, tensor in head["state_dict"].items():
+        head["state_dict"][name] = tensor.repeat_interleave(10, dim=0)
+    torch.save(head, tmp_path / "head.ckpt")
+    arguments = ("--head", tmp_path / "head.ckpt", "--labels", "magnatagatune")
+    status, _, error = convert("--checkpoint", plus, *arguments, "--output", tmp_path / "t.keras")
+    assert status == 0, error
+    labels = keras.models.load_model(tmp_path / "t.keras").labels
+    assert len(set(labels)) == 50 and labels[0] == "guitar" and labels[-1] == "choral"
+
+
 def test_projector_head_and_the_way_back(convert, tmp_path):
     pytest.importorskip("torch", reason=".ckpt files need PyTorch")
     contrastive, tagger = tmp_path / "contrastive.keras", tmp_path / "tagger.keras"
