@@ -127,7 +127,7 @@ def name_fault(name):
     Example:
 
     ```python
-    name_fault("../x")  # "holds '/', which names of files cannot hold"
+    name_fault("../x")  # "contains '/', which file names cannot contain"
     ```
     """
     wrong = text_fault(name)
@@ -135,7 +135,7 @@ def name_fault(name):
         return wrong
     for sign in '/\\:*?"<>|':
         if sign in name:
-            return f"holds {sign!r}, which names of files cannot hold"
+            return f"contains {sign!r}, which file names cannot contain"
     if name[0] in ". " or name[-1] in ". ":
         return "begins or ends with a dot or a space, which makes a hidden or a lost file"
     if name.partition(".")[0].rstrip().lower() in RESERVED:
@@ -157,7 +157,7 @@ def text_fault(text):
     Example:
 
     ```python
-    text_fault("two\nlines")  # "holds control characters"
+    text_fault("two\nlines")  # "contains control characters"
     ```
     """
     text = str(text)
@@ -171,7 +171,7 @@ def text_fault(text):
     if not text.isprintable():
         kinds = {unicodedata.category(sign) for sign in text}
         if kinds & {"Cc", "Zl", "Zp"}:
-            return "holds control characters"
+            return "contains control characters"
     return None
 
 

@@ -20,6 +20,10 @@ Shape = tuple[int | None, ...]
 # A dtype policy: its name ("mixed_bfloat16") or a `keras.DTypePolicy`.
 DType = Any
 
+# The preset, trained, that is used where no encoder is given. It is named here because the help of
+# the command lines shows it, which imports no framework.
+DEFAULT_ENCODER = "tune_plus_open"
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:

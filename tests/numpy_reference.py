@@ -228,7 +228,7 @@ def write_golden_small():
     import torch
     from safetensors.numpy import save_file
 
-    from keras_tune.models import PRESETS
+    from keras_tune.models.presets import PRESETS, PUBLISHED
 
     FOLDER.mkdir(exist_ok=True)
     outputs = {}
@@ -276,8 +276,9 @@ def write_golden_small():
 
     clip = demo_window()
     content = {"clip": _rounded(rms(clip))}
-    for name, preset in PRESETS.items():
-        representation = represent(seeded_state(encoder_shapes(preset)), clip)[0]
+    for name in PUBLISHED:
+        state = seeded_state(encoder_shapes(PRESETS[name]))
+        representation = represent(state, clip)[0]
         content[name] = [_rounded(value) for value in fingerprint(representation)]
     lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in content.items()]
     (FOLDER / "fingerprints.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -148,10 +148,12 @@ def prepare(
             raise UserError(f"`{key}` must be positive. Received: {key}={value}")
     _check_manifest(manifest)
     output = to_path(output)
-    name = name or output.resolve().name
+    given, name = name is not None, output.resolve().name if name is None else name
     wrong = name_fault(name)
+    if wrong and given:
+        raise UserError(f"`name` {wrong}; choose another. Received: name={name}")
     if wrong:
-        raise UserError(f"`name` {wrong}; choose another. Received: name={name!r}")
+        raise UserError(f"{output}: the last part of the path {wrong}. Give the set a `name`.")
     texts = {key: manifest[key].astype(str) for key in ("id", "path", "split")}
     manifest = manifest.assign(**texts)
     labels = label_columns(manifest)

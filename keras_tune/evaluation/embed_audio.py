@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_tune.errors import UserError
+from keras_tune.types import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     import keras
@@ -22,7 +24,7 @@ POOLS = ("mean", "mean_max", "none")
 
 def embed(
     audio: str | pathlib.Path | np.ndarray | Sequence,
-    encoder: keras.Model | str | pathlib.Path,
+    encoder: keras.Model | str | pathlib.Path = DEFAULT_ENCODER,
     sample_rate: int | None = None,
     hop: float | None = None,
     pool: str = "mean",
@@ -34,8 +36,9 @@ def embed(
     Args:
         audio: Path of an audio file, or a mono array (samples,), floats with full scale 1 or int16;
             or a list of these; or the path of a folder, which is searched with its sub-folders.
-        encoder: Keras model from (batch, samples, 1) to (batch, d), or the path of a `.keras` file
-            or of a run folder.
+        encoder: Keras model from (batch, samples, 1) to (batch, d), the path of a `.keras` file or
+            of a run folder, or the name of a preset that has trained weights. Defaults to
+            "tune_plus_open", which comes with the package.
         sample_rate: Integer, the sample rate of arrays in Hz. They are resampled if the encoder has
             another one. Defaults to the encoder's own.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
@@ -61,12 +64,14 @@ def embed(
     Example:
 
     ```python
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(3 * 44100) / 44100)
+    keras_tune.embed(tone, sample_rate=44100).shape  # (512,)
     encoder = keras_tune.evaluation.MelStatistics(input_samples=2048)
-    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)
-    keras_tune.embed(tone, encoder, sample_rate=44100).shape  # (256,)
     keras_tune.embed([tone, tone], encoder, sample_rate=44100).shape  # (2, 256)
-    vectors, times = keras_tune.embed(tone, encoder, pool="none", hop=0.5)
-    times  # [0.0, 0.5, 1.0, 1.5]
+    vectors, times = keras_tune.embed(
+        tone, encoder, sample_rate=44100, pool="none", hop=0.5
+    )
+    times  # [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
     ```
     """
     from keras_tune.evaluation.embeddings import embed_clips, window_length
@@ -74,7 +79,7 @@ def embed(
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
     if isinstance(encoder, (str, pathlib.Path)):
-        encoder = _load(pathlib.Path(encoder))
+        encoder = _load(str(encoder))
     rate = getattr(encoder, "sample_rate", None) or 22050
     single = isinstance(audio, (str, pathlib.Path, np.ndarray))
     folder = pathlib.Path(audio) if isinstance(audio, (str, pathlib.Path)) else None
@@ -144,10 +149,22 @@ def _table(vectors, files, starts=None):
     return pd.DataFrame(vectors, index)
 
 
-def _load(path):
+def _load(name):
+    from keras_tune.models.presets import is_trained
     from keras_tune.models.saved import load_saved_model
 
-    return load_saved_model(path / "encoder.keras" if path.is_dir() else path)
+    if is_trained(name):
+        return _preset(name)
+    folder = pathlib.Path(name)
+    return load_saved_model(folder / "encoder.keras" if folder.is_dir() else folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _preset(name):
+    """A preset with its weights, which is built once for all songs."""
+    from keras_tune.models.tune import TUNe
+
+    return TUNe.from_preset(name)
 
 
 def hop_in_samples(hop: float | None, sample_rate: int = 22050) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_tune.errors import UserError
 from keras_tune.interop.tensor_names import DEPTH, contractive_name, expansive_names
-from keras_tune.models.presets import PRESETS
+from keras_tune.models.presets import PRESETS, PUBLISHED
 
 
 def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -72,7 +72,8 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _preset(arguments):
-    for name, preset in PRESETS.items():
+    for name in PUBLISHED:
+        preset = PRESETS[name]
         of_preset = {
             "contraction_depth": preset.contraction_depth,
             "decoder_depth": preset.decoder_depth,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import warnings
 from typing import Any
 
 import keras
@@ -87,7 +88,14 @@ def load_pytorch_checkpoint(
     if not parts.encoder:
         only = "only a head; give it as the head of an encoder" if parts.head else "no encoder"
         raise UserError(f"{path}: contains {only}")
-    encoder = _build(path, parts.encoder, preset, input_samples, data_format)
+    encoder = _build(
+        path,
+        parts.encoder,
+        preset,
+        input_samples=input_samples,
+        data_format=data_format,
+        **_input_settings(hyper_parameters),
+    )
     if projector:
         return _contrastive(path, encoder, parts.projector, hyper_parameters, options)
     if head is not None:
@@ -102,7 +110,8 @@ def export_pytorch_checkpoint(
 
     Its `state_dict` has the encoder under `model.encoder.` and again under `encoder.`, a projection
     head under `model.projector.` and a tagger's head under `model.`. Loaded with
-    `load_pytorch_checkpoint`, the file gives the same weights, bit for bit.
+    `load_pytorch_checkpoint`, the file gives the same weights, bit for bit, and the same level and
+    sample rate.
 
     Args:
         model: A `TUNe`, or a `ContrastiveModel` or `Tagger` of one.
@@ -138,7 +147,14 @@ def export_pytorch_checkpoint(
         for prefix in ("model.encoder.", "encoder.")
         for name, array in arrays.items()
     }
-    hyper_parameters = {"model": encoder.name}
+    hyper_parameters: dict[str, Any] = {"model": encoder.name, "sample_rate": encoder.sample_rate}
+    if encoder.level is not None:
+        hyper_parameters["level"] = encoder.level
+        warnings.warn(
+            f"{path}: the published PyTorch code does not bring waveforms to one level; bring them "
+            f"to a root mean square of {encoder.level} before this encoder",
+            stacklevel=2,
+        )
     if isinstance(model, ContrastiveModel):
         for name, variable in dense_tensors(model.projector.layers).items():
             tensors[f"model.projector.{name}"] = _to_torch_layout(variable)
@@ -197,7 +213,18 @@ def _split(path, tensors):
     return parts
 
 
-def _build(path, tensors, preset, input_samples, data_format):
+def _input_settings(hyper_parameters):
+    """The level and the sample rate that `export_pytorch_checkpoint` has written, if it has."""
+    level, rate = (hyper_parameters.get(key) for key in ("level", "sample_rate"))
+    settings = {}
+    if isinstance(level, float) and 0 < level <= 1:
+        settings["level"] = level
+    if isinstance(rate, int) and rate > 0:
+        settings["sample_rate"] = rate
+    return settings
+
+
+def _build(path, tensors, preset, **options):
     shapes = {name: tensor.array.shape for name, tensor in tensors.items()}
     if preset is None:
         try:
@@ -205,16 +232,14 @@ def _build(path, tensors, preset, input_samples, data_format):
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         try:
-            encoder = TUNe(**arguments, input_samples=input_samples, data_format=data_format)
+            encoder = TUNe(**arguments, **options)
         except ValueError as error:
             if str(error).startswith("`input_samples`"):
                 raise
             # Tensors of a form that no encoder has.
             raise UserError(f"{path}: {error}") from None
     else:
-        encoder = TUNe.from_preset(
-            preset, load_weights=False, input_samples=input_samples, data_format=data_format
-        )
+        encoder = TUNe.from_preset(preset, load_weights=False, **options)
     try:
         _assign(path, encoder_tensors(encoder), tensors, encoder.name)
     except UserError as error:

@@ -102,8 +102,8 @@ def read_weights(encoder: keras.Model, path: str | os.PathLike) -> None:
     for key, value in trained.items():
         if key not in FREE and config[key] != value:
             raise ValueError(
-                f"the trained weights are for {key}={value}; leave it, or pass load_weights=False "
-                f"for random weights. Received: {key}={config[key]}"
+                f"`{key}` must be {value}, as in the trained weights, unless `load_weights=False`. "
+                f"Received: {key}={config[key]}"
             )
     arrays = load_file(path)
     for name, variable in _variables(encoder).items():

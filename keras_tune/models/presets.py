@@ -1,10 +1,12 @@
-"""Every published variant of TUNe, and CLMR's encoder, as arguments of `TUNe`.
+"""Every published variant of TUNe, CLMR's encoder, and the trained ones, as arguments of `TUNe`.
 
 Source: Vélez Vásquez & Burgoyne, "Tailed U-Net: Multi-Scale Music Representation Learning" (ISMIR
 2022), table 1 and appendix table S3; Spijkervet & Burgoyne, CLMR (ISMIR 2021).
 """
 
 import dataclasses
+
+from keras_tune.types import DEFAULT_ENCODER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,3 +124,19 @@ PRESETS = {
         description="CLMR's SampleCNN, the decoder of depth zero",
     ),
 }
+
+
+def is_trained(name: str) -> bool:
+    """Whether there is a preset of this name that comes with trained weights."""
+    return name in PRESETS and PRESETS[name].weights is not None
+
+
+# What the papers describe; their authors publish weights for some, which `convert` reads.
+PUBLISHED = tuple(PRESETS)
+
+PRESETS[DEFAULT_ENCODER] = dataclasses.replace(
+    PRESETS["tune_plus"],
+    level=0.1,
+    weights="tune_plus_open.safetensors",
+    description="tune_plus, trained on 30 hours of freely licensed music",
+)

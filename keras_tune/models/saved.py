@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
-    """Load a `.keras` file.
+    """Load a `.keras` file, or a preset with its trained weights.
 
     Args:
-        path: The file.
+        path: The file, or the name of a preset that has trained weights.
         compile: Whether to load the optimizer too. Defaults to False.
 
     Returns:
         Keras model.
 
     Raises:
-        UserError: There is no such file, it contains no model, unpacks to far more than its size,
-            or has weights that are not finite.
+        UserError: There is no such file or preset, the file contains no model, unpacks to far more
+            than its size, or has weights that are not finite.
 
     Example:
 
@@ -39,9 +39,17 @@ def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Mo
     """
     import keras
 
+    from keras_tune.models.presets import PRESETS, is_trained
+    from keras_tune.models.tune import TUNe
+
+    if is_trained(str(path)):
+        return TUNe.from_preset(str(path))
     path = pathlib.Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .keras file or the folder of a finished run")
+        trained = " or ".join(filter(is_trained, PRESETS))
+        raise UserError(
+            f"{path}: no such file; give a .keras file, the folder of a finished run, or {trained}"
+        )
     check_archive(path)
     try:
         model = keras.models.load_model(path, compile=compile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -212,11 +213,11 @@ class TUNe(keras.Model):
             trained = [name for name, known in PRESETS.items() if known.weights]
             hint = f", or choose {' or '.join(trained)}" if trained else ""
             raise UserError(
-                "`preset` must have trained weights; pass load_weights=False for random ones"
+                "`preset` must have trained weights; pass `load_weights=False` for random ones"
                 f"{hint}. Received: preset={preset}"
             )
         if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
-            chosen = PRESETS["clmr"]
+            chosen = dataclasses.replace(PRESETS["clmr"], level=chosen.level)
         base_filters = overrides.get("base_filters") or chosen.base_filters
         arguments: dict[str, Any] = {
             "contraction_depth": chosen.contraction_depth,

@@ -40,7 +40,8 @@ def run(main, config_class, argv=None, demo=None):
     Args:
         main: Function of one `config_class`.
         config_class: A dataclass with documented, typed fields. Where it has a field `backend`,
-            that Keras backend is chosen before Keras is imported.
+            that Keras backend is chosen before Keras is imported. The class attribute `positional`
+            names the option that may be given first, without its name.
         argv: List of strings. Defaults to the command line's.
         demo: Path of a YAML file with the options to begin with where the command line names
             neither `--data` nor `--config`. Defaults to None.
@@ -56,13 +57,16 @@ def run(main, config_class, argv=None, demo=None):
     module = sys.modules[config_class.__module__]
     name = (module.__spec__.name if module.__spec__ else module.__name__).rpartition(".")[2]
     summary, _, details = (module.__doc__ or "").strip().partition("\n\n")
-    argv = sys.argv[1:] if argv is None else argv
+    argv = list(sys.argv[1:] if argv is None else argv)
+    positional = getattr(config_class, "positional", "")
+    if positional and argv and not argv[0].startswith("-"):
+        argv.insert(0, f"--{positional}")
     # The help shows what applies to a user's own data.
     no_demo = ("--data", "--config", "--help", "-h")
     own_data = any(option.split("=")[0] in no_demo for option in argv)
     parser = Parser(
         prog=f"keras-tune {name}",
-        usage="%(prog)s [options]",
+        usage=f"%(prog)s {positional and f'[{positional.upper()}] '}[options]",
         allow_abbrev=False,
         description=summary,
         epilog=details,
@@ -166,6 +170,9 @@ def _option_strings(parser):
 
 def _described(message, options=()):
     """The parser's message; of a value of the wrong type `--option value: takes ...`."""
+    stray = re.match(r"unrecognized arguments: ([^-].*)", message)
+    if stray:
+        return f"{stray[1]}: is no option; a value comes after its option, and lists are [a,b]"
     unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
     if unknown:
         hint = did_you_mean(unknown[1], options)

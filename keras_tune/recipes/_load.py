@@ -6,10 +6,10 @@ from keras_tune.errors import UserError
 
 
 def load_model(path):
-    """Load a `.keras` file, or the `encoder.keras` of a run folder.
+    """Load a `.keras` file, the `encoder.keras` of a run folder, or a preset with its weights.
 
     Args:
-        path: The file or the folder.
+        path: The file, the folder, or the name of a preset that has trained weights.
 
     Returns:
         The Keras model.
@@ -18,8 +18,11 @@ def load_model(path):
         UserError: There is no such file, or it holds no model that can be used; see
             `load_saved_model`.
     """
+    from keras_tune.models.presets import is_trained
     from keras_tune.models.saved import load_saved_model
 
+    if is_trained(str(path)):
+        return load_saved_model(path)
     path = pathlib.Path(path)
     if path.is_dir():
         path = path / "encoder.keras"
@@ -32,7 +35,7 @@ def load_encoder(path, sample_rate=None):
     """Load an encoder; of a saved `ContrastiveModel`, take the encoder inside.
 
     Args:
-        path: A `.keras` file, or the folder of a run.
+        path: A `.keras` file, the folder of a run, or a preset that has trained weights.
         sample_rate: Integer, of the data, which the encoder must be made for. Defaults to None:
             any.
 
@@ -55,7 +58,8 @@ def named_encoder(name, sample_rate=None, seed=0):
     """Load or build what `--encoder` names.
 
     Args:
-        name: A .keras file, the folder of a run, "untrained:PRESET", or "mel".
+        name: A .keras file, the folder of a run, a preset that has trained weights,
+            "untrained:PRESET", or "mel".
         sample_rate: Integer, of the set, which a saved encoder must be made for. Defaults to None:
             a saved encoder's own, and 22,050 for others.
         seed: Integer, of an untrained encoder. Defaults to 0.

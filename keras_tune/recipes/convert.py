@@ -96,7 +96,7 @@ def _load_checkpoint(config):
     options = {}
     if config.labels:
         file = pathlib.Path(config.labels)
-        if config.labels == "magnatagatune" and not file.exists():
+        if config.labels == "magnatagatune" and not file.is_file():
             from keras_tune.data.datasets import magnatagatune
 
             file = pathlib.Path(magnatagatune.__file__).with_name("magnatagatune_tags.txt")

@@ -1,5 +1,6 @@
-"""Embed audio files, or a prepared set, by an encoder.
+"""Embed audio files, or a prepared set, with an encoder.
 
+`keras-tune embed song.mp3` embeds one file with the encoder that comes with the package.
 Files are decoded in parallel with the encoding, and resampled to the encoder's sample rate.
 Finished parts are kept next to the output until the end, so that a run that was killed resumes when
 it is started again with the same options. Files that have changed since (by size or modification
@@ -12,13 +13,14 @@ vector.
 """
 
 import dataclasses
+import pathlib
 import sys
-from typing import Literal
+from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
-from keras_tune.types import BatchSize, Hop, Workers
+from keras_tune.types import DEFAULT_ENCODER, BatchSize, Hop, Workers
 
 # The clips of one part, which are lost if a run is killed.
 PART = 64
@@ -30,9 +32,12 @@ class EmbedConfig:
     """The clips to embed, and how.
 
     Args:
-        encoder: A .keras file, the folder of a pretraining run, untrained:PRESET, or mel.
-        source: An audio file, a folder of them (with all its subfolders), or a prepared set.
-        output: The .npz or .parquet file to write.
+        source: An audio file, a folder of them (with all its subfolders), or a prepared set; may be
+            given first, without --source.
+        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, untrained:PRESET,
+            or mel.
+        output: The .npz or .parquet file to write; by default NAME_embedding.npz in the current
+            folder, with the name of the source.
         hop: Seconds from one window to the next; by default windows do not overlap.
         pool: The mean over windows, mean and maximum, or none for one vector for each window.
         layers: Stages to concatenate instead of the representation: tail_7,tail_8,tail_9.
@@ -42,9 +47,11 @@ class EmbedConfig:
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
 
-    encoder: str
+    positional: ClassVar[str] = "source"
+
     source: str
-    output: str
+    encoder: str = DEFAULT_ENCODER
+    output: str | None = None
     hop: Hop | None = None
     pool: Literal["mean", "mean_max", "none"] = "mean"
     layers: str | None = None
@@ -52,6 +59,13 @@ class EmbedConfig:
     workers: Workers | None = None
     strict: bool = False
     backend: str | None = None
+
+    def __post_init__(self):
+        if self.output is None:
+            name = pathlib.PurePath(self.source).name
+            if not pathlib.Path(self.source).is_dir():
+                name = pathlib.PurePath(name).stem
+            self.output = f"{name.strip('.') or 'music'}_embedding.npz"
 
 
 @names_options()
@@ -109,7 +123,7 @@ def main(config):
     _write(output, clips, config.pool, source, (hop or window) / source.sample_rate)
     shutil.rmtree(folder)
     vectors = len(clips.windows) if config.pool == "none" else len(clips.ids)
-    print(f"{output}: {vectors} vectors of {len(clips.ids)} clips, {len(left_out)} left out")
+    print(f"{output}: {len(clips.ids)} clips, {vectors} vectors; {len(left_out)} clips left out")
 
 
 def _embed_part(stem, source, names, encode, progress):

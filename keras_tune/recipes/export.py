@@ -20,7 +20,8 @@ class ExportConfig:
     """The model to export, and the folder to write to.
 
     Args:
-        model: A .keras file, or the folder of a run with a tagger or an encoder; from any backend.
+        model: A .keras file, or the folder of a run with a tagger or an encoder, from any backend;
+            or tune_plus_open, the encoder that comes with the package.
         format: tf_saved_model, onnx or web.
         output: Folder to write to.
         name: Name of the exported model. Defaults to the model's own.
@@ -51,9 +52,11 @@ def main(config):
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)
     from keras_tune.recipes._load import load_encoder
 
-    source = pathlib.Path(config.model)
+    source = config.model
     # A run that ended in a tagger also contains the encoder.
-    source = source / "tagger.keras" if (source / "tagger.keras").is_file() else source
+    tagger = pathlib.Path(source, "tagger.keras")
+    if tagger.is_file():
+        source = tagger
     model = load_encoder(source, config.sample_rate)
     try:
         path = _export(config, model)

@@ -16,6 +16,7 @@ from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.types import (
+    DEFAULT_ENCODER,
     BatchSize,
     Count,
     CountFromZero,
@@ -31,10 +32,11 @@ class FinetuneConfig:
     """What to train, on what.
 
     Args:
-        encoder: A .keras file, the folder of a pretraining run, or untrained:PRESET.
         data: Folder written by `prepare`, or an .npz file of clips.
         target: The label to predict, or several: [a,b,c].
         output: Folder of the run.
+        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, or
+            untrained:PRESET.
         task: classification, tagging, key or regression; by default what fits the labels.
         threshold: Smallest number for which a tag is present; makes columns of numbers tags.
         frozen: Whether the encoder is frozen throughout.
@@ -51,10 +53,10 @@ class FinetuneConfig:
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
     """
 
-    encoder: str
     data: str
     target: list[str] | str
     output: str
+    encoder: str = DEFAULT_ENCODER
     task: Literal["classification", "tagging", "key", "regression"] | None = None
     threshold: Finite | None = None
     frozen: bool = False

@@ -1,8 +1,8 @@
 """Prepare audio files as TFRecords for training.
 
 A csv file with a column of audio files, a folder of them, or a known set as its archives unpack
-becomes a folder of shards. A run that was interrupted goes on where it stopped when it is started
-again with the same options; shards of files that have changed since are written anew.
+becomes a folder of shards. A run that was interrupted resumes when it is started again with the
+same options; shards of files that have changed since are written again.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class Config:
     """Options of a preparation.
 
     Args:
-        dataset: What the source is: a csv file with a row a clip, a folder of audio files, or a
-            known set in the layout of its archives.
+        dataset: What the source is: a csv file with a row for each clip, a folder of audio files,
+            or a known set in the layout of its archives.
         source: The csv file or the folder; of these two also a URL in a store (gs://, s3://).
         output: Folder to write the shards to, or a URL in a store.
         name: Name of the set. Defaults to the name of the output folder.
@@ -33,13 +33,13 @@ class Config:
         fractions: Shares of train, valid and test where splits are drawn. Defaults to .8, .1, .1.
         split: magnatagatune: clips to take: full, or clean for those with tags. Defaults to full.
         subset: fma: small, medium or large. Defaults to small.
-        max_seconds: debian_music: the most that is used of a track. Defaults to 300.
+        max_seconds: debian_music: seconds used of each track at most. Defaults to 300.
         changed: debian_music: leave out or take files of other versions. Defaults to leave.
         encoding: How clips are stored: 16-bit samples, the same as FLAC, or the files' own bytes.
         sample_rate: Samples per second of the clips.
         min_seconds: Clips shorter than this are left out.
         shards: Shards of each split. Defaults to as many as give files of about 256 MB.
-        workers: Processes. Defaults to one a processor.
+        workers: Processes. Defaults to one for each processor.
         runner: What writes the shards: processes of this machine, or Apache Beam.
         beam_options: Beam's own options, e.g. '["--runner=FlinkRunner"]'. Defaults to none, which
             is the runner in this process.

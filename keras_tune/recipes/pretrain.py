@@ -93,7 +93,7 @@ def main(config):
         report = pretraining.report()
         if config.probe:
             report["probe"] = _final_probe(pretraining, encoder)
-        write_report(pretraining.output, config, **report)
+        write_report(pretraining.output, pretraining.config, **report)
         write_run_report(pretraining.output, report)
         print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md beside it")
 

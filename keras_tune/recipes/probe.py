@@ -20,7 +20,17 @@ from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._final_probe import final_probe, summary
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import named_encoder
-from keras_tune.types import BatchSize, Count, Finite, Folds, Fraction, Hop, Repetitions, Seed
+from keras_tune.types import (
+    DEFAULT_ENCODER,
+    BatchSize,
+    Count,
+    Finite,
+    Folds,
+    Fraction,
+    Hop,
+    Repetitions,
+    Seed,
+)
 
 __all__ = ["ProbeConfig", "main", "final_probe", "summary"]
 
@@ -32,10 +42,11 @@ class ProbeConfig:
     """Which encoder to evaluate, and how.
 
     Args:
-        encoder: A .keras file, the folder of a pretraining run, untrained:PRESET, or mel.
         data: Folder written by `prepare`, or an .npz file of clips.
         target: The label to predict, or several: [a,b,c].
         output: Folder for the report.
+        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, untrained:PRESET,
+            or mel.
         protocol: linear, grid, knn, logistic, layers, several of them: [linear,knn], or all.
         task: classification, tagging, key or regression; by default what fits the labels.
         threshold: Smallest number for which a tag is present; makes columns of numbers tags.
@@ -61,10 +72,10 @@ class ProbeConfig:
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
     """
 
-    encoder: str
     data: str
     target: list[str] | str
     output: str
+    encoder: str = DEFAULT_ENCODER
     protocol: list[str] | str = "linear"
     task: Literal["classification", "tagging", "key", "regression"] | None = None
     threshold: Finite | None = None

@@ -224,10 +224,16 @@ class KeepBest(keras.callbacks.Callback):
         model.set_weights(self._weights)
 
 
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric of pretraining is better the lower it is: losses, alignment, uniformity."""
+    return any(word in metric for word in ("loss", "alignment", "uniformity"))
+
+
 class BestEpoch(keras.callbacks.Callback):
     """Call a function after every epoch in which a metric is better than ever before.
 
-    Losses are better the lower they are, everything else the higher it is.
+    Losses, alignment and uniformity are better the lower they are, everything else the higher it
+    is.
 
     Args:
         monitor: The name of the metric in the logs; epochs whose logs have NaN are ignored.
@@ -264,7 +270,7 @@ class BestEpoch(keras.callbacks.Callback):
         value = float(logs[self.monitor])
         if not math.isfinite(value):
             return
-        sign = -1 if "loss" in self.monitor else 1
+        sign = -1 if lower_is_better(self.monitor) else 1
         if self.best is None or sign * value > sign * self.best:
             self.best = value
             self.save()

@@ -134,6 +134,7 @@ class PretrainConfig:
         "distribute",
         "deterministic",
         "on_corrupt",
+        "keep_best",
     )
 
     data: str | None = None

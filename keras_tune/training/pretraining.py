@@ -26,7 +26,13 @@ from keras_tune.models.saved import save_model
 from keras_tune.models.tune import TUNe
 from keras_tune.storage import is_url
 from keras_tune.training.building import build_model
-from keras_tune.training.callbacks import BestEpoch, Checkpoint, EpochSeed, NotFiniteError
+from keras_tune.training.callbacks import (
+    BestEpoch,
+    Checkpoint,
+    EpochSeed,
+    NotFiniteError,
+    lower_is_better,
+)
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.distribution import choose_devices, synchronize_batch_normalization
@@ -200,6 +206,7 @@ class PretrainingRun:
         if not hasattr(self, "dataset") and self.config.data:
             self.dataset = open_dataset(self.config.data, on_corrupt=self.config.on_corrupt)
         if hasattr(self, "dataset"):
+            # First, since the number of clips decides how many a batch has.
             self._limit_batch()
         config = self.config
         # The learning rate of a cosine depends on the last epoch.
@@ -324,9 +331,13 @@ class PretrainingRun:
     def _limit_batch(self):
         """Let a batch have at most as many clips as the split train."""
         config, dataset = self.config, self.dataset
-        if config.steps_per_epoch or dataset.info.counts.get("train", 0) >= config.batch_size:
+        # To count the clips that are long enough, all are read, so not of a large set.
+        known = dataset.info.counts.get("train", 0)
+        if config.steps_per_epoch or not 0 < known < 2 * config.batch_size:
             return
         clips = dataset.count("train", config.model.input_samples)
+        if clips >= config.batch_size:
+            return
         size = clips - clips % math.lcm(config.micro_batch or 1, self.devices.replicas)
         # What is too small for contrast is an error later on.
         if size >= 2:
@@ -353,7 +364,7 @@ class PretrainingRun:
                 f"Received: micro_batch={config.micro_batch}"
             )
         if devices.kind != "none":
-            for key, off in (("resident", False), ("steps_per_execution", 1)):
+            for key, off in (("resident", False), ("steps_per_execution", 1), ("keep_best", None)):
                 if getattr(config, key) != off:
                     raise ValueError(
                         f"`{key}` must not be set with several devices; use `distribute='none'`. "
@@ -384,14 +395,14 @@ class PretrainingRun:
         monitor, history = self.config.keep_best, self.folder / "history.csv"
         if monitor is None:
             return []
-        best = None
-        if history.exists():
+        best, file = None, self.folder / "best_encoder.keras"
+        if history.exists() and file.exists():
             import pandas as pd
 
             before = pd.read_csv(history).get(monitor, pd.Series(dtype=float)).dropna()
             if len(before):
-                best = float(before.min() if "loss" in monitor else before.max())
-        return [BestEpoch(monitor, lambda: self._save_encoder("best_encoder.keras"), best)]
+                best = float(before.min() if lower_is_better(monitor) else before.max())
+        return [BestEpoch(monitor, lambda: self._save_encoder(file.name), best)]
 
     def _monitors(self):
         """The callbacks that monitor the representation on the first clips of valid."""

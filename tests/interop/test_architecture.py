@@ -3,10 +3,10 @@ import pytest
 
 from keras_tune.errors import UserError
 from keras_tune.interop.architecture import infer_architecture
-from keras_tune.models import PRESETS
+from keras_tune.models.presets import PRESETS, PUBLISHED
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PUBLISHED)
 def test_every_preset_is_told_from_its_shapes(preset):
     arguments = infer_architecture(reference.encoder_shapes(PRESETS[preset]))
     assert arguments["name"] == preset

@@ -368,3 +368,18 @@ class TestFilesThatCannotBeRead:
         kernel = encoder.get_layer("contract_2").convolution.kernel
         expected = state["conv2.layers.0.weight"].float().numpy().transpose(2, 1, 0)
         np.testing.assert_array_equal(kernel.numpy(), expected)
+
+
+@pytest.mark.one_backend
+def test_level_and_sample_rate_come_back(tmp_path):
+    """The published code has neither, which a warning says of the level."""
+    encoder = TUNe(
+        2, 2, base_filters=2, tail_filters=[4, 8], input_samples=6561, level=0.2, sample_rate=16000
+    )
+    path = tmp_path / "encoder.safetensors"
+    with pytest.warns(UserWarning, match="root mean square of 0.2"):
+        export_pytorch_checkpoint(encoder, path)
+    loaded = load_pytorch_checkpoint(path, input_samples=6561)
+    assert (loaded.level, loaded.sample_rate) == (0.2, 16000)
+    x = np.random.default_rng(0).normal(0, 0.5, (2, 6561, 1)).astype("float32")
+    np.testing.assert_array_equal(*(model.predict(x, verbose=0) for model in (encoder, loaded)))

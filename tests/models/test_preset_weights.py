@@ -1,16 +1,23 @@
 """Presets with trained weights: files in half precision, and what they may be loaded into."""
 
 import dataclasses
+import hashlib
 import json
+import pathlib
 
 import keras
 import numpy as np
 import pytest
 from seeded import seed_weights
 
+from keras_tune.data import demo_clips
 from keras_tune.errors import UserError
-from keras_tune.models import PRESETS, TUNe, preset_weights
+from keras_tune.evaluation import untrained_copy
+from keras_tune.models import PRESETS, TUNe, estimate_batch_norm, preset_weights
 from keras_tune.models.preset_weights import read_about, read_weights, write_weights
+from keras_tune.models.saved import load_saved_model
+from keras_tune.training import ModelConfig, PretrainConfig, build_model
+from keras_tune.types import DEFAULT_ENCODER
 
 
 def small(**arguments):
@@ -25,6 +32,7 @@ def trained(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(PRESETS, "mine", preset)
     monkeypatch.setattr("keras_tune.models.tune.WEIGHTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
     encoder = seed_weights(TUNe.from_preset("mine", load_weights=False))
     write_weights(encoder, tmp_path / "mine.safetensors", license="CC-BY-4.0")
     return encoder
@@ -62,13 +70,16 @@ def test_a_preset_with_weights_loads_them(trained):
 )
 def test_weights_of_another_encoder_are_refused(trained, change):
     name, value = next(iter(change.items()))
-    with pytest.raises(ValueError, match=rf"load_weights=False.*Received: {name}={value}$"):
+    with pytest.raises(
+        ValueError, match=rf"^`{name}` must be .*load_weights=False`. Received: {name}={value}$"
+    ):
         TUNe.from_preset("mine", **change)
 
 
 def test_random_weights_are_never_given_unasked(trained):
     with pytest.raises(
-        UserError, match="load_weights=False.* choose mine. Received: preset=tune_plus$"
+        UserError,
+        match="load_weights=False`.* choose tune_plus_open or mine. Received: preset=tune_plus$",
     ):
         TUNe.from_preset("tune_plus")
 
@@ -88,3 +99,55 @@ def test_the_weights_that_ship_are_those_of_their_presets():
     for name, preset in PRESETS.items():
         if preset.weights:
             assert TUNe.from_preset(name).level == preset.level
+
+
+def test_a_trained_preset_is_loaded_by_its_name(trained, tmp_path):
+    loaded = load_saved_model("mine")
+    np.testing.assert_allclose(loaded.weights[0].numpy(), trained.weights[0].numpy(), rtol=2.0**-11)
+    with pytest.raises(UserError, match="^tune_plus: no such file; .* or tune_plus_open or mine$"):
+        load_saved_model("tune_plus")
+    # A folder of that name, of a run for example, does not take its place.
+    (tmp_path / "mine").mkdir()
+    load_saved_model("mine")
+
+
+def test_the_level_stays_when_the_decoder_goes(trained):
+    assert TUNe.from_preset("mine", load_weights=False, decoder_depth=0).level == 0.1
+
+
+def test_pretraining_may_begin_with_trained_weights(trained):
+    for load in (True, False):
+        config = PretrainConfig(model=ModelConfig("mine", load_weights=load))
+        encoder = build_model(config).encoder
+        assert encoder.level == 0.1
+        begun = np.allclose(encoder.weights[0].numpy(), trained.weights[0].numpy(), rtol=2.0**-11)
+        assert begun == load
+
+
+def crops(clips):
+    """Two windows of every clip that have nothing in common."""
+    return clips[:, :59049, None], clips[:, -59049:, None]
+
+
+def same_clip(encoder, views):
+    """How often the nearest second window, by cosine of standardized vectors, is the clip's own."""
+    vectors = np.stack([encoder.predict(view, verbose=0, batch_size=20) for view in views])
+    vectors = (vectors - vectors.mean((0, 1))) / (vectors.std((0, 1)) + 1e-6)
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.mean((vectors[0] @ vectors[1].T).argmax(1) == np.arange(len(views[0])))
+
+
+@pytest.mark.one_backend
+def test_the_weights_that_ship_are_trained():
+    """They recognize synthesized music, which they have never heard, better than new weights."""
+    views = crops(demo_clips("test", 80, seconds=6.0, seed=3)[0])
+    encoder = TUNe.from_preset(DEFAULT_ENCODER)
+    untrained = untrained_copy(encoder)
+    estimate_batch_norm(untrained, np.split(np.concatenate(views), 8))
+    assert same_clip(encoder, views) > same_clip(untrained, views) + 0.2
+
+
+def test_the_model_card_has_the_hash_of_the_weights():
+    card = (pathlib.Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for file in preset_weights.WEIGHTS.glob("*.safetensors"):
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in card, file.name

@@ -269,9 +269,9 @@ def test_help_begins_with_a_sentence_and_the_main_options(capsys):
     with pytest.raises(SystemExit):
         importlib.import_module("keras_tune.recipes.embed").cli(["--help"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "usage: keras-tune embed [options]"
-    assert lines[2] == "Embed audio files, or a prepared set, by an encoder."
+    assert lines[0] == "usage: keras-tune embed [SOURCE] [options]"
+    assert lines[2] == "Embed audio files, or a prepared set, with an encoder."
     assert lines[4] == "main options:"
     named = [line.split()[0] for line in lines if line.startswith("  --")]
-    assert named[:5] == ["--encoder", "--source", "--output", "--hop", "--pool"]
+    assert named[:5] == ["--source", "--encoder", "--output", "--hop", "--pool"]
     assert named[-2:] == ["--config", "--print_config"]

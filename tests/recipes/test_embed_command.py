@@ -251,7 +251,7 @@ def test_a_damaged_shard_is_an_error_and_what_was_done_is_kept(folder, tmp_path,
     shards[1].write_bytes(whole)
     found = embed(folder, tmp_path / "set.npz", **options)
     assert len(found["ids"]) == 12 and set(found["split"]) == {"train"}
-    assert "0 left out" in capsys.readouterr().out
+    assert "0 clips left out" in capsys.readouterr().out
 
 
 def stopped(folder, tmp_path, monkeypatch):
@@ -331,3 +331,36 @@ def test_files_are_resampled_to_the_encoders_rate_and_sets_must_have_it(folder, 
     np.savez(tmp_path / "set.npz", audio=audio, sample_rate=8000)
     of_set = embed(tmp_path, "of_set.npz", source="set.npz")
     np.testing.assert_allclose(of_set["vectors"], outputs.mean(1), rtol=1e-4, atol=1e-6)
+
+
+def test_a_song_alone_is_embedded_by_the_encoder_that_ships(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * 59049 + 100)
+    soundfile.write("song.wav", noise, 22050)
+    run(main, EmbedConfig, ["song.wav"])
+    assert "song_embedding.npz: 1 clips, 1 vectors" in capsys.readouterr().out
+    found = np.load("song_embedding.npz")["vectors"]
+    windows = soundfile.read("song.wav", dtype="float32")[0][: 2 * 59049].reshape(2, 59049, 1)
+    encoder = TUNe.from_preset("tune_plus_open")
+    np.testing.assert_allclose(
+        found[0], encoder.predict(windows, verbose=0).mean(0), rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_allclose(keras_tune.embed("song.wav"), found[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "source, output",
+    [
+        ("music/", "music_embedding.npz"),
+        ("s3://music/jazz", "jazz_embedding.npz"),
+        ("clips.npz", "clips_embedding.npz"),
+        (".", "music_embedding.npz"),
+        ("..", "music_embedding.npz"),
+        ("Vol. 2.mp3", "Vol. 2_embedding.npz"),
+        ("Vol. 2", "Vol. 2_embedding.npz"),
+    ],
+)
+def test_the_output_is_named_after_the_source(tmp_path, monkeypatch, source, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Vol. 2").mkdir()
+    assert EmbedConfig(source).output == output

@@ -115,7 +115,7 @@ def test_errors_of_the_preparation_name_the_option(command, clips, tmp_path, mon
     settings.touch()
     message = f"{settings}: damaged. Choose another --output, or delete this folder"
     assert message in line(output=tmp_path / "full")
-    assert "--name 'a/b': holds '/'" in line("--name", "a/b")
+    assert "--name a/b: contains '/'" in line("--name", "a/b")
     message = "--fractions [0.5,0.5,0.5]: must be three shares that sum to 1"
     assert message in line("--split_column", "none", "--fractions", "[.5, .5, .5]")
     monkeypatch.setitem(sys.modules, "apache_beam", None)

@@ -162,8 +162,7 @@ def _check_found(source, found, differing, changed):
         )
     if found == differing and changed == "leave":
         raise UserError(
-            f"`changed` must be 'take' to use {source}, in which no file is the version in "
-            f"{TABLE}. Received: changed={changed}"
+            f"{source}: no file is the version in {TABLE}. Pass `changed='take'` to use them."
         )
 
 
