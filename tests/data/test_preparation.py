@@ -311,7 +311,7 @@ def test_resampled_records(clips, tmp_path):
         ("id", "two\nlines", "control characters"),
         ("id", " ", "is empty"),
         ("id", "\udcff", "UTF-8"),
-        ("split", "q/../../escaped", "holds '/'"),
+        ("split", "q/../../escaped", "contains '/'"),
         ("split", "nul", "Windows"),
         ("split", None, "empty cells"),
         ("half", float("inf"), "infinity"),

@@ -273,7 +273,7 @@ def test_hidden_files_are_no_music(things, tmp_path, capsys):
     options = ["--encoder", things / "encoder.keras", "--source", folder]
     arguments = [str(o) for o in (*options, "--output", tmp_path / "x.npz", "--strict")]
     _cli.run(embed.main, embed.EmbedConfig, arguments)
-    assert "0 left out" in capsys.readouterr().out
+    assert "0 clips left out" in capsys.readouterr().out
     from keras_tune.serving.web_page import track_index
     from keras_tune.serving.windows import Windows
 
