@@ -6,15 +6,6 @@ import pytest
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "shared" / "golden"
 
 
-# Folders of tests that take long: first, so that no worker is left alone with one of their files.
-SLOW = ("recipes", "training", "search", "tests", "serving")
-
-
-def pytest_collection_modifyitems(items):
-    """Sort the tests by folder, the slow ones first."""
-    items.sort(key=lambda item: (*SLOW, item.path.parent.name).index(item.path.parent.name))
-
-
 @pytest.fixture(scope="session")
 def golden():
     """The folder of reference outputs; not part of the project, so absent on most machines."""
