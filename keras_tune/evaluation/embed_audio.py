@@ -87,7 +87,7 @@ def embed(
         records = _records_of_folder(folder, rate)
     else:
         folder = None
-        several = [audio] if isinstance(audio, (str, pathlib.Path, np.ndarray)) else audio
+        several = [audio] if single else audio
         records = (_record(clip, sample_rate or rate, rate) for clip in several)
     hop_samples = hop_in_samples(hop, rate)
     clips = embed_clips(
@@ -153,18 +153,15 @@ def _load(name):
     from keras_tune.models.presets import is_trained
     from keras_tune.models.saved import load_saved_model
 
-    if is_trained(name):
-        return _preset(name)
-    folder = pathlib.Path(name)
-    return load_saved_model(folder / "encoder.keras" if folder.is_dir() else folder)
+    return _preset(name) if is_trained(name) else load_saved_model(name)
 
 
 @functools.lru_cache(maxsize=1)
 def _preset(name):
     """A preset with its weights, which is built once for all songs."""
-    from keras_tune.models.tune import TUNe
+    from keras_tune.models.saved import load_saved_model
 
-    return TUNe.from_preset(name)
+    return load_saved_model(name)
 
 
 def hop_in_samples(hop: float | None, sample_rate: int = 22050) -> int | None:

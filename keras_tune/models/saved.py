@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
-    """Load a `.keras` file, or a preset with its trained weights.
+    """Load a `.keras` file, the encoder of a run, or a preset with its trained weights.
 
     Args:
-        path: The file, or the name of a preset that has trained weights.
+        path: The file, the folder of a run, or the name of a preset that has trained weights.
         compile: Whether to load the optimizer too. Defaults to False.
 
     Returns:
@@ -45,6 +45,8 @@ def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Mo
     if is_trained(str(path)):
         return TUNe.from_preset(str(path))
     path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "encoder.keras"
     if not path.is_file():
         trained = " or ".join(filter(is_trained, PRESETS))
         raise UserError(

@@ -21,12 +21,8 @@ def load_model(path):
     from keras_tune.models.presets import is_trained
     from keras_tune.models.saved import load_saved_model
 
-    if is_trained(str(path)):
-        return load_saved_model(path)
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path = path / "encoder.keras"
-    if path.is_file() and path.suffix != ".keras":
+    file = pathlib.Path(path)
+    if file.is_file() and file.suffix != ".keras" and not is_trained(str(path)):
         raise UserError(f"{path}: not a .keras file; see `keras-tune convert`")
     return load_saved_model(path)
 
