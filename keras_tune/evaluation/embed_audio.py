@@ -87,7 +87,7 @@ def embed(
         records = _records_of_folder(folder, rate)
     else:
         folder = None
-        several = [audio] if single else audio
+        several = [audio] if isinstance(audio, (str, pathlib.Path, np.ndarray)) else audio
         records = (_record(clip, sample_rate or rate, rate) for clip in several)
     hop_samples = hop_in_samples(hop, rate)
     clips = embed_clips(
