@@ -81,7 +81,7 @@ class ContrastiveModel(keras.Model):
     of anchors whose positive ranks first among the 2B − 1 candidates, without those of the same
     group; `alignment`, the mean squared distance of positives, and `uniformity`, the logarithm of
     the mean Gaussian potential of all pairs (Wang & Isola, ICML 2020; lower is better for both);
-    `spread`, the standard deviation of the components times the square root of their number: near
+    `embedding_std`, the standard deviation of the components times the square root of their number: near
     1 if the projections fill the sphere, 0 if they collapse.
 
     Raises:
@@ -170,7 +170,7 @@ class ContrastiveModel(keras.Model):
         self.resident: ResidentClips | None = None
         self.contrastive_metrics = [
             keras.metrics.Mean(name=metric)
-            for metric in ("contrastive_accuracy", "alignment", "uniformity", "spread")
+            for metric in ("contrastive_accuracy", "alignment", "uniformity", "embedding_std")
         ]
         self.build()
 
@@ -425,9 +425,9 @@ class ContrastiveModel(keras.Model):
         count = ops.cast(ops.shape(logits)[0], "float32")
         uniformity = ops.log(ops.sum(potential) / (count * (count - 1.0)))
         flat = ops.reshape(unit, (-1, self.projection_dim))
-        spread = ops.mean(ops.std(flat, axis=0)) * self.projection_dim**0.5
+        embedding_std = ops.mean(ops.std(flat, axis=0)) * self.projection_dim**0.5
 
-        values = (accuracy, alignment, uniformity, spread)
+        values = (accuracy, alignment, uniformity, embedding_std)
         for metric, value in zip(self.contrastive_metrics, values, strict=True):
             metric.update_state(value)
         return self.get_metrics_result()

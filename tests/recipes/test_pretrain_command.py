@@ -70,7 +70,7 @@ def test_a_run_leaves_everything_behind(whole, clips):
         assert 0 <= low <= report["probe"][name]["accuracy"] <= high <= 1
     history = pd.read_csv(whole / "history.csv")
     assert history["epoch"].tolist() == [0, 1, 2]
-    assert {"loss", "val_loss", "val_contrastive_accuracy", "spread"} <= set(history.columns)
+    assert {"loss", "val_loss", "val_contrastive_accuracy", "embedding_std"} <= set(history.columns)
     assert np.isfinite(history.to_numpy()).all()
     config = yaml.safe_load((whole / "config.yaml").read_text())
     assert config["model"]["preset"] == "tune_plus_32" and config["data"] == str(clips)

@@ -70,7 +70,7 @@ def test_metrics_against_their_definitions():
     assert found["uniformity"] == pytest.approx(
         np.log(np.exp(-2 * distances[off_diagonal]).mean()), rel=1e-3
     )
-    assert found["spread"] == pytest.approx(flat.std(axis=0).mean() * np.sqrt(8), rel=1e-4)
+    assert found["embedding_std"] == pytest.approx(flat.std(axis=0).mean() * np.sqrt(8), rel=1e-4)
 
 
 def test_groups_and_weights_against_their_definitions():
@@ -96,7 +96,7 @@ def test_groups_and_weights_against_their_definitions():
     assert found["contrastive_accuracy"] == pytest.approx((weights * first / 2).mean())
     assert found["loss"] == pytest.approx((weights * losses / 2).mean(), rel=1e-5)
     assert found["alignment"] == pytest.approx((weights * distances).mean(), rel=1e-4)
-    for name in ("uniformity", "spread"):
+    for name in ("uniformity", "embedding_std"):
         assert found[name] == pytest.approx(plain[name], rel=1e-6)
     assert model.predict(batch, verbose=0).shape == (6, 2, 8)
 
@@ -129,7 +129,7 @@ def test_a_collapse_is_seen():
     output = model.projector.layers[-1]
     output.set_weights([np.zeros_like(output.get_weights()[0])])
     found = model.evaluate(pairs(), batch_size=8, verbose=0, return_dict=True)
-    assert found["spread"] == 0
+    assert found["embedding_std"] == 0
     assert found["contrastive_accuracy"] == 0
     assert found["loss"] == pytest.approx(np.log(15), rel=1e-5)
 
