@@ -4,7 +4,8 @@ Each clip is a piece for one instrument: chords of a progression in a key, broke
 tempo. Eight instruments differ in their spectra (harmonics and slope), in how the spectrum and the
 loudness of a note develop, and in the noise at its beginning; notes and players vary at random.
 Every recording has its own filter, level and noise, so that the average spectrum of a clip says
-less about its instrument than the sound of its notes does.
+less about its instrument than the sound of its notes does. On request, filter and noise change
+within a clip as well: then two parts of a clip have little in common but the instrument.
 
 Labels: `instrument` (one of `INSTRUMENTS`), `key` (tonic and mode, e.g. "D minor") and `tempo`
 (beats per minute). Everything is determined by a seed.
@@ -35,6 +36,9 @@ PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 0, 4), (0, 1, 4
 # below -60 dB.
 TABLE = 1024
 HARMONICS = 24
+# Standard deviations in dB of what bodies add to the partials of their notes: of single specimens,
+# and where recordings change, of instruments and of specimens of one instrument.
+BODY, OWN_BODY, SPECIMEN = 4.0, 5.0, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,7 @@ def demo_clips(
     seconds: float = 6.0,
     sample_rate: int = 22050,
     seed: int = 0,
+    changing: bool = False,
 ) -> "tuple[np.ndarray, pd.DataFrame]":
     """Synthesize the clips of a split.
 
@@ -90,6 +95,10 @@ def demo_clips(
         seconds: Length of a clip. Defaults to 6.
         sample_rate: Samples per second. Defaults to 22,050.
         seed: Integer, the seed of all random numbers. Defaults to 0.
+        changing: Whether the recording changes within a clip, from one filter to another and with
+            noise that gets louder or softer, and every instrument has resonances that all of its
+            specimens share. Two crops of a clip then agree in their instrument more than in their
+            average spectrum. Defaults to False.
 
     Returns:
         Pair of a float32 array of shape (clips, samples), full scale being 1, and a DataFrame with
@@ -116,8 +125,10 @@ def demo_clips(
         tonic, mode = int(random.integers(12)), str(random.choice(sorted(SCALES)))
         tempo = float(np.round(random.uniform(60, 180), 1))
         notes = _score(random, tonic, mode, tempo, seconds)
-        clip = _perform(random, INSTRUMENTS[name], notes, seconds, sample_rate)
-        audio.append(_record(random, clip))
+        body = _body(random, name, changing)
+        clip = _perform(random, INSTRUMENTS[name], body, notes, seconds, sample_rate)
+        record = _record_changing if changing else _record
+        audio.append(record(random, clip))
         rows.append((f"{split}-{number:04d}", split, name, f"{TONICS[tonic]} {mode}", tempo))
     table = pd.DataFrame(rows, columns=["id", "split", "instrument", "key", "tempo"])
     return np.stack(audio), table
@@ -178,6 +189,7 @@ def save_demo(
     seconds: float = 6.0,
     sample_rate: int = 22050,
     seed: int = 0,
+    changing: bool = False,
 ) -> None:
     """Save the corpus as an `.npz` file, for `keras_tune.data.open_dataset`.
 
@@ -187,6 +199,7 @@ def save_demo(
         seconds: Length of a clip. Defaults to 6.
         sample_rate: Samples per second. Defaults to 22,050.
         seed: Integer, the seed of all random numbers. Defaults to 0.
+        changing: Whether recordings change within a clip; see `demo_clips`. Defaults to False.
 
     Example:
 
@@ -199,7 +212,7 @@ def save_demo(
     import pandas as pd
 
     parts = [
-        demo_clips(split, count, seconds, sample_rate, seed)
+        demo_clips(split, count, seconds, sample_rate, seed, changing)
         for split, count in (num_clips or SPLIT_CLIPS).items()
     ]
     table = pd.concat([table for _, table in parts])
@@ -245,12 +258,18 @@ def _score(random, tonic, mode, tempo, seconds):
     ]
 
 
-def _perform(random, instrument, notes, seconds, sample_rate):
-    """Play the notes on one specimen of an instrument."""
+def _body(random, name, changing):
+    """The resonances of a specimen: decibels that it adds to each harmonic."""
+    if not changing:
+        return random.normal(0, BODY, HARMONICS)
+    own = np.random.default_rng(sorted(INSTRUMENTS).index(name)).normal(0, OWN_BODY, HARMONICS)
+    return own + random.normal(0, SPECIMEN, HARMONICS)
+
+
+def _perform(random, instrument, body, notes, seconds, sample_rate):
+    """Play the notes on a specimen of an instrument."""
     samples = int(round(seconds * sample_rate))
     clip = np.zeros(samples, "float32")
-    # Every instrument has its own resonances.
-    body = random.normal(0, 4, HARMONICS)
     slope = instrument.slope + random.normal(0, 1.5)
     tuning = random.normal(0, 8)
     for start, length, pitch, loudness in notes:
@@ -322,14 +341,37 @@ def _partials(random, ratios, cycles, bright, dark, progress):
 
 def _record(random, clip):
     """Record a performance, with its own filter, noise and level."""
+    clip = _filter(random, clip, strength=1.0)
+    clip /= np.abs(clip).max()
+    noise = random.standard_normal(len(clip), dtype="float32")
+    clip += noise * np.sqrt(np.mean(clip**2)) * 10 ** (random.uniform(-50, -20) / 20)
+    return _leveled(random, clip)
+
+
+def _record_changing(random, clip):
+    """Record a performance while the filter and the noise change, with its own level."""
+    progress = np.linspace(0, 1, len(clip))
+    turns = 2 * np.pi * (random.uniform(0.5, 1.5) * progress + random.random())
+    share = 0.5 + 0.5 * np.sin(turns)
+    filtered = [_filter(random, clip, strength=1.5) for _ in range(2)]
+    first, second = [part / np.sqrt(np.mean(part**2)) for part in filtered]
+    clip = first * np.sqrt(share) + second * np.sqrt(1 - share)
+    decibels = random.uniform(-40, -10) * (1 - progress) + random.uniform(-40, -10) * progress
+    clip += random.standard_normal(len(clip)) * 10 ** (decibels / 20)
+    return _leveled(random, clip)
+
+
+def _filter(random, clip, strength):
+    """Filter a clip with a random slope and random ripples, in proportion to `strength`."""
     spectrum = np.fft.rfft(clip)
     octaves = np.log2(np.maximum(np.linspace(0, 1, len(spectrum)), 1e-3)) + 4
     decibels = random.normal(0, 2) * octaves + random.normal(0, 5) * np.sin(
         octaves * random.uniform(0.5, 1.5) + random.uniform(0, 2 * np.pi)
     )
-    clip = np.fft.irfft(spectrum * 10 ** (decibels / 20), len(clip))
-    clip /= np.abs(clip).max()
-    noise = random.standard_normal(len(clip), dtype="float32")
-    clip += noise * np.sqrt(np.mean(clip**2)) * 10 ** (random.uniform(-50, -20) / 20)
+    return np.fft.irfft(spectrum * 10 ** (strength * decibels / 20), len(clip))
+
+
+def _leveled(random, clip):
+    """A clip at a random peak level, float32."""
     level = 10 ** (random.uniform(-18, -1) / 20)
     return (clip / np.abs(clip).max() * level).astype("float32")

@@ -18,11 +18,17 @@ from keras_tune.training.config import PretrainConfig
 from keras_tune.training.distribution import Devices
 
 
-def demo_corpus(folder: str | pathlib.Path, seed: int) -> pathlib.Path:
-    """Synthesize the demo corpus into a folder, unless it is there; return the path of the file."""
+def demo_corpus(folder: str | pathlib.Path, seed: int, **options: Any) -> pathlib.Path:
+    """Synthesize the demo corpus into a folder, unless it is there; return the path of the file.
+
+    Args:
+        folder: The folder, in which the file is called `demo.npz`.
+        seed: Integer, the seed of the corpus.
+        **options: Arguments of `keras_tune.data.save_demo`.
+    """
     path = pathlib.Path(folder) / "demo.npz"
     if not path.exists():
-        save_demo(path, seed=seed)
+        save_demo(path, seed=seed, **options)
     return path
 
 

@@ -130,6 +130,32 @@ def test_instruments_can_be_told_but_not_from_the_spectrum_alone(corpus):
     assert 0.2 < score < 0.8
 
 
+def test_changing_recordings_change_within_a_clip():
+    def change(audio):
+        """How much the share of the treble varies from second to second, in dB; a median."""
+        power = np.abs(scipy.signal.stft(audio, RATE, nperseg=1024)[2]) ** 2
+        seconds = np.stack([part.mean(axis=-1) for part in np.array_split(power, 6, axis=-1)])
+        edge = round(1500 * 1024 / RATE)
+        tilt = seconds[..., edge:].sum(axis=-1) / seconds[..., :edge].sum(axis=-1)
+        return np.median(np.std(10 * np.log10(tilt), axis=0))
+
+    steady, table = demo_clips("test", 40)
+    changing, same = demo_clips("test", 40, changing=True)
+    assert same.equals(table)
+    assert change(changing) > 1.3 * change(steady)
+
+
+def test_specimens_share_the_resonances_of_their_instrument():
+    random = np.random.default_rng(0)
+    bodies = {
+        name: [demo._body(random, name, changing=True) for _ in range(2)]
+        for name in ("reed", "brass")
+    }
+    for first, second in bodies.values():
+        assert np.std(first - second) < 0.5 * np.std(first)
+    assert np.std(bodies["reed"][0] - bodies["brass"][0]) > np.std(bodies["reed"][0])
+
+
 def test_shards_and_npz_hold_the_same_corpus(tmp_path):
     pytest.importorskip("tensorflow")
     info = write_demo(tmp_path / "shards", COUNTS, seconds=1.0)
