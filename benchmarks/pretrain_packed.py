@@ -13,8 +13,8 @@ also saves the encoder as far as it has come.
 
     python benchmarks/pretrain_packed.py train packed runs/packed --minutes 9 --backend jax
 
-Further options are those of `keras-tune pretrain`: `--batch_size 256`, `--epochs 30`. Most of them
-must stay the same until the run has ended.
+Further options are those of `keras-tune pretrain`, such as `--batch_size 256`, `--epochs 30`, and
+with JAX `--steps_per_execution 10`. Most of them must stay the same until the run has ended.
 """
 
 import argparse
