@@ -12,6 +12,8 @@ import pathlib
 import tempfile
 import time
 
+from timing import resident_megabytes
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,11 +75,6 @@ def main():
             verbose=0,
             callbacks=[EpochSeed(0), Checkpoint(pathlib.Path(folder) / "model.keras"), Meter()],
         )
-
-
-def resident_megabytes():
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":

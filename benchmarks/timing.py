@@ -1,5 +1,7 @@
-"""What the benchmarks time with."""
+"""What the benchmarks time with, and how they read memory."""
 
+import os
+import pathlib
 import time
 
 
@@ -13,3 +15,24 @@ def best_seconds(call, repeats):
         call()
         seconds.append(time.perf_counter() - started)
     return min(seconds)
+
+
+def epoch_seconds(model, stream, epochs, clock=time.perf_counter, **options):
+    """The least time of an epoch of `fit`, without the first one, which compiles."""
+    import keras
+
+    ends = []
+
+    class Ends(keras.callbacks.Callback):
+        # The logs of an epoch are numbers, so all of its steps are done.
+        def on_epoch_end(self, epoch, logs=None):
+            ends.append(clock())
+
+    model.fit(stream, epochs=epochs, callbacks=[Ends()], verbose=0, shuffle=False, **options)
+    return min(after - before for before, after in zip(ends, ends[1:], strict=False))
+
+
+def resident_megabytes():
+    """What this process holds in memory."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -10,6 +10,10 @@ step can take, the greater of arithmetic and memory traffic layer by layer, at t
 the memory bandwidth measured in the same process, over the time it took. "ratio" is to plain
 PyTorch in the same precision. Memory is the process's peak on a CPU, the allocator's on a GPU.
 "infer" is the encoder alone, without gradients, batch normalization folded away.
+
+With `--resident` a step is one of `fit` on clips that lie in the device's memory, as a real run
+makes it: crops are cut on the device, and nothing waits for the host. "forward" and "infer" are
+left out then. `gpu.py` makes its table of this.
 """
 
 import argparse
@@ -21,10 +25,14 @@ import resource
 import subprocess
 import sys
 
-from timing import best_seconds
+from timing import best_seconds, epoch_seconds
 
 MODELS = ("clmr", "tune_vanilla", "tune_tail_5", "tune_plus")
 BACKENDS = ("tensorflow", "jax", "torch")
+
+
+class FailedError(Exception):
+    """A contender ended with an error, or was not done in time."""
 
 
 def layer_work(encoder):
@@ -61,14 +69,22 @@ def roofline_seconds(work, views, rate, bandwidth, size):
 
 
 def machine(backend, precision):
-    """Measure operations per second of a matrix product, and bytes per second of a copy."""
+    """Measure operations per second of a matrix product, and bytes per second of a copy.
+
+    The matrix holds random numbers: on a GPU, products of constants take less power and time.
+    """
+    import numpy as np
+
+    def matrix(side):
+        return np.random.default_rng(0).random((side, side), "float32") - 0.5
+
     if backend == "torch":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if "bfloat16" in precision else torch.float32
         side = 2048 if device == "cpu" else 8192
-        a = torch.ones((side, side), dtype=dtype, device=device)
+        a = torch.tensor(matrix(side), dtype=dtype, device=device)
         big = torch.ones(2**26 if device == "cpu" else 2**30, device=device)
 
         def wait(value):
@@ -83,7 +99,7 @@ def machine(backend, precision):
         cpu = jax.default_backend() == "cpu"
         dtype = jnp.bfloat16 if "bfloat16" in precision else jnp.float32
         side = 2048 if cpu else 8192
-        a, big = jnp.ones((side, side), dtype), jnp.ones(2**26 if cpu else 2**30)
+        a, big = jnp.asarray(matrix(side), dtype), jnp.ones(2**26 if cpu else 2**30)
         multiply, add = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1.0)
         product = best_seconds(lambda: multiply(a).block_until_ready(), 5)
         copy = best_seconds(lambda: add(big).block_until_ready(), 5)
@@ -93,7 +109,7 @@ def machine(backend, precision):
         cpu = not tf.config.list_physical_devices("GPU")
         dtype = tf.bfloat16 if "bfloat16" in precision else tf.float32
         side = 2048 if cpu else 8192
-        a, big = tf.ones((side, side), dtype), tf.ones(2**26 if cpu else 2**30)
+        a, big = tf.constant(matrix(side), dtype), tf.ones(2**26 if cpu else 2**30)
         product = best_seconds(lambda: tf.matmul(a, a)[0, 0].numpy(), 5)
         copy = best_seconds(lambda: (big + 1.0)[0].numpy(), 5)
     return 2 * side**3 / product, 2 * 4 * len(big) / copy
@@ -114,6 +130,23 @@ def peak_bytes(backend):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def device_name(backend):
+    """What a backend computes on, such as "NVIDIA H200", or "cpu"."""
+    if backend == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    import tensorflow as tf
+
+    for device in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(device)["device_name"]
+    return "cpu"
+
+
 def crops(options):
     import numpy as np
 
@@ -130,33 +163,58 @@ def ours(backend, preset, options):
     from keras_tune.training import ContrastiveModel
 
     keras.config.set_dtype_policy(options.precision)
-    clips = keras.ops.convert_to_tensor(crops(options))
     encoder = TUNe.from_preset(preset, load_weights=False, input_samples=options.samples)
+    if options.resident:
+        clips = resident(options)
+    else:
+        clips = keras.ops.convert_to_tensor(crops(options))
 
     def step_seconds(augmenter):
         model = ContrastiveModel(encoder, augmenter=augmenter, seed=0)
-        model.compile(keras.optimizers.Adam(3e-4))
-        return best_seconds(lambda: model.train_on_batch(clips), options.repeats)
+        # PyTorch makes one step at a time.
+        together = options.steps if options.resident and backend != "torch" else 1
+        model.compile(keras.optimizers.Adam(3e-4), steps_per_execution=together)
+        if not options.resident:
+            return best_seconds(lambda: model.train_on_batch(clips), options.repeats)
+        model.read_from(clips)
+        epochs = {"epochs": options.repeats + 1, "steps_per_epoch": options.steps}
+        stream = clips.stream(crops=2, batch_size=options.clips, seed=0, **epochs)
+        return epoch_seconds(model, stream, **epochs) / options.steps
 
     step, with_chain = step_seconds(None), step_seconds(clmr_chain(22050, seed=0))
     peak = peak_bytes(backend)
-    views = keras.ops.reshape(clips, (-1, options.samples, 1))
-    folded = fold_batch_norm(encoder, options.precision)
-    infer = best_seconds(lambda: folded.predict_on_batch(views), options.repeats)
     rate, bandwidth = machine(backend, options.precision)
     size = 4 if options.precision == "float32" else 2
     least = roofline_seconds(layer_work(encoder), 2 * options.clips, rate, bandwidth, size)
-    return {
+    found = {
         "step": step,
-        "forward": forward_seconds(backend, encoder, views, options) / step,
+        "with_chain": with_chain,
         "chain": 1 - step / with_chain,
-        "infer": infer,
         "roofline": least / step,
         "peak": peak,
         "rate": rate,
         "bandwidth": bandwidth,
+        "device": device_name(backend),
         "parameters": sum(math.prod(v.shape) for v in encoder.trainable_variables),
     }
+    if options.resident:
+        return found
+    views = keras.ops.reshape(clips, (-1, options.samples, 1))
+    folded = fold_batch_norm(encoder, options.precision)
+    infer = best_seconds(lambda: folded.predict_on_batch(views), options.repeats)
+    forward = forward_seconds(backend, encoder, views, options) / step
+    return {**found, "infer": infer, "forward": forward}
+
+
+def resident(options):
+    """Noise on the device, clips of four windows."""
+    import numpy as np
+
+    from keras_tune.data import ResidentClips
+
+    shape = options.clips, 4 * options.samples
+    audio = np.random.default_rng(0).integers(-3000, 3000, shape, "int16")
+    return ResidentClips(audio, clip_samples=options.samples)
 
 
 def forward_seconds(backend, encoder, views, options):
@@ -199,24 +257,62 @@ def plain(preset, options):
             return encoder(views).sum().item()
 
     encoder.eval()
-    return {"step": step, "infer": best_seconds(infer, options.repeats), "peak": peak}
+    found = {"step": step, "peak": peak, "device": device_name("torch")}
+    return {**found, "infer": best_seconds(infer, options.repeats)}
 
 
-def measure(contender, preset, options, parameters=0):
-    """Run this file for one contender."""
+def measure(contender, preset, options, parameters=0, limit=None):
+    """Run this file for one contender, for at most `limit` seconds."""
     command = [sys.executable, __file__, "--contender", contender, "--models", preset]
-    for key in ("clips", "samples", "repeats", "precision"):
+    for key in ("clips", "samples", "repeats", "precision", "steps"):
         command += [f"--{key}", str(getattr(options, key))]
+    command += ["--resident"] * options.resident
     command += ["--parameters", str(parameters)]
     backend = contender if contender in BACKENDS else "torch"
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    texts = {"capture_output": True, "text": True, "check": False}
+    try:
+        run = subprocess.run(command, env=environment, timeout=limit, **texts)
+    except subprocess.TimeoutExpired:
+        raise FailedError(f"not done after {limit:.0f} s") from None
     if run.returncode:
-        sys.exit(f"{contender} failed:\n{run.stderr[-2000:]}")
+        raise FailedError(run.stderr[-2000:].strip() or f"status {run.returncode}")
     return json.loads(run.stdout.strip().splitlines()[-1])
 
 
-def main():
+# Each with how it is written; the numbers that a row has.
+COLUMNS = {
+    "views/s": ".1f",
+    "ratio": ".2f",
+    "forward": ".0%",
+    "chain": ".0%",
+    "roofline": ".0%",
+    "peak GB": ".1f",
+    "infer/s": ".1f",
+    "infer ratio": ".2f",
+}
+
+
+def columns(row, views, baseline=None):
+    """The numbers of a row of the table, by column; those that were not measured are missing."""
+    found = {name: row[name] for name in ("forward", "chain", "roofline") if name in row}
+    found["peak GB"] = row["peak"] / 1e9
+    for key, speed, ratio in (("step", "views/s", "ratio"), ("infer", "infer/s", "infer ratio")):
+        if key in row:
+            found[speed] = views / row[key]
+        if key in row and baseline:
+            found[ratio] = baseline[key] / row[key]
+    return found
+
+
+def print_row(name, row, views, baseline):
+    found = columns(row, views, baseline)
+    cells = [format(found[key], form) if key in found else "" for key, form in COLUMNS.items()]
+    print(f"{name:<28}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
+
+
+def options_of(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--backends", nargs="+", default=BACKENDS)
@@ -224,9 +320,15 @@ def main():
     parser.add_argument("--samples", type=int, default=59049, help="length of a view")
     parser.add_argument("--repeats", type=int, default=3, help="steps timed; the best counts")
     parser.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
+    parser.add_argument("--resident", action="store_true", help="fit, clips on the device")
+    parser.add_argument("--steps", type=int, default=20, help="steps timed at once by --resident")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--parameters", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main():
+    options = options_of()
     if options.contender:
         (preset,) = options.models
         if options.contender == "plain":
@@ -238,8 +340,7 @@ def main():
 
     views = 2 * options.clips
     print(f"{views} views of {options.samples} samples, {options.precision}")
-    header = ("views/s", "ratio", "forward", "chain", "roofline", "peak GB", "infer/s", "ratio")
-    print(f"{'':<28}" + "".join(f"{name:>10}" for name in header))
+    print(f"{'':<28}" + "".join(f"{name:>12}" for name in COLUMNS))
     for preset in options.models:
         rows = {}
         for backend in options.backends:
@@ -249,23 +350,15 @@ def main():
         if importlib.util.find_spec("torch"):
             parameters = next(iter(rows.values()))["parameters"]
             baseline = measure("plain", preset, options, parameters)
-            print(
-                f"{preset + ', plain PyTorch':<28}{views / baseline['step']:>10.1f}{1:>10.2f}"
-                f"{'':>30}{baseline['peak'] / 1e9:>10.1f}{views / baseline['infer']:>10.1f}"
-                f"{1:>10.2f}"
-            )
+            print_row(f"{preset}, plain PyTorch", baseline, views, baseline)
         for backend, row in rows.items():
-            ratios = [
-                f"{baseline[key] / row[key]:.2f}" if baseline else "" for key in ("step", "infer")
-            ]
-            print(
-                f"{f'{preset}, {backend}':<28}{views / row['step']:>10.1f}{ratios[0]:>10}"
-                f"{row['forward']:>10.0%}{row['chain']:>10.0%}{row['roofline']:>10.0%}"
-                f"{row['peak'] / 1e9:>10.1f}{views / row['infer']:>10.1f}{ratios[1]:>10}"
-            )
+            print_row(f"{preset}, {backend}", row, views, baseline)
     for backend, row in rows.items():
         print(f"{backend}: {row['rate'] / 1e9:.0f} GFLOP/s, {row['bandwidth'] / 1e9:.1f} GB/s")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FailedError as error:
+        sys.exit(str(error))

@@ -91,7 +91,11 @@ def embed(
         records = (_record(clip, sample_rate or rate, rate) for clip in several)
     hop_samples = hop_in_samples(hop, rate)
     clips = embed_clips(
-        embedding_model(encoder, layers), records, hop_samples=hop_samples, batch_size=batch_size
+        embedding_model(encoder, layers),
+        records,
+        hop_samples=hop_samples,
+        batch_size=batch_size,
+        keep_windows=pool != "mean",
     )
     for name in clips.skipped:
         if folder is None:

@@ -115,9 +115,13 @@ class ClipEmbeddings:
         return ClipEmbeddings(self.ids, self.stages[name], self.labels, self.skipped)
 
     @classmethod
-    def merge(cls, parts: Iterable[ClipEmbeddings]) -> ClipEmbeddings:
-        """Concatenate several sets of clips."""
-        parts = list(parts)
+    def merge(cls, parts: Iterable[ClipEmbeddings], windows: bool = True) -> ClipEmbeddings:
+        """Concatenate several sets of clips; without `windows`, which most of the memory is for."""
+        # One part after the other, since an iterable may read them from files.
+        parts = [
+            part if windows else dataclasses.replace(part, windows=None, owners=None)
+            for part in parts
+        ]
         starts = np.cumsum([0] + [len(part.ids) for part in parts[:-1]])
         kept = {}
         if all(part.windows is not None for part in parts):
@@ -251,6 +255,7 @@ def embed_clips(
     crop_seed: int | None = None,
     stages: Sequence[str] = (),
     deform: Callable[[np.ndarray], np.ndarray] | None = None,
+    keep_windows: bool = True,
 ) -> ClipEmbeddings:
     """Embed clips of any length: encode their windows, and average the outputs of each clip.
 
@@ -269,6 +274,8 @@ def embed_clips(
         stages: Names of stages of the encoder to embed in the same pass. Defaults to none.
         deform: Function of a clip (float array (samples,)) that returns the clip to embed in its
             place. Defaults to None.
+        keep_windows: Whether the result has the embedding of every window, and not only the means
+            over them, which take as much memory for long clips as for short ones. Defaults to True.
 
     Returns:
         `ClipEmbeddings`.
@@ -295,7 +302,7 @@ def embed_clips(
     batch = np.zeros((batch_size, window_samples, 1), "float32")
     # The row of the clip of each window in the batch, or its bitwise complement for a random crop.
     waiting = []
-    outputs, owners, crops = [], [], {}
+    outputs, owners, crops, totals = [], [], {}, []
     sums = {name: [] for name in stages}
     ids, labels, counts, skipped = [], [], [], []
 
@@ -306,8 +313,10 @@ def embed_clips(
             if row < 0:
                 crops[~row] = vectors[index].copy()
                 continue
-            outputs.append(vectors[index].copy())
-            owners.append(row)
+            totals[row] = totals[row] + vectors[index].astype("float64")
+            if keep_windows:
+                outputs.append(vectors[index].copy())
+                owners.append(row)
             for name in stages:
                 sums[name][row] += np.asarray(found[name][index], "float64")
         waiting.clear()
@@ -330,6 +339,7 @@ def embed_clips(
         ids.append(record["id"])
         labels.append(record["labels"])
         counts.append(len(windows))
+        totals.append(0.0)
         for name in stages:
             sums[name].append(0.0)
         for window in windows:
@@ -341,17 +351,14 @@ def embed_clips(
         flush()
     if not ids:
         raise TooShortError(window_samples, skipped)
-    outputs, owners = np.stack(outputs), np.array(owners)
-    means = np.zeros((len(ids), outputs.shape[1]))
-    np.add.at(means, owners, outputs)
-    means /= np.array(counts)[:, None]
+    means = np.stack(totals) / np.array(counts)[:, None]
     found = ClipEmbeddings(
         ids,
         np.asarray(finish(means), "float32"),
         labels,
         skipped,
-        windows=np.asarray(finish(outputs), "float32"),
-        owners=owners,
+        windows=np.asarray(finish(np.stack(outputs)), "float32") if keep_windows else None,
+        owners=np.array(owners) if keep_windows else None,
         crops=None
         if crop_seed is None
         else np.asarray(finish(np.stack([crops[row] for row in range(len(ids))])), "float32"),

@@ -118,7 +118,8 @@ def main(config):
         raise UserError(f"--source {config.source}: no clip could be embedded")
     if left_out and config.strict:
         raise UserError(f"--strict: {len(left_out)} of {len(source)} clips could not be embedded")
-    clips = ClipEmbeddings.merge(ClipEmbeddings.load(file) for file in files)
+    read = (ClipEmbeddings.load(file) for file in files)
+    clips = ClipEmbeddings.merge(read, windows=config.pool != "mean")
     window = window_length(encoder)
     _write(output, clips, config.pool, source, (hop or window) / source.sample_rate)
     shutil.rmtree(folder)

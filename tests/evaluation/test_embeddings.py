@@ -1,3 +1,5 @@
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -171,3 +173,31 @@ def test_the_means_of_mel_statistics_are_those_of_the_frames():
     outputs = np.asarray(model.predict_on_batch(audio.reshape(4, 2048, 1)))[:, :8]
     np.testing.assert_allclose(found.windows, outputs, atol=1e-4)
     np.testing.assert_allclose(found.vectors, outputs.reshape(2, 2, 8).mean(axis=1), atol=1e-4)
+
+
+def test_means_alone_are_those_with_windows():
+    whole = embed_clips(encoder(), records(81, 300, 243))
+    means = embed_clips(encoder(), records(81, 300, 243), keep_windows=False)
+    assert means.windows is None and means.owners is None
+    np.testing.assert_array_equal(means.vectors, whole.vectors)
+
+
+def test_memory_for_a_library_is_that_of_its_means():
+    """Parts of long clips are read one after the other, and windows are not kept."""
+
+    def parts(count):
+        for number in range(count):
+            windows = np.ones((4000, 64), "float32")
+            yield ClipEmbeddings(
+                [str(number)], windows[:1].copy(), [{}], windows=windows, owners=np.zeros(4000, int)
+            )
+
+    peaks = []
+    for count in (5, 20):
+        tracemalloc.start()
+        merged = ClipEmbeddings.merge(parts(count), windows=False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert merged.vectors.shape == (count, 64) and merged.windows is None
+    # A part is a megabyte.
+    assert peaks[1] - peaks[0] < 500_000
