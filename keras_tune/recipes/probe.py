@@ -341,7 +341,7 @@ def _deformed(encoders, cache):
     """Embeddings of deformed test clips, by encoder and deformation."""
     from keras_tune.evaluation.deformations import deformations
 
-    changes = deformations()
+    changes = deformations(cache.info.sample_rate)
     total = cache.info.counts["test"] * len(changes) * len(encoders)
     with progress_bar(total, "embedding, deformed") as bar:
         return {
