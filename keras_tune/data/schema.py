@@ -24,6 +24,8 @@ from keras_tune.version import __version__
 SCHEMA_VERSION = 1
 FILE_NAME = "dataset.json"
 ENCODINGS = ("pcm16", "flac", "source")
+# The splits that a set is usually divided into; others may have any name.
+SPLITS = ("train", "valid", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,14 @@ class DatasetInfo:
             known = ", ".join(sorted(name for name, count in self.counts.items() if count))
             raise UserError(f"{self.name} has no split {split!r}. Its splits: {known or 'none'}.")
         return shards
+
+    def check_splits(self, path: AnyPath, fix: str = "") -> None:
+        """Raise a `UserError` that begins with `path` unless train, valid and test have clips."""
+        missing = [split for split in SPLITS if not self.counts.get(split)]
+        if missing:
+            raise UserError(
+                f"{path}: needs the splits train, valid and test; it has no {missing[0]}.{fix}"
+            )
 
     def save(self, path: AnyPath) -> None:
         """Write `dataset.json` into the folder `path`, in one step."""

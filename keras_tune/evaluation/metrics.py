@@ -7,7 +7,7 @@ functions here compute them for all probes and tags together, ties included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -78,54 +78,6 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     precision = np.take_along_axis(precision, end, axis=-2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sum(precision * hits, axis=-2) / truth.sum(axis=0)
-
-
-def bootstrap_interval(
-    score: Callable[..., float],
-    *arrays: np.ndarray,
-    groups: np.ndarray | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of a score over resampled test clips, or groups of them.
-
-    Clips of one song or artist are alike. If such groups are known, whole groups are drawn, since
-    drawing single clips would make the interval too narrow.
-
-    Args:
-        score: Function of the arrays that returns a float.
-        *arrays: Arrays with one row for each clip.
-        groups: Array (clips,), the group of each clip. Defaults to None: each clip is a group.
-        resamples: Integer, how many times groups are drawn with replacement. Defaults to 1,000.
-        level: Float, the fraction of resampled scores inside the interval. Defaults to 0.95.
-        seed: Integer, the seed of the draws. Defaults to 0.
-
-    Returns:
-        A pair of floats, the lower and the upper end.
-
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; Field &
-    Welsh, "Bootstrapping clustered data" (2007) for the groups.
-
-    Example:
-
-    ```python
-    from sklearn.metrics import accuracy_score
-
-    from keras_tune.evaluation import bootstrap_interval
-
-    truth, predicted = np.tile([0, 1], 20), np.tile([0, 1, 1, 1], 10)
-    low, high = bootstrap_interval(accuracy_score, truth, predicted)  # around 0.75
-    ```
-    """
-    count = len(arrays[0])
-    groups = np.arange(count) if groups is None else np.asarray(groups)
-    _, members = np.unique(groups, return_inverse=True)
-    scores = []
-    for draws in draw_groups(members.max() + 1, resamples, seed):
-        rows = np.repeat(np.arange(count), draws[members])
-        scores.append(score(*(array[rows] for array in arrays)))
-    return percentiles(scores, level)
 
 
 def draw_groups(count: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:

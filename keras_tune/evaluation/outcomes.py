@@ -56,11 +56,10 @@ def group_folds(
     groups: Sequence[Any] | np.ndarray,
     folds: int,
     seed: int = 0,
-    inner_folds: int = 5,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Split clips into folds with similar classes that share no group.
 
-    Each fold is the test set once. A part of the remaining clips, drawn in the same way, is the
+    Each fold is the test set once. A fifth of the remaining clips, drawn in the same way, is the
     validation set. All choices are made on it, so no choice sees the test fold.
 
     Args:
@@ -69,7 +68,6 @@ def group_folds(
             train, valid and test.
         folds: Integer, the number of outer folds.
         seed: Integer, the seed of the folds. Defaults to 0.
-        inner_folds: Integer; one in so many of the remaining clips is in valid. Defaults to 5.
 
     Returns:
         List of tuples of rows (train, valid, test), one for each fold.
@@ -96,7 +94,7 @@ def group_folds(
         )
     cuts = []
     for rest, test in _cut(strata, groups, folds, seed):
-        inner = min(inner_folds, len(set(groups[rest].tolist())))
+        inner = min(5, len(set(groups[rest].tolist())))
         train, valid = next(iter(_cut(strata[rest], groups[rest], inner, seed)))
         cuts.append((rest[train], rest[valid], test))
     return cuts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import ClipEmbeddings
 from keras_tune.evaluation.metrics import percentiles
@@ -19,8 +20,6 @@ from keras_tune.evaluation.protocols import groups_of
 if TYPE_CHECKING:
     from keras_tune.evaluation.protocols import FittedProbe
     from keras_tune.evaluation.tasks import Task
-
-SPLITS = ("train", "valid", "test")
 
 
 class Study:

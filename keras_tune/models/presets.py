@@ -5,6 +5,7 @@ Source: Vélez Vásquez & Burgoyne, "Tailed U-Net: Multi-Scale Music Representat
 """
 
 import dataclasses
+from typing import Any
 
 from keras_tune.types import DEFAULT_ENCODER
 
@@ -49,8 +50,19 @@ class Preset:
 
     def tail_filters(self, base_filters: int | None = None) -> tuple[int, ...]:
         """The widths of all tail blocks, for this preset's base width or another."""
-        n = self.base_filters if base_filters is None else base_filters
+        n = base_filters or self.base_filters
         return tuple(n * m for m in self.tail_multiples) + self.tail_widths
+
+    def arguments(self, base_filters: int | None = None) -> dict[str, Any]:
+        """The arguments of `TUNe` that determine the tensors, for this base width or another."""
+        return {
+            "contraction_depth": self.contraction_depth,
+            "decoder_depth": self.decoder_depth,
+            "base_filters": base_filters or self.base_filters,
+            "tail_filters": self.tail_filters(base_filters),
+            "extra_links": self.extra_links,
+            "tail_type": self.tail_type,
+        }
 
 
 # Stem, nine blocks that are followed by max pooling, and the last block.

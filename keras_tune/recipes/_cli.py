@@ -3,10 +3,13 @@
 import atexit
 import contextlib
 import dataclasses
+import difflib
 import errno
 import functools
+import importlib.metadata
 import importlib.util
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -14,10 +17,13 @@ import typing
 
 from keras_tune.errors import UserError
 from keras_tune.quiet import quiet_tensorflow
-from keras_tune.recipes._suggestions import did_you_mean, shipped_recipes
 from keras_tune.storage import leave
 
 BACKENDS = ("tensorflow", "jax", "torch")
+
+# The recipes' folder: in a checkout beside the package, in an installation beside its programs.
+CHECKOUT = pathlib.Path(__file__).parents[2] / "recipes"
+INSTALLED = "share/keras_tune/recipes/"
 
 # Errors of the system, and how to fix them.
 FIXES = {
@@ -240,6 +246,46 @@ def _recipe(name):
     return str(recipes[name])
 
 
+def did_you_mean(word, known):
+    """Return "did you mean X?" for the nearest of the known words, or "" if none is near.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._cli import did_you_mean
+
+    did_you_mean("emebd", ["embed", "probe"])  # "did you mean embed?"
+    ```
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def shipped_recipes():
+    """Return the paths of the recipes that come with the package, by name.
+
+    A recipe's name is its path within the folder of recipes, without the suffix: `emotify`,
+    `study/base`.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._cli import shipped_recipes
+
+    shipped_recipes()["emotify"]  # PosixPath('.../recipes/emotify.yaml')
+    ```
+    """
+    if CHECKOUT.is_dir():
+        found = {path.relative_to(CHECKOUT): path for path in CHECKOUT.rglob("*.yaml")}
+    else:
+        found = {}
+        for file in importlib.metadata.files("keras_tune") or []:
+            _, installed, name = file.as_posix().partition(INSTALLED)
+            if installed and name.endswith(".yaml"):
+                found[pathlib.PurePosixPath(name)] = pathlib.Path(file.locate())
+    return {path.with_suffix("").as_posix(): file for path, file in sorted(found.items())}
+
+
 def _refuse_null(values, config_class, prefix=""):
     """The parser takes null from a file for every key; here only for those that may be None."""
     for field in dataclasses.fields(config_class):
@@ -406,3 +452,21 @@ def _keep_compiled():
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
     # By default what compiles within a second is not kept, and a start has a lot of that.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def progress_bar(total, title, unit="clip", shown=None):
+    """A tqdm bar on standard error, for a terminal only unless `shown` says otherwise.
+
+    Args:
+        total: Integer, the number of units.
+        title: String.
+        unit: String. Defaults to "clip".
+        shown: Whether to show it. Defaults to None: if standard error is a terminal.
+
+    Returns:
+        A tqdm bar, a context manager.
+    """
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty() if shown is None else shown
+    return tqdm(total=total, desc=title, unit=unit, disable=not shown)

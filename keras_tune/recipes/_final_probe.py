@@ -3,7 +3,7 @@
 import contextlib
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._bar import progress_bar
+from keras_tune.recipes._cli import progress_bar
 
 # Cross-validation on clips that pretraining has not seen, and the fewest clips for it.
 FOLDS, REPETITIONS, LEAST = 5, 3, 50
@@ -46,15 +46,11 @@ def final_probe(encoder, dataset, target, batch_size=32, seed=0, progress=False,
     import numpy as np
 
     from keras_tune.evaluation.baselines import estimate_batch_norm_on, make_baselines
-    from keras_tune.evaluation.study import SPLITS, Study
+    from keras_tune.evaluation.study import Study
     from keras_tune.evaluation.tasks import make_task
 
     info = dataset.info
-    missing = [split for split in SPLITS if not info.counts.get(split)]
-    if missing:
-        raise UserError(
-            f"{dataset.path}: a probe needs the splits train, valid and test; no {missing[0]}"
-        )
+    info.check_splits(dataset.path)
     column, _ = info.label_column(target)
     if group is not None:
         info.label_column(group)
@@ -89,8 +85,8 @@ def final_probe(encoder, dataset, target, batch_size=32, seed=0, progress=False,
 
 def _embed(name, model, dataset, batch_size, progress):
     """The embeddings of each split."""
+    from keras_tune.data.schema import SPLITS
     from keras_tune.evaluation import embed_clips
-    from keras_tune.evaluation.study import SPLITS
 
     total = sum(dataset.info.counts[split] for split in SPLITS)
     with progress_bar(total, f"embedding, {name}", shown=progress) as bar:

@@ -152,13 +152,11 @@ def draw_comparison(path, title, before, after, sample_rate):
         sample_rate: Sample rate in Hz.
     """
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    from keras_tune.evaluation.plots import new_figure
+
+    figure, axes = new_figure(8, 3.6, (2, 2), sharex=True, height_ratios=[1, 2])
     figure.suptitle(title)
-    axes = figure.subplots(2, 2, sharex=True, height_ratios=[1, 2])
     seconds = len(before) / sample_rate
     limit = 1.05 * max(np.abs(before).max(), np.abs(after).max(), 1e-6)
     for column, (label, samples) in enumerate((("before", before), ("after", after))):

@@ -81,8 +81,8 @@ class ContrastiveModel(keras.Model):
     of anchors whose positive ranks first among the 2B − 1 candidates, without those of the same
     group; `alignment`, the mean squared distance of positives, and `uniformity`, the logarithm of
     the mean Gaussian potential of all pairs (Wang & Isola, ICML 2020; lower is better for both);
-    `embedding_std`, the standard deviation of the components times the square root of their number: near
-    1 if the projections fill the sphere, 0 if they collapse.
+    `embedding_std`, the standard deviation of the components times the square root of their number:
+    near 1 if the projections fill the sphere, 0 if they collapse.
 
     Raises:
         ValueError: The encoder takes any length and `crop_samples` is not given, or the micro-batch

@@ -11,7 +11,8 @@ from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
-from keras_tune.recipes.probe import ProbeConfig, final_probe, main, summary
+from keras_tune.recipes._final_probe import final_probe, summary
+from keras_tune.recipes.probe import ProbeConfig, main
 
 pytestmark = pytest.mark.one_backend
 

@@ -44,8 +44,8 @@ import importlib.resources
 import pathlib
 
 from keras_tune.data.datasets.published import with_published_counts, with_warnings
-from keras_tune.data.datasets.splits import SPLITS
 from keras_tune.data.datasets.tables import line_of, number_column, read_table, table_column
+from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 
 CLIP_SECONDS = 30.0

@@ -29,7 +29,7 @@ import importlib.resources
 
 from keras_tune.data.datasets.layout import audio_path, locate
 from keras_tune.data.datasets.published import with_published_counts
-from keras_tune.data.datasets.splits import SPLITS
+from keras_tune.data.schema import SPLITS
 
 GENRES = tuple("blues classical country disco hiphop jazz metal pop reggae rock".split())
 PLACES = (".", "genres", "genres_original", "Data/genres_original")

@@ -1,7 +1,6 @@
 """Comparing a manifest with the published numbers of its set."""
 
-from keras_tune.data.datasets.splits import SPLITS
-from keras_tune.data.schema import fingerprint
+from keras_tune.data.schema import SPLITS, fingerprint
 
 # The first digits of a fingerprint distinguish splits; `dataset.json` contains all of them.
 DIGITS = 12
