@@ -5,6 +5,7 @@ import math
 import zipfile
 
 from keras_tune.errors import UserError
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 # The largest ratio of unpacked to packed size, and the unpacked size that is always allowed.
 # Weights can hardly be compressed; the zeros in the state of a new optimizer can.
@@ -102,6 +103,21 @@ def check_encoder(name, encoder, sample_rate=None):
             f"{name}: made for audio at {own} Hz, not at {sample_rate} Hz; resample the audio "
             "or use another encoder"
         )
+
+
+def sample_rate_of(encoder):
+    """The sample rate of an encoder in Hz; that of the publications if it does not know its own.
+
+    Example:
+
+    ```python
+    from keras_tune.checks import sample_rate_of
+
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, sample_rate=16000)
+    sample_rate_of(encoder)  # 16000
+    ```
+    """
+    return getattr(encoder, "sample_rate", None) or DEFAULT_SAMPLE_RATE
 
 
 def check_unpacked(name, unpacked, packed):

@@ -7,11 +7,13 @@ for endpoint and credentials. The paths of `etils` know four schemes instead of 
 TensorFlow and its plug-ins have, and pass on TensorFlow's errors.
 """
 
+import atexit
 import contextlib
 import io
 import os
 import pathlib
 import sys
+import threading
 import types
 
 from keras_tune.errors import UserError
@@ -371,6 +373,19 @@ def _load_plugin(tf, path):
             "2.17), or give a local path."
         )
     _plugin_in_use = True
+
+
+def begin_child_process():
+    """Prepare a process that another one has started: it ends with that one, and by `leave`."""
+    atexit.register(leave, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    import multiprocessing
+
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def leave(status):

@@ -14,11 +14,11 @@ import numpy as np
 from keras_tune.checks import check_encoder, check_finite
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, read_npz
+from keras_tune.types import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     import keras
 
-DEFAULT_WINDOW = 59049
 POOLINGS = ("mean", "mean_std")
 
 

@@ -9,9 +9,8 @@ import keras
 import numpy as np
 
 from keras_tune.checks import check_encoder, check_finite
+from keras_tune.types import DEFAULT_WINDOW
 
-# The length of a window, for an encoder of any length.
-DEFAULT_WINDOW = 59049
 ACTIVATIONS = ("sigmoid", "softmax")
 POOLINGS = ("embeddings", "scores")
 
