@@ -32,10 +32,10 @@ SPLITS = ("train", "valid", "test")
 class LabelColumn:
     """One label of the records.
 
-    Attributes:
+    Args:
         name: The column's name, e.g. "genre".
         kind: "category" or "number".
-        values: The names of the categories, sorted; empty for a number.
+        values: The names of the categories, sorted. Defaults to none, for a number.
 
     Example:
 
@@ -67,7 +67,7 @@ class LabelColumn:
 class Shard:
     """One file of records.
 
-    Attributes:
+    Args:
         file: The file's name within the folder.
         split: The split of its records.
         records: Number of its records.
@@ -86,16 +86,16 @@ class Shard:
 class DatasetInfo:
     """The description of a prepared set, stored as `dataset.json`.
 
-    Attributes:
+    Args:
         name: The set's name.
         sample_rate: Samples per second at which its clips are read.
         encoding: How clips are stored: "pcm16", "flac" or "source".
-        labels: `LabelColumn` list, in the order of the records' label vector.
-        shards: `Shard` list.
-        fingerprints: Per split, a hash over its sorted ids.
-        failed: Files left out, a dict of `id`, `path` and `reason` each.
-        schema_version: Version of this description.
-        keras_tune_version: Version of the package that wrote the set.
+        labels: `LabelColumn` tuple, in the order of the records' label vector. Defaults to none.
+        shards: `Shard` tuple. Defaults to none.
+        fingerprints: Dict from split to a hash over its sorted ids. Defaults to an empty one.
+        failed: Files left out, a dict of `id`, `path` and `reason` each. Defaults to none.
+        schema_version: Version of this description. Defaults to the current one.
+        keras_tune_version: Version of the package that wrote the set. Defaults to the current one.
 
     Example:
 

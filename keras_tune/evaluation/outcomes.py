@@ -332,7 +332,7 @@ def predict_test(
         probe: `FittedProbe`.
         test: `ClipEmbeddings`.
         task: `Task`.
-        group: As in `evaluate`.
+        group: As in `evaluate`. Defaults to None.
         seed: Integer, the seed of the probe. Defaults to 0.
 
     Returns:

@@ -46,6 +46,7 @@ def load_pytorch_checkpoint(
         input_samples: Integer, the length of the waveform, or None for any length. Defaults to
             59,049.
         data_format: "channels_last", "channels_first" or None for the backend's faster one.
+            Defaults to None.
         **options: Further arguments of the model that is returned, if that is a `ContrastiveModel`
             (such as `augmenter`) or a `Tagger` (`labels`).
 

@@ -61,7 +61,7 @@ def mask_groups(logits: TensorLike, groups: TensorLike | None = None) -> Tensor:
 
     Args:
         logits: Tensor (2B, 2B), as `nt_xent_logits` gives them.
-        groups: Integer tensor (B,), the group of each clip, or None for no groups.
+        groups: Integer tensor (B,), the group of each clip. Defaults to None: no groups.
 
     Returns:
         Tensor (2B, 2B), −1e9 for pairs of different clips of the same group.

@@ -19,15 +19,20 @@ class Preset:
 
     Args:
         base_filters: Integer, the width N of the first stage.
-        tail_multiples: Widths of the first tail blocks, in multiples of N.
-        tail_widths: Widths of the remaining tail blocks, in channels.
-        contraction_depth: Integer, the number of contractive stages above the bottleneck.
-        decoder_depth: Integer, the number of expansive stages; 0 is CLMR's SampleCNN.
-        extra_links: Whether the tail is linked to the expansive path (TUNe+).
-        tail_type: "pooled" for TUNe's tail, "sample_cnn" for a whole SampleCNN.
-        level: Float, the root mean square level that waveforms are brought to, or None.
-        weights: String, the file in `keras_tune/models/weights` with trained weights, or None.
-        description: What the variant is, in a sentence.
+        tail_multiples: Widths of the first tail blocks, in multiples of N. Defaults to none.
+        tail_widths: Widths of the remaining tail blocks, in channels. Defaults to (512,).
+        contraction_depth: Integer, the number of contractive stages above the bottleneck. Defaults
+            to 4.
+        decoder_depth: Integer, the number of expansive stages; 0 is CLMR's SampleCNN. Defaults to
+            4.
+        extra_links: Whether the tail is linked to the expansive path (TUNe+). Defaults to False.
+        tail_type: "pooled" for TUNe's tail, "sample_cnn" for a whole SampleCNN. Defaults to
+            "pooled".
+        level: Float, the root mean square level that waveforms are brought to. Defaults to None:
+            their level is not changed.
+        weights: String, the file in `keras_tune/models/weights` with trained weights. Defaults to
+            None.
+        description: What the variant is, in a sentence. Defaults to an empty one.
 
     Example:
 

@@ -115,11 +115,11 @@ class Tagger(keras.Model):
             weights: List of arrays, kernel (d, labels) and bias of a linear probe, or kernel and
                 bias of a hidden layer with ReLU and of the one behind it.
             labels: List of strings, the names of the outputs.
-            activation: "sigmoid" or "softmax".
+            activation: "sigmoid" or "softmax". Defaults to "sigmoid".
             mean: Array (d,), what the probe subtracts from a representation. Defaults to 0.
             deviation: Array (d,), what it then divides by. Defaults to 1.
             pooling: "embeddings" for a probe on the mean over windows, "scores" for one on single
-                windows whose scores are averaged.
+                windows whose scores are averaged. Defaults to "embeddings".
             name: String. Defaults to "tagger".
 
         Returns:

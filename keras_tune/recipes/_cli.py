@@ -414,8 +414,8 @@ def choose_backend(backend=None):
     """Set Keras' backend; must come before the first import of Keras.
 
     Args:
-        backend: "tensorflow", "jax", "torch", or None for what `KERAS_BACKEND` says, and else the
-            first of these three that is installed.
+        backend: "tensorflow", "jax" or "torch". Defaults to what `KERAS_BACKEND` says, and else to
+            the first of these three that is installed.
 
     Returns:
         The name of the backend.

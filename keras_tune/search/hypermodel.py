@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Configuration:
     """One point of a search space, and the widths that follow from it.
 
-    Attributes:
+    Args:
         decoder_depth: Expansive stages; 0 is CLMR's SampleCNN.
         contraction_depth: Contractive stages; None at depth zero.
         tail_length: Divisions of the resolution by 3; None at depth zero.

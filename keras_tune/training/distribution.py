@@ -23,13 +23,15 @@ TORCH_SENTENCE = (
 class Devices:
     """How a batch is distributed.
 
-    Attributes:
+    Args:
         kind: "none", "mirrored" (devices of one machine, TensorFlow), "multi_worker" (machines,
-            TensorFlow) or "data_parallel" (devices of one machine or several, JAX).
-        replicas: Integer, devices that share a batch.
-        processes: Integer, processes that share the work.
+            TensorFlow) or "data_parallel" (devices of one machine or several, JAX). Defaults to
+            "none".
+        replicas: Integer, devices that share a batch. Defaults to 1.
+        processes: Integer, processes that share the work. Defaults to 1.
         process: Integer, the number of this process; the files of process 0 are those of the run.
-        strategy: `tf.distribute.Strategy`, or None.
+            Defaults to 0.
+        strategy: `tf.distribute.Strategy`. Defaults to None.
 
     Example:
 

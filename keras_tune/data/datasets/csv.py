@@ -46,6 +46,7 @@ def csv_manifest(
             table has, else the path is the id.
         split_column: Column of the splits, used if the table has it. Defaults to "split".
         group_column: Column of groups, each of which is in one split only, if splits are drawn.
+            Defaults to None.
         fractions: Shares of train, valid and test if splits are drawn. Defaults to 80, 10 and
             10 %.
 
