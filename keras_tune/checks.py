@@ -140,7 +140,7 @@ def check_unpacked(name, unpacked, packed):
     if unpacked > UNPACKED_BYTES + LARGEST_EXPANSION * packed:
         raise UserError(
             f"{name}: refused, as {packed:,} bytes would unpack to {unpacked:,}; weights cannot be "
-            "compressed so much"
+            "compressed that much"
         )
 
 

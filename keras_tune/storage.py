@@ -154,7 +154,7 @@ class ObjectPath:
         self.scheme, _, rest = str(url).partition("://")
         self._path = pathlib.PurePosixPath(rest)
         if not rest.strip("/"):
-            raise UserError(f"{url}: names no bucket.")
+            raise UserError(f"{url}: has no bucket. Give a URL like gs://bucket/folder.")
 
     def __str__(self):
         # The bucket itself is only known with a slash at its end.
@@ -271,8 +271,8 @@ class ObjectPath:
                 return gfile.stat(str(self))
             except tf.errors.NotFoundError:
                 if self.scheme == "s3":
-                    # The plug-in says so, too, where it may not look or reaches nobody. Of the
-                    # bucket it tells the truth.
+                    # The plug-in also says so without permission or connection. Of the bucket
+                    # itself it gives the right answer.
                     gfile.stat(f"s3://{self._path.parts[0]}/")
                 return None
 
@@ -304,15 +304,15 @@ def store_error(path, error):
     tf = import_tensorflow()
     if isinstance(error, tf.errors.NotFoundError):
         return UserError(
-            f"{path}: no such object or bucket ({error.message or 'not found'}). Look at the name; "
-            "buckets are not made here."
+            f"{path}: no such object or bucket ({error.message or 'not found'}). Check the name; "
+            "buckets are not created."
         )
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
         return UserError(
-            f"{path}: no permission ({error.message}). Look at the credentials in the environment."
+            f"{path}: no permission ({error.message}). Check the credentials in the environment."
         )
     return UserError(
-        f"{path}: cannot be reached ({error.message}). Look at the network, the endpoint and the "
+        f"{path}: cannot be reached ({error.message}). Check the network, the endpoint and the "
         "credentials, and run again."
     )
 

@@ -204,7 +204,8 @@ class DatasetInfo:
             wrong = name_fault(shard.file)
             if wrong:
                 raise UserError(
-                    f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Get the set again."
+                    f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Prepare or download "
+                    "the set again."
                 )
         for shard in info.shards if check_shards else ():
             wrong = None if shard.file in exclude else shard_fault(path, shard)

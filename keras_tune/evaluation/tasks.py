@@ -258,7 +258,7 @@ class Regression(Task):
         for column in columns:
             if column.kind != "number":
                 raise ValueError(
-                    "`columns` must hold numbers for a regression. "
+                    "`columns` must be numbers for a regression. "
                     f"Received: columns={[column.name for column in columns]}"
                 )
 
@@ -353,7 +353,7 @@ def make_task(
         return Tagging(columns, 0.5 if threshold is None else threshold)
     if threshold is not None:
         raise ValueError(
-            f"`threshold` must be left out for the task {kind}; only tagging has one. "
+            f"`threshold` must not be given for the task {kind}; only tagging has one. "
             f"Received: threshold={threshold}"
         )
     return TASKS[kind](columns)

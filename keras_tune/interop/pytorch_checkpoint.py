@@ -302,7 +302,7 @@ def _assign(path, variables, tensors, model):
     if surplus is not None:
         raise UserError(
             f"{path}: does not fit {model}: tensor {surplus.name} {surplus.array.shape} "
-            "of the file has no place in the model"
+            "of the file is not part of the model"
         )
     with np.errstate(over="ignore"):
         # Values beyond float32 become infinite.

@@ -67,7 +67,7 @@ class Tagger(keras.Model):
             num_labels = len(labels or ())
         if num_labels < 1 or (labels is not None and len(labels) != num_labels):
             raise ValueError(
-                "`num_labels` must be at least 1 and, where `labels` are given, their number. "
+                "`num_labels` must be at least 1 and, if `labels` are given, the number of them. "
                 f"Received: num_labels={num_labels}, labels={labels}"
             )
         check_encoder("`encoder`", encoder)
@@ -238,7 +238,7 @@ class Tagger(keras.Model):
         check_finite("the tagger", [("a score", scores)], damaged)
         labels = self.labels or [str(number) for number in range(self.num_labels)]
         order = np.argsort(-scores, kind="stable")
-        return {labels[place]: float(scores[place]) for place in order}
+        return {labels[index]: float(scores[index]) for index in order}
 
     def _encode(self, audio, window, batch_size):
         """The encoder's outputs for the windows of a clip, (windows, d)."""

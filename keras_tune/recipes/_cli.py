@@ -27,8 +27,8 @@ INSTALLED = "share/keras_tune/recipes/"
 
 # Errors of the system, and how to fix them.
 FIXES = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENAMETOOLONG: "give a shorter name",
@@ -178,7 +178,7 @@ def _described(message, options=()):
     """The parser's message; of a value of the wrong type `--option value: takes ...`."""
     stray = re.match(r"unrecognized arguments: ([^-].*)", message)
     if stray:
-        return f"{stray[1]}: is no option; a value comes after its option, and lists are [a,b]"
+        return f"{stray[1]}: not an option; a value comes after its option, and lists are [a,b]"
     unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
     if unknown:
         hint = did_you_mean(unknown[1], options)

@@ -61,7 +61,7 @@ class SearchConfig:
         separate_views: Whether batch normalization treats first and second views separately.
         seed: Seed of trials, weights, order, crops and augmentations.
         precision: Dtype policy.
-        distribution: Spread batches over all devices (JAX only); by default one device.
+        distribution: Distribute batches over all devices (JAX only); by default one device.
         chief_timeout: Seconds without an answer after which a worker gives up its chief.
         isolate: Whether each trial has a process of its own; by default if there is a GPU.
         jit_compile: Whether to compile with XLA; by default whatever is faster on the backend.

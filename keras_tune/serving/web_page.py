@@ -285,7 +285,7 @@ def find_npm() -> str:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            "npm is not installed, from which a page gets ONNX Runtime; install Node.js"
+            "npm, which downloads ONNX Runtime for the page, is not installed; install Node.js"
         )
     return npm
 

@@ -271,7 +271,7 @@ class PretrainingRun:
         import pandas as pd
 
         if hasattr(self, "seconds"):
-            raise RuntimeError("A run is trained once; make another one with `resume=True`.")
+            raise RuntimeError("A run can be trained only once; make a new one with `resume=True`.")
         if not hasattr(self, "model"):
             self.build()
         callbacks = [*callbacks, *self._monitors(), *self._keep_best()]

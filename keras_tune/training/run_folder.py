@@ -128,8 +128,8 @@ def check_unchanged(
         key, old, new = changed
         file = pathlib.Path(folder) / "config.yaml"
         raise ValueError(
-            f"`{key}` was {old} in the run in {folder}, and must stay so when it is resumed; its "
-            f"configuration is {file}. Received: {key}={new}"
+            f"`{key}` was {old} in the run in {folder}, and must stay the same when it is resumed; "
+            f"its configuration is {file}. Received: {key}={new}"
         )
 
 

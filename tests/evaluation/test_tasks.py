@@ -57,7 +57,7 @@ def test_zeros_and_ones_are_tags():
 def test_wrong_tasks():
     with pytest.raises(ValueError, match=r"one column .* columns=\['calm', 'sad'\]"):
         make_task([CALM, SAD], labels(5), "classification")
-    with pytest.raises(ValueError, match=r"must hold numbers .* columns=\['genre'\]"):
+    with pytest.raises(ValueError, match=r"must be numbers .* columns=\['genre'\]"):
         make_task([GENRE], labels(5), "regression")
     # Where numbers are to be cut in two, the user says where.
     for columns, kind in (([GENRE, CALM], None), ([CALM, SAD], "tagging")):

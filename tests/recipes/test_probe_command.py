@@ -333,7 +333,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
             ("--target", "[genre,pitch]", "--encoder", "mel"),
             "--threshold: must be given",
         ),
-        (("--target", "genre", "--task", "regression"), "--target [genre]: must hold numbers"),
+        (("--target", "genre", "--task", "regression"), "--target [genre]: must be numbers"),
         (
             ("--target", "genre", "--folds", "54", "--group", "artist"),
             "--folds 54: must be at least 2 and less than the number of groups, which is 18",
