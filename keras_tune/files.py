@@ -100,7 +100,7 @@ def atomic_path(path):
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
-        # The name of the temporary file says nothing to anyone, and many errors come without.
+        # The name of the temporary file helps nobody, and many errors name no file.
         if error.errno is None or error.filename not in (None, name, temporary):
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -108,7 +108,7 @@ def files_below(folder):
 
 
 def file_stamp(path):
-    """What tells a file from one that has taken its place: its size and its time of change.
+    """The size and the modification time of a file, which change when it is replaced.
 
     Args:
         path: `pathlib.Path` or `ObjectPath`. A store that does not tell the time gives 0 for it.
@@ -184,7 +184,7 @@ class ObjectPath:
 
     @property
     def parent(self):
-        """The folder that this lies in."""
+        """The folder that contains this."""
         return ObjectPath(f"{self.scheme}://{self._path.parent}")
 
     def resolve(self):

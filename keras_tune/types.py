@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 Tensor = Any
 # What `keras.ops.convert_to_tensor` takes: a tensor, a NumPy array or nested lists of numbers.
 TensorLike = Any
-# The shape of a tensor; None stands for a length that only the data knows.
+# The shape of a tensor; None is a length that is not known in advance.
 Shape = tuple[int | None, ...]
 # A dtype policy: its name ("mixed_bfloat16") or a `keras.DTypePolicy`.
 DType = Any

@@ -1,6 +1,6 @@
 """Clips as arrays, for work without TensorFlow.
 
-An `.npz` file of clips (`numpy.savez`) holds
+An `.npz` file of clips (`numpy.savez`) contains
 
 | key | content |
 |---|---|

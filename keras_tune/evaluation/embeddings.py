@@ -161,7 +161,7 @@ class ClipEmbeddings:
         """Read a file written by `save`.
 
         Raises:
-            UserError: The file is damaged or holds something else, or a number is not finite.
+            UserError: The file is damaged or contains something else, or a number is not finite.
         """
         arrays = read_npz(path)
         try:

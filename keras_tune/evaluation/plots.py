@@ -143,7 +143,7 @@ def draw_map(
         kinds = sorted(set(names))
         for name, colour in zip(kinds, _distinct(len(kinds)), strict=True):
             axes.scatter(*points[names == name].T, s=16, color=colour, label=name)
-        # Only so many names fit beside the map.
+        # No more names fit beside the map.
         handles, shown = axes.get_legend_handles_labels()
         figure.legend(handles[:30], shown[:30], loc="outside right upper", fontsize="small")
     axes.set_title(title)

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Adam updates so many numbers at a time, few enough to stay in the cache of a core.
+# Adam updates this many numbers at a time, few enough to stay in the cache of a core.
 BLOCK = 2**15
-# Predictions are made for so many clips at a time, for the same reason.
+# Predictions are made for this many clips at a time, for the same reason.
 ROWS = 1024
 
 

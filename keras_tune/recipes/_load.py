@@ -15,7 +15,7 @@ def load_model(path):
         The Keras model.
 
     Raises:
-        UserError: There is no such file, or it holds no model that can be used; see
+        UserError: There is no such file, or it contains no model that can be used; see
             `load_saved_model`.
     """
     from keras_tune.models.presets import is_trained
@@ -39,7 +39,7 @@ def load_encoder(path, sample_rate=None):
         Keras model from (batch, samples, 1) to (batch, d).
 
     Raises:
-        UserError: There is no such file, it holds no encoder, or one for another rate.
+        UserError: There is no such file, it contains no encoder, or one for another rate.
     """
     from keras_tune.checks import check_encoder
     from keras_tune.training import ContrastiveModel

@@ -82,7 +82,7 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         seed: Integer, the seed of weights, crops and augmentations. Defaults to 42.
         precision: Dtype policy: "float32", "mixed_bfloat16" or "mixed_float16". Defaults to
             "float32".
-        distribution: "data_parallel" to spread batches over all devices of a machine, on the JAX
+        distribution: "data_parallel" to distribute batches over all devices of a machine, on the JAX
             backend. Defaults to None.
         jit_compile: As in `keras.Model.compile`. Defaults to "auto".
 

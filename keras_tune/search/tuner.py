@@ -48,7 +48,7 @@ INTERNALS = {
     "oracle_client.TIMEOUT": "a worker whose chief is gone waits for an hour",
 }
 
-# A search gives up after so many failed trials in a row.
+# A search gives up after this many failed trials in a row.
 FAILURES = 3
 OUTCOME = "outcome.json"
 MODEL = "model.keras"

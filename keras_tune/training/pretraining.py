@@ -302,7 +302,7 @@ class PretrainingRun:
         """Describe the run after `fit`: steps, speed, devices, last metrics, data.
 
         Returns:
-            A dict of what JSON can hold.
+            A dict of values that JSON has.
         """
         import pandas as pd
 

@@ -81,7 +81,7 @@ class Progress:
         return cls(finished_epochs, finished_steps, metrics, draws, notes)
 
     def restore(self, model: keras.Model) -> None:
-        """Set the metrics and the random generators of a model to the state that this holds.
+        """Set the metrics and the random generators of a model to this state.
 
         Args:
             model: Keras model.

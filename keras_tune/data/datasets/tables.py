@@ -15,8 +15,8 @@ def read_table(path, fix="It is part of the set: see the adapter's description."
 
     Args:
         path: The file.
-        fix: What to do if it is missing, for the error. Defaults to a look at the adapter's
-            description.
+        fix: What to do if it is missing, for the error. Defaults to a hint at the
+            adapter's description.
 
     Returns:
         DataFrame of texts; empty values are missing.
