@@ -76,3 +76,13 @@ def test_the_installed_package_has_this_version():
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("keras_tune is not installed")
     assert version == keras_tune.__version__
+
+
+def test_the_guide_for_contributors_names_every_folder_and_only_what_there_is():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "keras_tune").glob("[a-z]*/__init__.py")}
+    assert {f"`keras_tune/{folder}/`" for folder in folders} <= set(re.findall(r"`.+?`", text))
+    named = re.findall(r"`([\w./]+(?:\.py|\.md|\.cfg|\.ini|/))`", text)
+    places = [ROOT, ROOT / "keras_tune", ROOT / "keras_tune" / "augment"]
+    missing = {name for name in named if not any((place / name).exists() for place in places)}
+    assert missing <= {"tests/data/test_NAME_adapter.py"}
