@@ -299,7 +299,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         for name, deform in deformations.deformations().items()
         if name in ("noise_0_db", "mp3")
     }
-    monkeypatch.setattr("keras_tune.evaluation.deformations.deformations", lambda: two)
+    monkeypatch.setattr("keras_tune.evaluation.deformations.deformations", lambda rate: two)
     options = ("--target", "pitch", "--protocol", "knn", "--label_fraction", "[0.5,1]")
     _, report = probe(folder, *options, "--deformations", encoder="mel")
     assert report["task"] == "regression"
