@@ -16,8 +16,8 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
 """
 
+from keras_tune.data.datasets.layout import read_table, table_column, unique_column
 from keras_tune.data.datasets.splits import hash_split
-from keras_tune.data.datasets.tables import read_table, table_column, unique_column
 from keras_tune.errors import UserError
 from keras_tune.storage import beside, to_path
 

@@ -38,15 +38,15 @@ import math
 import pathlib
 import re
 
-from keras_tune.data.datasets.layout import audio_path
-from keras_tune.data.datasets.published import with_published_counts
-from keras_tune.data.datasets.splits import sha1_modulo
-from keras_tune.data.datasets.tables import (
+from keras_tune.data.datasets.layout import (
+    audio_path,
     number_column,
     read_table,
     table_column,
     unique_column,
 )
+from keras_tune.data.datasets.published import with_published_counts
+from keras_tune.data.datasets.splits import sha1_modulo
 from keras_tune.errors import UserError
 
 CLIP_SECONDS = 30.0

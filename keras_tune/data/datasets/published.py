@@ -26,26 +26,6 @@ def with_published_counts(manifest, **counts):
     return manifest
 
 
-def with_warnings(manifest, warnings):
-    """Store the warnings of `split_report` in a manifest, and return it.
-
-    Args:
-        manifest: DataFrame.
-        warnings: Texts of one line each.
-
-    Returns:
-        The manifest, with the texts in its `attrs`.
-
-    Example:
-
-    ```python
-    manifest = with_warnings(manifest, ["03.ogg is of another version: left out"])
-    ```
-    """
-    manifest.attrs["warnings"] = list(warnings)
-    return manifest
-
-
 def split_report(manifest):
     """Describe the splits of a manifest: clips, published clips, fingerprint.
 
