@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_tune.data.tensorflow import pipeline_options
+from keras_tune.keras_internals import sublayers
 
 # What Keras cannot do with PyTorch today; docs/large_scale.md says the same.
 TORCH_SENTENCE = (
@@ -223,6 +224,6 @@ def synchronize_batch_normalization(model: keras.Model) -> None:
     Args:
         model: Keras model.
     """
-    for layer in model._flatten_layers():
+    for layer in sublayers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
