@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.metrics import draw_groups, percentiles
 from keras_tune.evaluation.protocols import (
     DETERMINISTIC,
     combine_songs,
@@ -226,7 +225,10 @@ class Outcome:
         names = np.unique(np.concatenate([run.groups for run in self.runs]))
         members = [np.searchsorted(names, run.groups) for run in self.runs]
         samples = {metric: [] for metric in self.task.metrics}
-        for draws in draw_groups(len(names), resamples, seed):
+        generator = np.random.default_rng(seed)
+        for _ in range(resamples):
+            # How often each group is drawn.
+            draws = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names))
             found = []
             for run, groups in zip(self.runs, members, strict=True):
                 rows = np.repeat(np.arange(len(groups)), draws[groups])
@@ -243,7 +245,7 @@ class Outcome:
             samples: The result of `samples`.
         """
         scores = self.scores()
-        intervals = {metric: list(percentiles(values)) for metric, values in samples.items()}
+        intervals = {metric: interval_95(values) for metric, values in samples.items()}
         runs = [self.task.scores(run.targets, run.predictions) for run in self.runs]
         unseen = [run.probe.cross_fitted_score for run in self.runs]
         unseen = [score for score in unseen if np.isfinite(score)]
@@ -264,6 +266,11 @@ class Outcome:
                 for run in self.runs
             ],
         }
+
+
+def interval_95(values: np.ndarray) -> list[float]:
+    """The central interval with 95 % of the values, a list of two floats; NaN is ignored."""
+    return np.nanquantile(values, [0.025, 0.975]).tolist()
 
 
 def evaluate(
