@@ -171,14 +171,13 @@ def cross_fitted_score(
     labels: Sequence[dict[str, Any]],
     targets: np.ndarray,
     predictions: np.ndarray,
-    repeats: int = 5,
 ) -> float:
     """The score of the best candidate, on clips that were not used to choose it.
 
     The best of many scores on the same clips is too high, and more so the more candidates there
     are: the best of 216 probes that guess scores higher than the best of six. Here the clips are
     split into halves. The candidate that is best on one half is scored on the other, and the scores
-    are averaged over both halves and several splits. Clips of a song stay together. These scores
+    are averaged over both halves and five splits. Clips of a song stay together. These scores
     can be compared whatever the number of candidates.
 
     Args:
@@ -186,7 +185,6 @@ def cross_fitted_score(
         labels: List of dicts from label name to value.
         targets: Array (clips, ...).
         predictions: Array (candidates, clips, outputs).
-        repeats: Integer, how many times the clips are split. Defaults to 5.
 
     Returns:
         Float, the primary metric; NaN if no half could be scored.
@@ -212,7 +210,7 @@ def cross_fitted_score(
     names = np.unique(songs)
     generator = np.random.default_rng(0)
     found = []
-    for _ in range(repeats if len(names) > 1 else 0):
+    for _ in range(5 if len(names) > 1 else 0):
         first = np.isin(songs, generator.permutation(names)[: len(names) // 2])
         scores = []
         for rows in (np.flatnonzero(first), np.flatnonzero(~first)):
