@@ -112,7 +112,7 @@ def test_callbacks_are_in_the_history_and_settings_stay_as_they_were(clips, tmp_
     assert 0 <= history["val_probe"][0] <= 1
     assert run.model.encoder.get_layer("bottleneck").compute_dtype == "bfloat16"
     assert run.save_encoder().get_layer("bottleneck").compute_dtype == "float32"
-    with pytest.raises(RuntimeError, match="trained once"):
+    with pytest.raises(RuntimeError, match="trained only once"):
         run.fit()
     assert keras.config.dtype_policy().name == before
 
