@@ -5,6 +5,7 @@ import math
 import zipfile
 
 from keras_tune.errors import UserError
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 # The largest ratio of unpacked to packed size, and the unpacked size that is always allowed.
 # Weights can hardly be compressed; the zeros in the state of a new optimizer can.
@@ -104,6 +105,21 @@ def check_encoder(name, encoder, sample_rate=None):
         )
 
 
+def sample_rate_of(encoder):
+    """The sample rate of an encoder in Hz; that of the publications if it does not know its own.
+
+    Example:
+
+    ```python
+    from keras_tune.checks import sample_rate_of
+
+    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, sample_rate=16000)
+    sample_rate_of(encoder)  # 16000
+    ```
+    """
+    return getattr(encoder, "sample_rate", None) or DEFAULT_SAMPLE_RATE
+
+
 def check_unpacked(name, unpacked, packed):
     """Raise if a file is much too small for the size to which it unpacks.
 
@@ -124,7 +140,7 @@ def check_unpacked(name, unpacked, packed):
     if unpacked > UNPACKED_BYTES + LARGEST_EXPANSION * packed:
         raise UserError(
             f"{name}: refused, as {packed:,} bytes would unpack to {unpacked:,}; weights cannot be "
-            "compressed so much"
+            "compressed that much"
         )
 
 

@@ -100,7 +100,7 @@ def atomic_path(path):
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
-        # The name of the temporary file says nothing to anyone, and many errors come without.
+        # The name of the temporary file helps nobody, and many errors name no file.
         if error.errno is None or error.filename not in (None, name, temporary):
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
@@ -108,7 +108,7 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-# What Windows keeps for itself, whatever the suffix.
+# Names that Windows reserves, whatever the suffix.
 PORTS = tuple(f"{port}{number}" for port in ("com", "lpt") for number in range(10))
 RESERVED = ("con", "prn", "aux", "nul", *PORTS)
 LONGEST_NAME = 100
@@ -137,9 +137,9 @@ def name_fault(name):
         if sign in name:
             return f"contains {sign!r}, which file names cannot contain"
     if name[0] in ". " or name[-1] in ". ":
-        return "begins or ends with a dot or a space, which makes a hidden or a lost file"
+        return "begins or ends with a dot or a space, which not every system keeps or shows"
     if name.partition(".")[0].rstrip().lower() in RESERVED:
-        return "is a name that Windows keeps for itself"
+        return "is a name that Windows reserves"
     if len(name.encode()) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} bytes"
     return None
@@ -167,7 +167,7 @@ def text_fault(text):
         return f"is longer than {LONGEST_TEXT} characters"
     if not is_utf8(text):
         return "is not in UTF-8"
-    # Nearly all are printable, which takes no look at every sign.
+    # Nearly all are printable, and need no check of every character.
     if not text.isprintable():
         kinds = {unicodedata.category(sign) for sign in text}
         if kinds & {"Cc", "Zl", "Zp"}:

@@ -56,7 +56,7 @@ def dropping_start_up_lines() -> Iterator[None]:
 
 
 class _QuietFinder:
-    """Finds tensorflow as it is found without this, and loads it with `dropping_start_up_lines`."""
+    """Finds tensorflow in the usual way, and loads it with `dropping_start_up_lines`."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "tensorflow":
@@ -75,7 +75,7 @@ class _QuietFinder:
 
 
 def quiet_tensorflow() -> None:
-    """Let TensorFlow be silent when it is imported, by whomever, unless the user has set a level.
+    """Silence TensorFlow when any module imports it, unless the user has set a level.
 
     Example:
 

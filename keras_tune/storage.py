@@ -7,11 +7,13 @@ for endpoint and credentials. The paths of `etils` know four schemes instead of 
 TensorFlow and its plug-ins have, and pass on TensorFlow's errors.
 """
 
+import atexit
 import contextlib
 import io
 import os
 import pathlib
 import sys
+import threading
 import types
 
 from keras_tune.errors import UserError
@@ -106,7 +108,7 @@ def files_below(folder):
 
 
 def file_stamp(path):
-    """What tells a file from one that has taken its place: its size and its time of change.
+    """The size and the modification time of a file, which change when it is replaced.
 
     Args:
         path: `pathlib.Path` or `ObjectPath`. A store that does not tell the time gives 0 for it.
@@ -152,7 +154,7 @@ class ObjectPath:
         self.scheme, _, rest = str(url).partition("://")
         self._path = pathlib.PurePosixPath(rest)
         if not rest.strip("/"):
-            raise UserError(f"{url}: names no bucket.")
+            raise UserError(f"{url}: has no bucket. Give a URL like gs://bucket/folder.")
 
     def __str__(self):
         # The bucket itself is only known with a slash at its end.
@@ -182,7 +184,7 @@ class ObjectPath:
 
     @property
     def parent(self):
-        """The folder that this lies in."""
+        """The folder that contains this."""
         return ObjectPath(f"{self.scheme}://{self._path.parent}")
 
     def resolve(self):
@@ -269,8 +271,8 @@ class ObjectPath:
                 return gfile.stat(str(self))
             except tf.errors.NotFoundError:
                 if self.scheme == "s3":
-                    # The plug-in says so, too, where it may not look or reaches nobody. Of the
-                    # bucket it tells the truth.
+                    # The plug-in also says so without permission or connection. Of the bucket
+                    # itself it gives the right answer.
                     gfile.stat(f"s3://{self._path.parts[0]}/")
                 return None
 
@@ -302,15 +304,15 @@ def store_error(path, error):
     tf = import_tensorflow()
     if isinstance(error, tf.errors.NotFoundError):
         return UserError(
-            f"{path}: no such object or bucket ({error.message or 'not found'}). Look at the name; "
-            "buckets are not made here."
+            f"{path}: no such object or bucket ({error.message or 'not found'}). Check the name; "
+            "buckets are not created."
         )
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)):
         return UserError(
-            f"{path}: no permission ({error.message}). Look at the credentials in the environment."
+            f"{path}: no permission ({error.message}). Check the credentials in the environment."
         )
     return UserError(
-        f"{path}: cannot be reached ({error.message}). Look at the network, the endpoint and the "
+        f"{path}: cannot be reached ({error.message}). Check the network, the endpoint and the "
         "credentials, and run again."
     )
 
@@ -371,6 +373,19 @@ def _load_plugin(tf, path):
             "2.17), or give a local path."
         )
     _plugin_in_use = True
+
+
+def begin_child_process():
+    """Prepare a process that another one has started: it ends with that one, and by `leave`."""
+    atexit.register(leave, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    import multiprocessing
+
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def leave(status):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 Tensor = Any
 # What `keras.ops.convert_to_tensor` takes: a tensor, a NumPy array or nested lists of numbers.
 TensorLike = Any
-# The shape of a tensor; None stands for a length that only the data knows.
+# The shape of a tensor; None is a length that is not known in advance.
 Shape = tuple[int | None, ...]
 # A dtype policy: its name ("mixed_bfloat16") or a `keras.DTypePolicy`.
 DType = Any
@@ -23,6 +23,9 @@ DType = Any
 # The preset, trained, that is used where no encoder is given. It is named here because the help of
 # the command lines shows it, which imports no framework.
 DEFAULT_ENCODER = "tune_plus_open"
+# The window (2.68 s) and the sample rate in Hz of the publications, for encoders of any length, or
+# that do not know their sample rate.
+DEFAULT_WINDOW, DEFAULT_SAMPLE_RATE = 59049, 22050
 
 
 @dataclasses.dataclass(frozen=True)

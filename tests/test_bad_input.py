@@ -31,6 +31,7 @@ from keras_tune.errors import UserError
 from keras_tune.evaluation import ClipEmbeddings
 from keras_tune.files import name_fault
 from keras_tune.models import TUNe
+from keras_tune.models.saved import load_saved_model
 from keras_tune.recipes import (
     _cli,
     augment,
@@ -45,7 +46,6 @@ from keras_tune.recipes import (
 from keras_tune.recipes import (
     prepare as prepare_recipe,
 )
-from keras_tune.recipes._load import load_model
 from keras_tune.training import ModelConfig, Progress, load_checkpoint
 from keras_tune.training.run_folder import read_config
 
@@ -290,7 +290,7 @@ def checkpoint(tmp_path_factory):
 def refused(path):
     """Whether both loaders refuse a file, with one line that names it."""
     outcomes = []
-    for load in (load_model, load_checkpoint, Progress.read):
+    for load in (load_saved_model, load_checkpoint, Progress.read):
         try:
             load(path)
         except UserError as error:

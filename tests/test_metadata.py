@@ -1,9 +1,11 @@
 """The files around the package agree with it."""
 
+import ast
 import configparser
 import importlib.metadata
 import pathlib
 import re
+import sys
 
 import pytest
 import yaml
@@ -76,3 +78,35 @@ def test_the_installed_package_has_this_version():
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("keras_tune is not installed")
     assert version == keras_tune.__version__
+
+
+def test_the_guide_for_contributors_names_every_folder_and_only_what_there_is():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "keras_tune").glob("[a-z]*/__init__.py")}
+    assert {f"`keras_tune/{folder}/`" for folder in folders} <= set(re.findall(r"`.+?`", text))
+    named = re.findall(r"`([\w./]+(?:\.py|\.md|\.cfg|\.ini|/))`", text)
+    places = [ROOT, ROOT / "keras_tune", ROOT / "keras_tune" / "augment"]
+    missing = {name for name in named if not any((place / name).exists() for place in places)}
+    assert missing <= {"tests/data/test_NAME_adapter.py"}
+
+
+# Packages whose names are not those of their modules.
+PACKAGES = {"google": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+# Only the workers of a search import it, which KerasTuner needs there, too.
+NOT_DECLARED = {"grpc"}
+
+
+def test_what_is_imported_is_declared(setup):
+    requirements = setup["options"]["install_requires"]
+    requirements += "\n".join(setup["options.extras_require"].values())
+    names = re.findall(r"^([\w-]+)", requirements, re.MULTILINE)
+    declared = {name.lower().replace("_", "-") for name in names}
+    imported = set()
+    for path in (ROOT / "keras_tune").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+    others = imported - sys.stdlib_module_names - {"keras_tune"} - NOT_DECLARED
+    assert {PACKAGES.get(name, name).replace("_", "-") for name in others} <= declared

@@ -1,6 +1,6 @@
 """Clips as arrays, for work without TensorFlow.
 
-An `.npz` file of clips (`numpy.savez`) holds
+An `.npz` file of clips (`numpy.savez`) contains
 
 | key | content |
 |---|---|
@@ -145,7 +145,7 @@ def _load(path):
     content = read_npz(path)
     audio = content.pop("audio", None)
     if audio is None or audio.ndim != 2 or audio.dtype.kind not in "if" or not audio.size:
-        raise UserError(f"{path}: must have a key `audio`, numbers of shape (clips, samples).")
+        raise UserError(f"{path}: must contain numbers `audio`, of the shape (clips, samples).")
     if audio.dtype.kind == "i" and audio.dtype != np.int16:
         raise UserError(f"{path}: audio is {audio.dtype}. Give int16, or float with full scale 1.")
     audio = audio if audio.dtype == np.int16 else audio.astype("float32", copy=False)

@@ -80,7 +80,7 @@ def load_audio(
     Raises:
         AudioError: If the file is missing, cannot be decoded, is truncated (see `truncation`),
             silent (peak below -80 dB of full scale), out of scale (peak above 4 times full scale),
-            shorter than `min_samples`, ends before the part does, or holds values that are not
+            shorter than `min_samples`, ends before the part does, or contains values that are not
             finite.
 
     Example:

@@ -18,7 +18,7 @@ class BatchOptions:
     the crops in epoch e depend only on the seed and e: they differ from epoch to epoch, and a
     stream that begins at `initial_epoch` k is the same as the whole stream from epoch k on.
 
-    Attributes:
+    Args:
         clip_samples: Samples of a crop. Defaults to None: whole clips, which fit into batches only
             if they all have the same length.
         crops: Crops of each clip, drawn independently. Defaults to 1.

@@ -163,7 +163,7 @@ class ArrayStream(CropStream):
     Args:
         audio: Array of shape (clips, samples).
         options: `BatchOptions`.
-        columns: As for `CropStream`.
+        columns: As for `CropStream`. Defaults to None.
     """
 
     def __init__(self, audio, options, columns=None):

@@ -1,6 +1,5 @@
 """Preparing a whole set: all the shards of a manifest, and then its `dataset.json`."""
 
-import atexit
 import concurrent.futures
 import hashlib
 import json
@@ -10,7 +9,6 @@ import os
 import pathlib
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,7 +30,7 @@ from keras_tune.data.shards import (
 )
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, remove_leftovers, text_fault, write_json
-from keras_tune.storage import AnyPath, is_url, leave, to_path
+from keras_tune.storage import AnyPath, begin_child_process, is_url, to_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -399,16 +397,10 @@ _worker = {}
 
 def _start_worker(manifest, settings):
     _worker.update(manifest=manifest, settings=settings)
-    atexit.register(leave, 0)
-    # Ctrl-C reaches all processes of a terminal, but only the main process handles it. If that is
-    # killed, this process would wait for tasks forever.
+    # If the main process is killed, this one would wait for tasks forever.
+    begin_child_process()
+    # Ctrl-C reaches all processes of a terminal, but only the main process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _write_one(task):

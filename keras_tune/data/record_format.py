@@ -85,7 +85,7 @@ class Record:
         """
         if self.encoding == "pcm16":
             if len(self.audio) % 2 or not SAMPLE_RATES[0] <= self.sample_rate <= SAMPLE_RATES[1]:
-                raise AudioError(self.id, "not 16-bit samples at a sensible rate")
+                raise AudioError(self.id, "not 16-bit samples, or an impossible sample rate")
             samples, rate = to_float(np.frombuffer(self.audio, "<i2")), self.sample_rate
         else:
             samples, rate = decode_audio(self.audio, self.id)

@@ -24,16 +24,18 @@ from keras_tune.version import __version__
 SCHEMA_VERSION = 1
 FILE_NAME = "dataset.json"
 ENCODINGS = ("pcm16", "flac", "source")
+# The splits that a set is usually divided into; others may have any name.
+SPLITS = ("train", "valid", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelColumn:
     """One label of the records.
 
-    Attributes:
+    Args:
         name: The column's name, e.g. "genre".
         kind: "category" or "number".
-        values: The names of the categories, sorted; empty for a number.
+        values: The names of the categories, sorted. Defaults to none, for a number.
 
     Example:
 
@@ -65,7 +67,7 @@ class LabelColumn:
 class Shard:
     """One file of records.
 
-    Attributes:
+    Args:
         file: The file's name within the folder.
         split: The split of its records.
         records: Number of its records.
@@ -84,16 +86,16 @@ class Shard:
 class DatasetInfo:
     """The description of a prepared set, stored as `dataset.json`.
 
-    Attributes:
+    Args:
         name: The set's name.
         sample_rate: Samples per second at which its clips are read.
         encoding: How clips are stored: "pcm16", "flac" or "source".
-        labels: `LabelColumn` list, in the order of the records' label vector.
-        shards: `Shard` list.
-        fingerprints: Per split, a hash over its sorted ids.
-        failed: Files left out, a dict of `id`, `path` and `reason` each.
-        schema_version: Version of this description.
-        keras_tune_version: Version of the package that wrote the set.
+        labels: `LabelColumn` tuple, in the order of the records' label vector. Defaults to none.
+        shards: `Shard` tuple. Defaults to none.
+        fingerprints: Dict from split to a hash over its sorted ids. Defaults to an empty one.
+        failed: Files left out, a dict of `id`, `path` and `reason` each. Defaults to none.
+        schema_version: Version of this description. Defaults to the current one.
+        keras_tune_version: Version of the package that wrote the set. Defaults to the current one.
 
     Example:
 
@@ -146,6 +148,14 @@ class DatasetInfo:
             raise UserError(f"{self.name} has no split {split!r}. Its splits: {known or 'none'}.")
         return shards
 
+    def check_splits(self, path: AnyPath, fix: str = "") -> None:
+        """Raise a `UserError` that begins with `path` unless train, valid and test have clips."""
+        missing = [split for split in SPLITS if not self.counts.get(split)]
+        if missing:
+            raise UserError(
+                f"{path}: needs the splits train, valid and test; it has no {missing[0]}.{fix}"
+            )
+
     def save(self, path: AnyPath) -> None:
         """Write `dataset.json` into the folder `path`, in one step."""
         content = {"counts": self.counts} | dataclasses.asdict(self)
@@ -194,7 +204,8 @@ class DatasetInfo:
             wrong = name_fault(shard.file)
             if wrong:
                 raise UserError(
-                    f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Get the set again."
+                    f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Prepare or download "
+                    "the set again."
                 )
         for shard in info.shards if check_shards else ():
             wrong = None if shard.file in exclude else shard_fault(path, shard)

@@ -47,13 +47,13 @@ SOURCE_ENCODINGS = {
 class ShardSettings:
     """How the shards of a set are written.
 
-    Attributes:
+    Args:
         output: The set's folder, or its URL in a store.
         name: The set's name, the first part of the shards' file names.
-        sample_rate: Samples per second of the set.
-        encoding: "pcm16", "flac" or "source".
-        min_samples: The fewest samples, at `sample_rate`, that a clip may have.
-        labels: `LabelColumn` tuple.
+        sample_rate: Samples per second of the set. Defaults to 22,050.
+        encoding: "pcm16", "flac" or "source". Defaults to "pcm16".
+        min_samples: The fewest samples, at `sample_rate`, that a clip may have. Defaults to 1.
+        labels: `LabelColumn` tuple. Defaults to none.
 
     Example:
 
@@ -76,12 +76,13 @@ class ShardSettings:
 class ShardReport:
     """The result of writing a shard.
 
-    Attributes:
+    Args:
         shard: The `Shard` written.
         ids: The ids of its records, in order.
         failed: Files left out, a dict of `id`, `path` and `reason` each.
         stamps: Dict from the id of a clip to its file's size and modification time (see
-            `file_stamp`), None if the file was missing. None for a report of an earlier version.
+            `file_stamp`), None if the file was missing. Defaults to None, as in reports of an
+            earlier version.
     """
 
     shard: Shard

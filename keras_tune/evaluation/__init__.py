@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embed_audio": ["embed", "embedding_model"],
         "embedding_cache": ["EmbeddingCache"],
         "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "pool_clips", "tap_stages"],
-        "metrics": ["bootstrap_interval"],
         "online_probe": ["OnlineProbe"],
         "outcomes": ["Fold", "Outcome", "evaluate", "group_folds"],
         "probe_stack": ["ProbeConfiguration", "ProbeStack"],

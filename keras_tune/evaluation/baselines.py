@@ -34,7 +34,7 @@ BASELINES = (
 )
 # The root mean square (RMS) of windows at one level: -20 dB of full scale.
 LEVEL = 0.1
-# Batch normalization is estimated on batches of this size, and on at most so many windows.
+# Batch normalization is estimated on batches of this size, and on at most this many windows.
 BATCH, MOST_WINDOWS = 32, 1024
 # The length of a frame of the spectrogram, in samples.
 FRAME = 2048

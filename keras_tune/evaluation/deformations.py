@@ -6,20 +6,26 @@ filter and the reverberation are ours.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 
 import numpy as np
 
-SAMPLE_RATE = 22050
+# The sample rates in Hz that MP3 has.
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
-def deformations() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def deformations(sample_rate: int = 22050) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """The deformations, by name.
 
+    Args:
+        sample_rate: Integer, the sample rate of the clips in Hz, above 6,000 (twice the cutoff of
+            the low-pass filter). Defaults to 22,050.
+
     Returns:
-        Dict from name to a function of a clip, a float array (samples,) at 22,050 Hz, which returns
-        a float32 array of the same length.
+        Dict from name to a function of a clip, a float array (samples,), which returns a float32
+        array of the same length.
 
     Example:
 
@@ -37,14 +43,15 @@ def deformations() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
         for snr in (30, 20, 10, 0)
     }
     layers["gain_-12_db"] = Gain(-12.0, -12.0, seed=0)
-    layers["low_pass_3000_hz"] = LowPass(SAMPLE_RATE, 3000.0, 3000.0, seed=0)
+    layers["low_pass_3000_hz"] = LowPass(sample_rate, 3000.0, 3000.0, seed=0)
     settings = {
         f"{end}_{name}": 50
         for end in ("min", "max")
         for name in ("reverberance", "damping", "room_size")
     }
-    layers["reverb"] = Reverb(SAMPLE_RATE, **settings, seed=0)
-    return {**{name: _by_layer(layer) for name, layer in layers.items()}, "mp3": through_mp3}
+    layers["reverb"] = Reverb(sample_rate, **settings, seed=0)
+    by_layer = {name: _by_layer(layer) for name, layer in layers.items()}
+    return {**by_layer, "mp3": functools.partial(through_mp3, sample_rate=sample_rate)}
 
 
 def _by_layer(layer):
@@ -57,12 +64,14 @@ def _by_layer(layer):
     return deform
 
 
-def through_mp3(clip: np.ndarray, compression: float = 0.9) -> np.ndarray:
-    """Encode a clip as MP3 and decode it again, with libsndfile.
+def through_mp3(clip: np.ndarray, sample_rate: int = 22050) -> np.ndarray:
+    """Encode a clip as MP3 at a low bit rate and decode it again, with libsndfile.
 
     Args:
         clip: Float array (samples,).
-        compression: Float from 0 (the highest bit rate) to 1 (the lowest). Defaults to 0.9.
+        sample_rate: Integer, the sample rate of the clip in Hz. For a rate that MP3 does not have,
+            the clip is resampled to the next higher one (or to 48,000 Hz) and back. Defaults to
+            22,050.
 
     Returns:
         Float32 array (samples,).
@@ -78,17 +87,16 @@ def through_mp3(clip: np.ndarray, compression: float = 0.9) -> np.ndarray:
     """
     import soundfile
 
+    from keras_tune.data.audio import resample
+
+    rate = next((rate for rate in MP3_RATES if rate >= sample_rate), MP3_RATES[-1])
+    samples = resample(np.clip(clip, -1, 1), sample_rate, rate)
     buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        np.clip(clip, -1, 1),
-        SAMPLE_RATE,
-        format="MP3",
-        subtype="MPEG_LAYER_III",
-        compression_level=compression,
-    )
+    options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.9}
+    soundfile.write(buffer, samples, rate, **options)
     buffer.seek(0)
     decoded, _ = soundfile.read(buffer, dtype="float32")
+    decoded = resample(decoded, rate, sample_rate)
     whole = np.zeros(len(clip), "float32")
     whole[: len(decoded)] = decoded[: len(clip)]
     return whole

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_tune.errors import UserError
+from keras_tune.evaluation.embed_audio import hop_in_samples
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
 from keras_tune.files import atomic_path
 from keras_tune.storage import to_path
@@ -61,7 +62,7 @@ class EmbeddingCache:
         crop_seed: int = 0,
     ):
         self.folder, self.data, self.info = pathlib.Path(folder), to_path(data), info
-        self.hop_samples = None if hop is None else max(1, round(hop * info.sample_rate))
+        self.hop_samples = hop_in_samples(hop, info.sample_rate)
         self.batch_size, self.crop_seed = batch_size, crop_seed
         written = self.data if self.data.is_file() else self.data / "dataset.json"
         self.identity = [

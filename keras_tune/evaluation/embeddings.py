@@ -14,11 +14,11 @@ import numpy as np
 from keras_tune.checks import check_encoder, check_finite
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, read_npz
+from keras_tune.types import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     import keras
 
-DEFAULT_WINDOW = 59049
 POOLINGS = ("mean", "mean_std")
 
 
@@ -165,7 +165,7 @@ class ClipEmbeddings:
         """Read a file written by `save`.
 
         Raises:
-            UserError: The file is damaged or holds something else, or a number is not finite.
+            UserError: The file is damaged or contains something else, or a number is not finite.
         """
         arrays = read_npz(path)
         try:

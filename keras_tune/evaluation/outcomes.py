@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.metrics import draw_groups, percentiles
 from keras_tune.evaluation.protocols import (
     DETERMINISTIC,
     combine_songs,
@@ -56,11 +55,10 @@ def group_folds(
     groups: Sequence[Any] | np.ndarray,
     folds: int,
     seed: int = 0,
-    inner_folds: int = 5,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Split clips into folds with similar classes that share no group.
 
-    Each fold is the test set once. A part of the remaining clips, drawn in the same way, is the
+    Each fold is the test set once. A fifth of the remaining clips, drawn in the same way, is the
     validation set. All choices are made on it, so no choice sees the test fold.
 
     Args:
@@ -69,7 +67,6 @@ def group_folds(
             train, valid and test.
         folds: Integer, the number of outer folds.
         seed: Integer, the seed of the folds. Defaults to 0.
-        inner_folds: Integer; one in so many of the remaining clips is in valid. Defaults to 5.
 
     Returns:
         List of tuples of rows (train, valid, test), one for each fold.
@@ -96,7 +93,7 @@ def group_folds(
         )
     cuts = []
     for rest, test in _cut(strata, groups, folds, seed):
-        inner = min(inner_folds, len(set(groups[rest].tolist())))
+        inner = min(5, len(set(groups[rest].tolist())))
         train, valid = next(iter(_cut(strata[rest], groups[rest], inner, seed)))
         cuts.append((rest[train], rest[valid], test))
     return cuts
@@ -228,7 +225,10 @@ class Outcome:
         names = np.unique(np.concatenate([run.groups for run in self.runs]))
         members = [np.searchsorted(names, run.groups) for run in self.runs]
         samples = {metric: [] for metric in self.task.metrics}
-        for draws in draw_groups(len(names), resamples, seed):
+        generator = np.random.default_rng(seed)
+        for _ in range(resamples):
+            # How often each group is drawn.
+            draws = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names))
             found = []
             for run, groups in zip(self.runs, members, strict=True):
                 rows = np.repeat(np.arange(len(groups)), draws[groups])
@@ -245,7 +245,7 @@ class Outcome:
             samples: The result of `samples`.
         """
         scores = self.scores()
-        intervals = {metric: list(percentiles(values)) for metric, values in samples.items()}
+        intervals = {metric: interval_95(values) for metric, values in samples.items()}
         runs = [self.task.scores(run.targets, run.predictions) for run in self.runs]
         unseen = [run.probe.cross_fitted_score for run in self.runs]
         unseen = [score for score in unseen if np.isfinite(score)]
@@ -266,6 +266,11 @@ class Outcome:
                 for run in self.runs
             ],
         }
+
+
+def interval_95(values: np.ndarray) -> list[float]:
+    """The central interval with 95 % of the values, a list of two floats; NaN is ignored."""
+    return np.nanquantile(values, [0.025, 0.975]).tolist()
 
 
 def evaluate(
@@ -334,7 +339,7 @@ def predict_test(
         probe: `FittedProbe`.
         test: `ClipEmbeddings`.
         task: `Task`.
-        group: As in `evaluate`.
+        group: As in `evaluate`. Defaults to None.
         seed: Integer, the seed of the probe. Defaults to 0.
 
     Returns:

@@ -47,11 +47,8 @@ def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], met
         low, high = np.transpose([entry["interval_95"] for entry in curve.values()])
         axes.plot(list(curve), scores, "o-", color=colour, label=name)
         axes.fill_between(np.arange(len(scores)), low, high, color=colour, alpha=0.12)
-    axes.set_ylabel(_in_words(metric))
     _slant(axes)
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    save_figure(figure, path)
+    _finish(figure, axes, metric, path)
 
 
 def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], metric: str) -> None:
@@ -76,10 +73,7 @@ def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], me
         axes.errorbar(at, scores, bars, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(np.arange(len(results)), list(results))
     axes.set_xlim(-0.5, len(results) - 0.5)
-    axes.set_ylabel(_in_words(metric))
-    axes.grid(axis="y", alpha=0.3)
-    _legend(figure, axes)
-    save_figure(figure, path)
+    _finish(figure, axes, metric, path, grid="y")
 
 
 def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
@@ -143,7 +137,7 @@ def draw_map(
         kinds = sorted(set(names))
         for name, colour in zip(kinds, _distinct(len(kinds)), strict=True):
             axes.scatter(*points[names == name].T, s=16, color=colour, label=name)
-        # Only so many names fit beside the map.
+        # No more names fit beside the map.
         handles, shown = axes.get_legend_handles_labels()
         figure.legend(handles[:30], shown[:30], loc="outside right upper", fontsize="small")
     axes.set_title(title)
@@ -238,10 +232,7 @@ def draw_curve(
     if log:
         axes.set_xscale("log")
     axes.set_xlabel(xlabel)
-    axes.set_ylabel(_in_words(metric))
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    save_figure(figure, path)
+    _finish(figure, axes, metric, path)
 
 
 def draw_deformations(
@@ -266,11 +257,8 @@ def draw_deformations(
         axes.plot(at, values, "o", color=colour, label=name)
         axes.axhline(found["none"], color=colour, linewidth=0.8, linestyle=":")
     axes.set_xticks(np.arange(len(changes)), changes)
-    axes.set_ylabel(_in_words(metric))
     _slant(axes)
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    save_figure(figure, path)
+    _finish(figure, axes, metric, path)
 
 
 def draw_study(
@@ -463,6 +451,14 @@ def _distinct(count):
     if count <= 10:
         return [colormaps["tab10"](index) for index in range(count)]
     return colormaps["turbo"](np.linspace(0, 1, count))
+
+
+def _finish(figure, axes, metric, path, grid="both"):
+    """Label the axis of the scores, add grid and legend, and write the figure."""
+    axes.set_ylabel(_in_words(metric))
+    axes.grid(axis=grid, alpha=0.3)
+    _legend(figure, axes)
+    save_figure(figure, path)
 
 
 def _legend(figure, axes, loc="outside upper center"):

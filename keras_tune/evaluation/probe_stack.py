@@ -15,8 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Adam updates so many numbers at a time, few enough to stay in the cache of a core.
+# Adam updates this many numbers at a time, few enough to stay in the cache of a core.
 BLOCK = 2**15
+# Predictions are made for this many clips at a time, for the same reason.
+ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +136,12 @@ class ProbeStack:
         for name in ("values", "momentums", "velocities", "gradients", "rates", "l2"):
             setattr(self, name, getattr(self, name)[rows])
 
-    def predict(self, features: np.ndarray, rows_at_once: int = 1024) -> np.ndarray:
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """Logits or values: features (clips, d) to a float32 array (probes, clips, outputs)."""
         *hidden, kernel, bias = self.weights()
         parts = []
-        for start in range(0, len(features), rows_at_once):
-            x = features[start : start + rows_at_once]
+        for start in range(0, len(features), ROWS):
+            x = features[start : start + ROWS]
             if hidden:
                 x = np.maximum(x @ hidden[0] + hidden[1], 0)
             parts.append(x @ kernel + bias)

@@ -14,7 +14,7 @@ from keras_tune.evaluation.probe_stack import ProbeConfiguration, ProbeStack, ac
 
 # The most weights in a stack (a few probes with jukemir's hidden layer), which fit a core's cache.
 STACK_WEIGHTS = 2**18
-# Steps of a stack before the next stack has its turn.
+# Steps of a stack before the next one is trained.
 STEPS_AT_ONCE = 8
 
 

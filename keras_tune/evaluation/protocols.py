@@ -14,6 +14,7 @@ clips of test: all choices are made on valid.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -170,14 +171,13 @@ def cross_fitted_score(
     labels: Sequence[dict[str, Any]],
     targets: np.ndarray,
     predictions: np.ndarray,
-    repeats: int = 5,
 ) -> float:
     """The score of the best candidate, on clips that were not used to choose it.
 
     The best of many scores on the same clips is too high, and more so the more candidates there
     are: the best of 216 probes that guess scores higher than the best of six. Here the clips are
     split into halves. The candidate that is best on one half is scored on the other, and the scores
-    are averaged over both halves and several splits. Clips of a song stay together. These scores
+    are averaged over both halves and five splits. Clips of a song stay together. These scores
     can be compared whatever the number of candidates.
 
     Args:
@@ -185,7 +185,6 @@ def cross_fitted_score(
         labels: List of dicts from label name to value.
         targets: Array (clips, ...).
         predictions: Array (candidates, clips, outputs).
-        repeats: Integer, how many times the clips are split. Defaults to 5.
 
     Returns:
         Float, the primary metric; NaN if no half could be scored.
@@ -211,7 +210,7 @@ def cross_fitted_score(
     names = np.unique(songs)
     generator = np.random.default_rng(0)
     found = []
-    for _ in range(repeats if len(names) > 1 else 0):
+    for _ in range(5 if len(names) > 1 else 0):
         first = np.isin(songs, generator.permutation(names)[: len(names) // 2])
         scores = []
         for rows in (np.flatnonzero(first), np.flatnonzero(~first)):
@@ -299,18 +298,17 @@ def linear(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         Schedule(EPOCH_STEPS, patience=10, max_evaluations=200, plateau_patience=5),
         seed,
     )
-    predictions = np.stack([probe.predict(valid.clips.crops) for probe in probes])
-    scores = valid.score(task, predictions)
-    best = int(np.argmax(scores))
-    chosen = probes[best]
 
-    def predict(clips):
+    def predict(clips, probe):
         sums = np.zeros((len(clips.ids), len(task.outputs)))
-        np.add.at(sums, clips.owners, chosen.predict(clips.windows))
+        np.add.at(sums, clips.owners, probe.predict(clips.windows))
         return sums / np.bincount(clips.owners)[:, None]
 
-    unseen = valid.cross_fitted(task, predictions)
-    return _fitted(predict, configurations, scores, best, _head_of(chosen, "scores"), unseen)
+    candidates = [
+        (functools.partial(predict, probe=probe), _head_of(probe, "scores")) for probe in probes
+    ]
+    predictions = [probe.predict(valid.clips.crops) for probe in probes]
+    return _best(valid, task, candidates, map(dataclasses.asdict, configurations), predictions)
 
 
 def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
@@ -337,16 +335,14 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         Schedule(min_steps=8, patience=10, max_evaluations=100),
         seed,
     )
+    candidates = [
+        (lambda clips, probe=probe: probe.predict(clips.vectors), _head_of(probe, "embeddings"))
+        for probe in probes
+    ]
+    predictions = [probe.predict(valid.clips.vectors) for probe in probes]
     scores = [probe.valid_score for probe in probes]
-    predictions = np.stack([probe.predict(valid.clips.vectors) for probe in probes])
-    best = int(np.argmax(scores))
-    chosen = probes[best]
-
-    def predict(clips):
-        return chosen.predict(clips.vectors)
-
-    unseen = valid.cross_fitted(task, predictions)
-    return _fitted(predict, configurations, scores, best, _head_of(chosen, "embeddings"), unseen)
+    named = map(dataclasses.asdict, configurations)
+    return _best(valid, task, candidates, named, predictions, scores)
 
 
 def grid_configurations() -> list[ProbeConfiguration]:
@@ -377,27 +373,18 @@ def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     features = scaler.transform(train.clips.vectors)
     held_out = scaler.transform(valid.clips.vectors)
     regress = {"mse": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
-    fits, predictions = [], []
-    for strength in STRENGTHS:
-        kernel, bias = regress[task.loss](features, train.targets, task, strength)
-        fits.append((kernel, bias))
-        predictions.append(activate(held_out @ kernel + bias, task.loss))
-    predictions = np.stack(predictions)
-    scores = [float(score) for score in valid.score(task, predictions)]
-    best = int(np.argmax(scores))
-    kernel, bias = fits[best]
 
-    def predict(clips):
+    def predict(clips, kernel, bias):
         return activate(scaler.transform(clips.vectors) @ kernel + bias, task.loss)
 
-    return FittedProbe(
-        predict,
-        {"C": STRENGTHS[best]},
-        scores[best],
-        [{"C": c, "valid_score": s} for c, s in zip(STRENGTHS, scores, strict=True)],
-        Head([kernel, bias], scaler.mean_, scaler.scale_, "embeddings"),
-        valid.cross_fitted(task, predictions),
-    )
+    candidates, predictions = [], []
+    for strength in STRENGTHS:
+        kernel, bias = regress[task.loss](features, train.targets, task, strength)
+        head = Head([kernel, bias], scaler.mean_, scaler.scale_, "embeddings")
+        candidates.append((functools.partial(predict, kernel=kernel, bias=bias), head))
+        predictions.append(activate(held_out @ kernel + bias, task.loss))
+    named = [{"C": strength} for strength in STRENGTHS]
+    return _best(valid, task, candidates, named, predictions)
 
 
 def _ridge(features, targets, task, strength):
@@ -440,7 +427,7 @@ def knn(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train.clips.vectors)
-    fits, configurations, predictions = [], [], []
+    candidates, configurations, predictions = [], [], []
     for standardize, neighbours in itertools.product((False, True), NEIGHBOURS):
         if neighbours > len(train.targets):
             continue
@@ -451,19 +438,10 @@ def knn(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         def predict(clips, model=model, change=change):
             return model.predict(change(clips.vectors)).reshape(len(clips.ids), -1)
 
-        fits.append(predict)
+        candidates.append((predict, None))
         configurations.append({"neighbours": neighbours, "standardize": standardize})
         predictions.append(predict(valid.clips))
-    predictions = np.stack(predictions)
-    scores = [float(score) for score in valid.score(task, predictions)]
-    best = int(np.argmax(scores))
-    return FittedProbe(
-        fits[best],
-        configurations[best],
-        scores[best],
-        [{**c, "valid_score": s} for c, s in zip(configurations, scores, strict=True)],
-        cross_fitted_score=valid.cross_fitted(task, predictions),
-    )
+    return _best(valid, task, candidates, configurations, predictions)
 
 
 def _head_of(probe, pooling):
@@ -471,15 +449,24 @@ def _head_of(probe, pooling):
     return Head(probe.weights, *standard, pooling)
 
 
-def _fitted(predict, configurations, scores, best, head, cross_fitted):
-    named = [dataclasses.asdict(configuration) for configuration in configurations]
+def _best(valid, task, candidates, configurations, predictions, scores=None):
+    """The candidate with the best score on valid, as a `FittedProbe`.
+
+    Candidates are pairs of a function from clips to predictions and a `Head` or None; the scores
+    are those of the predictions, unless they are given.
+    """
+    configurations, predictions = list(configurations), np.stack(predictions)
+    scores = valid.score(task, predictions) if scores is None else scores
+    scores = [float(score) for score in scores]
+    best = int(np.argmax(scores))
+    predict, head = candidates[best]
     return FittedProbe(
         predict,
-        named[best],
-        float(scores[best]),
-        [{**c, "valid_score": float(s)} for c, s in zip(named, scores, strict=True)],
+        configurations[best],
+        scores[best],
+        [{**c, "valid_score": s} for c, s in zip(configurations, scores, strict=True)],
         head,
-        cross_fitted,
+        valid.cross_fitted(task, predictions),
     )
 
 

@@ -167,11 +167,8 @@ def _layers(curves):
     first = next(iter(curves.values()))
     lines = ["## layers", "", f"| stage | {' | '.join(curves)} |", "|" + "---|" * (len(curves) + 1)]
     for stage in first:
-        cells = [
-            f"{curve[stage]['score']:.3f} [{curve[stage]['interval_95'][0]:.3f}, "
-            f"{curve[stage]['interval_95'][1]:.3f}]"
-            for curve in curves.values()
-        ]
+        found = [curve[stage] for curve in curves.values()]
+        cells = [_score(report, report["metric"]) for report in found]
         lines.append(f"| {stage} | {' | '.join(cells)} |")
     return [*lines, ""]
 

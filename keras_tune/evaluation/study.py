@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import ClipEmbeddings
-from keras_tune.evaluation.metrics import percentiles
-from keras_tune.evaluation.outcomes import Fold, evaluate, group_folds, predict_test
+from keras_tune.evaluation.outcomes import (
+    Fold,
+    evaluate,
+    group_folds,
+    interval_95,
+    predict_test,
+)
 from keras_tune.evaluation.protocols import groups_of
 
 if TYPE_CHECKING:
     from keras_tune.evaluation.protocols import FittedProbe
     from keras_tune.evaluation.tasks import Task
-
-SPLITS = ("train", "valid", "test")
 
 
 class Study:
@@ -152,7 +156,7 @@ class Study:
                 gains = samples[first][metric] - samples[name][metric]
                 reports[name][f"{first}_minus_this"] = {
                     "difference": reports[first]["score"] - reports[name]["score"],
-                    "interval_95": list(percentiles(gains)),
+                    "interval_95": interval_95(gains),
                 }
         return reports
 

@@ -2,8 +2,11 @@
 
 A task turns labels into target arrays and predictions into scores. Its primary metric is used for
 early stopping and to choose probes. A prediction is an array (clips, outputs): probabilities of
-classes, probabilities of tags, or values. The scores are those of scikit-learn and mir_eval;
-`quick_scores` returns the same numbers for many predictions at once.
+classes, probabilities of tags, or values. The scores are those of scikit-learn and mir_eval.
+
+Early stopping and the bootstrap need the same numbers many thousand times, where a call for each
+tag and probe would take longer than the training. `quick_scores` computes them for many predictions
+at once.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.metrics import average_precision, roc_auc
 
 if TYPE_CHECKING:
     from keras_tune.data import LabelColumn
@@ -246,6 +248,74 @@ class Tagging(Task):
         return {"mean_of_roc_auc_and_ap": (auc + ap) / 2, "roc_auc": auc, "average_precision": ap}
 
 
+def roc_auc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve, from the ranks of the positives.
+
+    Args:
+        truth: Boolean array (clips, tags).
+        scores: Array (..., clips, tags).
+
+    Returns:
+        Array (..., tags), NaN for tags without positives or without negatives.
+
+    Source: Hanley & McNeil, "The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve" (Radiology 1982).
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation.tasks import roc_auc
+
+    roc_auc(np.array([[0], [1]], bool), np.array([[0.2], [0.7]]))  # [1.0]
+    ```
+    """
+    from scipy.stats import rankdata
+
+    truth = np.asarray(truth, bool)
+    positives = truth.sum(axis=0)
+    negatives = len(truth) - positives
+    ranks = rankdata(scores, axis=-2)
+    wins = np.sum(ranks * truth, axis=-2) - positives * (positives + 1) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return wins / (positives * negatives)
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision: the mean over the positives of the precision at the score of each.
+
+    Args:
+        truth: Boolean array (clips, tags).
+        scores: Array (..., clips, tags).
+
+    Returns:
+        Array (..., tags), NaN for tags without positives.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation.tasks import average_precision
+
+    average_precision(np.array([[0], [1]], bool), np.array([[0.7], [0.2]]))  # [0.5]
+    ```
+    """
+    truth = np.asarray(truth, bool)
+    scores = np.asarray(scores)
+    count = len(truth)
+    order = np.argsort(-scores, axis=-2, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=-2)
+    hits = np.take_along_axis(np.broadcast_to(truth, scores.shape), order, axis=-2)
+    ranks = np.arange(count)[:, None]
+    precision = np.cumsum(hits, axis=-2) / (ranks + 1)
+    # Clips with equal scores are retrieved together: the precision is that after the last of them.
+    ends = np.ones(scores.shape, bool)
+    ends[..., :-1, :] = ranked[..., 1:, :] != ranked[..., :-1, :]
+    end = np.where(ends, ranks, count)
+    end = np.flip(np.minimum.accumulate(np.flip(end, -2), axis=-2), -2)
+    precision = np.take_along_axis(precision, end, axis=-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sum(precision * hits, axis=-2) / truth.sum(axis=0)
+
+
 class Regression(Task):
     """One or several numbers for each clip: R² (coefficient of determination), averaged."""
 
@@ -258,7 +328,7 @@ class Regression(Task):
         for column in columns:
             if column.kind != "number":
                 raise ValueError(
-                    "`columns` must hold numbers for a regression. "
+                    "`columns` must be numbers for a regression. "
                     f"Received: columns={[column.name for column in columns]}"
                 )
 
@@ -353,7 +423,7 @@ def make_task(
         return Tagging(columns, 0.5 if threshold is None else threshold)
     if threshold is not None:
         raise ValueError(
-            f"`threshold` must be left out for the task {kind}; only tagging has one. "
+            f"`threshold` must not be given for the task {kind}; only tagging has one. "
             f"Received: threshold={threshold}"
         )
     return TASKS[kind](columns)

@@ -72,19 +72,8 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _preset(arguments):
-    for name in PUBLISHED:
-        preset = PRESETS[name]
-        of_preset = {
-            "contraction_depth": preset.contraction_depth,
-            "decoder_depth": preset.decoder_depth,
-            "base_filters": preset.base_filters,
-            "tail_filters": preset.tail_filters(),
-            "extra_links": preset.extra_links,
-            "tail_type": preset.tail_type,
-        }
-        if arguments == of_preset:
-            return name
-    return None
+    """The name of the published variant with these arguments, or None."""
+    return next((name for name in PUBLISHED if PRESETS[name].arguments() == arguments), None)
 
 
 def _kernel(shapes, name):

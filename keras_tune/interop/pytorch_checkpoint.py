@@ -46,6 +46,7 @@ def load_pytorch_checkpoint(
         input_samples: Integer, the length of the waveform, or None for any length. Defaults to
             59,049.
         data_format: "channels_last", "channels_first" or None for the backend's faster one.
+            Defaults to None.
         **options: Further arguments of the model that is returned, if that is a `ContrastiveModel`
             (such as `augmenter`) or a `Tagger` (`labels`).
 
@@ -301,7 +302,7 @@ def _assign(path, variables, tensors, model):
     if surplus is not None:
         raise UserError(
             f"{path}: does not fit {model}: tensor {surplus.name} {surplus.array.shape} "
-            "of the file has no place in the model"
+            "of the file is not part of the model"
         )
     with np.errstate(over="ignore"):
         # Values beyond float32 become infinite.

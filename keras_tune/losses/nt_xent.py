@@ -25,7 +25,7 @@ MASKED = -1e9
 def nt_xent_logits(
     z_i: TensorLike, z_j: TensorLike, temperature: float = 0.5, groups: TensorLike | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The similarities of every anchor to its 2B − 1 candidates, and the place of the positive.
+    """The similarities of every anchor to its 2B − 1 candidates, and the index of the positive.
 
     Args:
         z_i: Tensor (B, d), projections of the first views.
@@ -61,7 +61,7 @@ def mask_groups(logits: TensorLike, groups: TensorLike | None = None) -> Tensor:
 
     Args:
         logits: Tensor (2B, 2B), as `nt_xent_logits` gives them.
-        groups: Integer tensor (B,), the group of each clip, or None for no groups.
+        groups: Integer tensor (B,), the group of each clip. Defaults to None: no groups.
 
     Returns:
         Tensor (2B, 2B), −1e9 for pairs of different clips of the same group.
@@ -154,7 +154,7 @@ class NTXent(keras.losses.Loss):
         groups: TensorLike | None = None,
     ) -> Tensor:
         if groups is not None:
-            # Keras casts the inputs of a loss to float32, which can represent all places in a
+            # Keras casts the inputs of a loss to float32, which can represent every index in a
             # batch, but not every integer.
             equal = ops.equal(groups[:, None], groups[None, :])
             y_true = (y_true, ops.argmax(ops.cast(equal, "int32"), axis=1))

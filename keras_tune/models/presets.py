@@ -5,6 +5,7 @@ Source: Vélez Vásquez & Burgoyne, "Tailed U-Net: Multi-Scale Music Representat
 """
 
 import dataclasses
+from typing import Any
 
 from keras_tune.types import DEFAULT_ENCODER
 
@@ -18,15 +19,20 @@ class Preset:
 
     Args:
         base_filters: Integer, the width N of the first stage.
-        tail_multiples: Widths of the first tail blocks, in multiples of N.
-        tail_widths: Widths of the remaining tail blocks, in channels.
-        contraction_depth: Integer, the number of contractive stages above the bottleneck.
-        decoder_depth: Integer, the number of expansive stages; 0 is CLMR's SampleCNN.
-        extra_links: Whether the tail is linked to the expansive path (TUNe+).
-        tail_type: "pooled" for TUNe's tail, "sample_cnn" for a whole SampleCNN.
-        level: Float, the root mean square level that waveforms are brought to, or None.
-        weights: String, the file in `keras_tune/models/weights` with trained weights, or None.
-        description: What the variant is, in a sentence.
+        tail_multiples: Widths of the first tail blocks, in multiples of N. Defaults to none.
+        tail_widths: Widths of the remaining tail blocks, in channels. Defaults to (512,).
+        contraction_depth: Integer, the number of contractive stages above the bottleneck. Defaults
+            to 4.
+        decoder_depth: Integer, the number of expansive stages; 0 is CLMR's SampleCNN. Defaults to
+            4.
+        extra_links: Whether the tail is linked to the expansive path (TUNe+). Defaults to False.
+        tail_type: "pooled" for TUNe's tail, "sample_cnn" for a whole SampleCNN. Defaults to
+            "pooled".
+        level: Float, the root mean square level that waveforms are brought to. Defaults to None:
+            their level is not changed.
+        weights: String, the file in `keras_tune/models/weights` with trained weights. Defaults to
+            None.
+        description: What the variant is, in a sentence. Defaults to an empty one.
 
     Example:
 
@@ -49,8 +55,19 @@ class Preset:
 
     def tail_filters(self, base_filters: int | None = None) -> tuple[int, ...]:
         """The widths of all tail blocks, for this preset's base width or another."""
-        n = self.base_filters if base_filters is None else base_filters
+        n = base_filters or self.base_filters
         return tuple(n * m for m in self.tail_multiples) + self.tail_widths
+
+    def arguments(self, base_filters: int | None = None) -> dict[str, Any]:
+        """The arguments of `TUNe` that determine the tensors, for this base width or another."""
+        return {
+            "contraction_depth": self.contraction_depth,
+            "decoder_depth": self.decoder_depth,
+            "base_filters": base_filters or self.base_filters,
+            "tail_filters": self.tail_filters(base_filters),
+            "extra_links": self.extra_links,
+            "tail_type": self.tail_type,
+        }
 
 
 # Stem, nine blocks that are followed by max pooling, and the last block.

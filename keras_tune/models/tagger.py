@@ -9,9 +9,8 @@ import keras
 import numpy as np
 
 from keras_tune.checks import check_encoder, check_finite
+from keras_tune.types import DEFAULT_WINDOW
 
-# The length of a window, for an encoder of any length.
-DEFAULT_WINDOW = 59049
 ACTIVATIONS = ("sigmoid", "softmax")
 POOLINGS = ("embeddings", "scores")
 
@@ -68,7 +67,7 @@ class Tagger(keras.Model):
             num_labels = len(labels or ())
         if num_labels < 1 or (labels is not None and len(labels) != num_labels):
             raise ValueError(
-                "`num_labels` must be at least 1 and, where `labels` are given, their number. "
+                "`num_labels` must be at least 1 and, if `labels` are given, the number of them. "
                 f"Received: num_labels={num_labels}, labels={labels}"
             )
         check_encoder("`encoder`", encoder)
@@ -116,11 +115,11 @@ class Tagger(keras.Model):
             weights: List of arrays, kernel (d, labels) and bias of a linear probe, or kernel and
                 bias of a hidden layer with ReLU and of the one behind it.
             labels: List of strings, the names of the outputs.
-            activation: "sigmoid" or "softmax".
+            activation: "sigmoid" or "softmax". Defaults to "sigmoid".
             mean: Array (d,), what the probe subtracts from a representation. Defaults to 0.
             deviation: Array (d,), what it then divides by. Defaults to 1.
             pooling: "embeddings" for a probe on the mean over windows, "scores" for one on single
-                windows whose scores are averaged.
+                windows whose scores are averaged. Defaults to "embeddings".
             name: String. Defaults to "tagger".
 
         Returns:
@@ -239,7 +238,7 @@ class Tagger(keras.Model):
         check_finite("the tagger", [("a score", scores)], damaged)
         labels = self.labels or [str(number) for number in range(self.num_labels)]
         order = np.argsort(-scores, kind="stable")
-        return {labels[place]: float(scores[place]) for place in order}
+        return {labels[index]: float(scores[index]) for index in order}
 
     def _encode(self, audio, window, batch_size):
         """The encoder's outputs for the windows of a clip, (windows, d)."""

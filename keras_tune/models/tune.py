@@ -19,7 +19,6 @@ from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.preset_weights import WEIGHTS, read_weights
 from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, SAMPLE_CNN_MULTIPLES
-from keras_tune.models.sample_cnn import sample_cnn
 from keras_tune.types import DType, Tensor
 
 # Every change of resolution in the published models is by this factor.
@@ -144,7 +143,7 @@ class TUNe(keras.Model):
             links = _links(stages, contraction_depth, decoder_depth) if extra_links else []
             stages.update(_tail(x, tail_filters, links, data_format, policy))
         else:
-            stages.update(sample_cnn(x, tail_filters, data_format, policy))
+            stages.update(_sample_cnn(x, tail_filters, data_format, policy))
         outputs = keras.layers.GlobalAveragePooling1D(
             data_format=data_format, dtype="float32", name="representation"
         )(list(stages.values())[-1])
@@ -205,7 +204,7 @@ class TUNe(keras.Model):
         """
         if preset not in PRESETS:
             close = difflib.get_close_matches(str(preset), PRESETS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(PRESETS)}"
+            hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(PRESETS)}."
             raise UserError(f"`preset` must be a preset; {hint} Received: preset={preset}")
         chosen = PRESETS[preset]
         weights = chosen.weights if load_weights else None
@@ -218,17 +217,8 @@ class TUNe(keras.Model):
             )
         if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
             chosen = dataclasses.replace(PRESETS["clmr"], level=chosen.level)
-        base_filters = overrides.get("base_filters") or chosen.base_filters
-        arguments: dict[str, Any] = {
-            "contraction_depth": chosen.contraction_depth,
-            "decoder_depth": chosen.decoder_depth,
-            "base_filters": base_filters,
-            "tail_filters": chosen.tail_filters(base_filters),
-            "extra_links": chosen.extra_links,
-            "tail_type": chosen.tail_type,
-            "level": chosen.level,
-            "name": preset,
-        }
+        arguments = chosen.arguments(overrides.get("base_filters"))
+        arguments |= {"level": chosen.level, "name": preset}
         arguments.update({k: v for k, v in overrides.items() if v is not None})
         arguments["input_samples"] = overrides.get("input_samples", 59049)
         if "contraction_depth" in overrides and "decoder_depth" not in overrides:
@@ -374,4 +364,20 @@ def _tail(x, filters, links, data_format, dtype):
         name = f"tail_{index + 1}"
         inputs = [x, links[index]] if index < len(links) else x
         x = stages[name] = TailBlock(width, data_format=data_format, dtype=dtype, name=name)(inputs)
+    return stages
+
+
+def _sample_cnn(x, filters, data_format, dtype):
+    """SampleCNN as the whole encoder, or as a tail: the stem, pooled blocks and the last block.
+
+    Source: Lee et al., "SampleCNN" (2018); Spijkervet & Burgoyne, CLMR (ISMIR 2021).
+    """
+    options = {"data_format": data_format, "dtype": dtype}
+    x = SampleCNNBlock(filters[0], strides=FACTOR, padding="valid", name="stem", **options)(x)
+    stages = {"stem": x}
+    for index, width in enumerate(filters[1:], start=1):
+        name = f"block_{index}"
+        x = stages[name] = SampleCNNBlock(width, name=name, **options)(x)
+        if index < len(filters) - 1:
+            x = keras.layers.MaxPooling1D(FACTOR, name=f"{name}_pool", **options)(x)
     return stages

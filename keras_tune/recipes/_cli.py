@@ -3,10 +3,13 @@
 import atexit
 import contextlib
 import dataclasses
+import difflib
 import errno
 import functools
+import importlib.metadata
 import importlib.util
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -14,15 +17,18 @@ import typing
 
 from keras_tune.errors import UserError
 from keras_tune.quiet import quiet_tensorflow
-from keras_tune.recipes._suggestions import did_you_mean, shipped_recipes
 from keras_tune.storage import leave
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
+# The recipes' folder: in a checkout beside the package, in an installation beside its programs.
+CHECKOUT = pathlib.Path(__file__).parents[2] / "recipes"
+INSTALLED = "share/keras_tune/recipes/"
+
 # Errors of the system, and how to fix them.
 FIXES = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENAMETOOLONG: "give a shorter name",
@@ -172,7 +178,7 @@ def _described(message, options=()):
     """The parser's message; of a value of the wrong type `--option value: takes ...`."""
     stray = re.match(r"unrecognized arguments: ([^-].*)", message)
     if stray:
-        return f"{stray[1]}: is no option; a value comes after its option, and lists are [a,b]"
+        return f"{stray[1]}: not an option; a value comes after its option, and lists are [a,b]"
     unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
     if unknown:
         hint = did_you_mean(unknown[1], options)
@@ -238,6 +244,46 @@ def _recipe(name):
         hint = did_you_mean(name, recipes) or f"take one of {', '.join(recipes)}"
         raise _Usage(f"--config {name}: no such file, and no recipe of this name; {hint}")
     return str(recipes[name])
+
+
+def did_you_mean(word, known):
+    """Return "did you mean X?" for the nearest of the known words, or "" if none is near.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._cli import did_you_mean
+
+    did_you_mean("emebd", ["embed", "probe"])  # "did you mean embed?"
+    ```
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def shipped_recipes():
+    """Return the paths of the recipes that come with the package, by name.
+
+    A recipe's name is its path within the folder of recipes, without the suffix: `emotify`,
+    `study/base`.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._cli import shipped_recipes
+
+    shipped_recipes()["emotify"]  # PosixPath('.../recipes/emotify.yaml')
+    ```
+    """
+    if CHECKOUT.is_dir():
+        found = {path.relative_to(CHECKOUT): path for path in CHECKOUT.rglob("*.yaml")}
+    else:
+        found = {}
+        for file in importlib.metadata.files("keras_tune") or []:
+            _, installed, name = file.as_posix().partition(INSTALLED)
+            if installed and name.endswith(".yaml"):
+                found[pathlib.PurePosixPath(name)] = pathlib.Path(file.locate())
+    return {path.with_suffix("").as_posix(): file for path, file in sorted(found.items())}
 
 
 def _refuse_null(values, config_class, prefix=""):
@@ -368,8 +414,8 @@ def choose_backend(backend=None):
     """Set Keras' backend; must come before the first import of Keras.
 
     Args:
-        backend: "tensorflow", "jax", "torch", or None for what `KERAS_BACKEND` says, and else the
-            first of these three that is installed.
+        backend: "tensorflow", "jax" or "torch". Defaults to what `KERAS_BACKEND` says, and else to
+            the first of these three that is installed.
 
     Returns:
         The name of the backend.
@@ -406,3 +452,21 @@ def _keep_compiled():
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
     # By default what compiles within a second is not kept, and a start has a lot of that.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def progress_bar(total, title, unit="clip", shown=None):
+    """A tqdm bar on standard error, for a terminal only unless `shown` says otherwise.
+
+    Args:
+        total: Integer, the number of units.
+        title: String.
+        unit: String. Defaults to "clip".
+        shown: Whether to show it. Defaults to None: if standard error is a terminal.
+
+    Returns:
+        A tqdm bar, a context manager.
+    """
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty() if shown is None else shown
+    return tqdm(total=total, desc=title, unit=unit, disable=not shown)

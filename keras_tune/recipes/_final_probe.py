@@ -3,16 +3,18 @@
 import contextlib
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._bar import progress_bar
+from keras_tune.recipes._cli import progress_bar
 
 # Cross-validation on clips that pretraining has not seen, and the fewest clips for it.
 FOLDS, REPETITIONS, LEAST = 5, 3, 50
+# The seed of the untrained encoders, the probes and the folds.
+SEED = 0
 BASELINES = ("untrained", "untrained_bn_level")
 # Width of the names in the summary.
 WIDTH = 18
 
 
-def final_probe(encoder, dataset, target, batch_size=32, seed=0, progress=False, group=None):
+def final_probe(encoder, dataset, target, progress=False, group=None):
     """Evaluate an encoder and two untrained copies of it with logistic regression.
 
     One untrained copy is a newly built encoder. For the other, batch normalization is estimated on
@@ -27,8 +29,6 @@ def final_probe(encoder, dataset, target, batch_size=32, seed=0, progress=False,
         encoder: Keras model from (batch, samples, 1) to (batch, d).
         dataset: `keras_tune.data.AudioDataset` with the splits train, valid and test.
         target: String, the label to predict.
-        batch_size: Integer, the number of windows encoded at a time. Defaults to 32.
-        seed: Integer, the seed of the untrained encoders and the folds. Defaults to 0.
         progress: Whether to show progress bars. Defaults to False.
         group: Label whose clips stay in one fold, such as the artist. Defaults to `song` if the
             set has it, else to single clips.
@@ -46,33 +46,27 @@ def final_probe(encoder, dataset, target, batch_size=32, seed=0, progress=False,
     import numpy as np
 
     from keras_tune.evaluation.baselines import estimate_batch_norm_on, make_baselines
-    from keras_tune.evaluation.study import SPLITS, Study
+    from keras_tune.evaluation.study import Study
     from keras_tune.evaluation.tasks import make_task
 
     info = dataset.info
-    missing = [split for split in SPLITS if not info.counts.get(split)]
-    if missing:
-        raise UserError(
-            f"{dataset.path}: a probe needs the splits train, valid and test; no {missing[0]}"
-        )
+    info.check_splits(dataset.path)
     column, _ = info.label_column(target)
     if group is not None:
         info.label_column(group)
     elif any(label.name == "song" for label in info.labels):
         group = "song"
     encoders = {"pretrained": encoder}
-    baselines = make_baselines(encoder, BASELINES, info.sample_rate, seed)
+    baselines = make_baselines(encoder, BASELINES, info.sample_rate, SEED)
     for name, baseline in baselines.items():
         encoders[name] = baseline.encoder
         if baseline.estimates_batch_norm:
             records = dataset.records("train")
-            estimate_batch_norm_on(baseline.encoder, records, info.counts["train"], seed)
-    clips = {
-        name: _embed(name, model, dataset, batch_size, progress) for name, model in encoders.items()
-    }
+            estimate_batch_norm_on(baseline.encoder, records, info.counts["train"], SEED)
+    clips = {name: _embed(name, model, dataset, progress) for name, model in encoders.items()}
     splits = clips["pretrained"]
     task = make_task([column], splits["train"].labels)
-    study = Study(clips, task, [seed], group=group)
+    study = Study(clips, task, [SEED], group=group)
     results = {"target": target, "encoders": list(encoders), **study.evaluate("logistic")}
     results["metric"] = task.primary
     results["test_clips"] = len(splits["test"].ids)
@@ -83,29 +77,24 @@ def final_probe(encoder, dataset, target, batch_size=32, seed=0, progress=False,
         tested = study.outcomes["logistic", "pretrained"].runs[0].targets
         results["chance"] = float(np.mean(tested == most_frequent))
         results["classes"] = task.outputs
-    results["unseen"] = _unseen(clips, task, seed, group, progress)
+    results["unseen"] = _unseen(clips, task, group, progress)
     return results
 
 
-def _embed(name, model, dataset, batch_size, progress):
+def _embed(name, model, dataset, progress):
     """The embeddings of each split."""
+    from keras_tune.data.schema import SPLITS
     from keras_tune.evaluation import embed_clips
-    from keras_tune.evaluation.study import SPLITS
 
     total = sum(dataset.info.counts[split] for split in SPLITS)
     with progress_bar(total, f"embedding, {name}", shown=progress) as bar:
         return {
-            split: embed_clips(
-                model,
-                dataset.records(split),
-                batch_size=batch_size,
-                progress=bar.update,
-            )
+            split: embed_clips(model, dataset.records(split), progress=bar.update)
             for split in SPLITS
         }
 
 
-def _unseen(clips, task, seed, group, progress):
+def _unseen(clips, task, group, progress):
     """The scores over folds of valid and test, or None where there are too few clips or groups."""
     from keras_tune.evaluation.protocols import groups_of
     from keras_tune.evaluation.study import Study
@@ -124,7 +113,7 @@ def _unseen(clips, task, seed, group, progress):
         study = Study(
             parts,
             task,
-            range(seed, seed + REPETITIONS),
+            range(SEED, SEED + REPETITIONS),
             FOLDS,
             group,
             progress=lambda total, title: progress_bar(total, title, "fold", shown=progress),

@@ -5,28 +5,6 @@ import pathlib
 from keras_tune.errors import UserError
 
 
-def load_model(path):
-    """Load a `.keras` file, the `encoder.keras` of a run folder, or a preset with its weights.
-
-    Args:
-        path: The file, the folder, or the name of a preset that has trained weights.
-
-    Returns:
-        The Keras model.
-
-    Raises:
-        UserError: There is no such file, or it holds no model that can be used; see
-            `load_saved_model`.
-    """
-    from keras_tune.models.presets import is_trained
-    from keras_tune.models.saved import load_saved_model
-
-    file = pathlib.Path(path)
-    if file.is_file() and file.suffix != ".keras" and not is_trained(str(path)):
-        raise UserError(f"{path}: not a .keras file; see `keras-tune convert`")
-    return load_saved_model(path)
-
-
 def load_encoder(path, sample_rate=None):
     """Load an encoder; of a saved `ContrastiveModel`, take the encoder inside.
 
@@ -39,12 +17,17 @@ def load_encoder(path, sample_rate=None):
         Keras model from (batch, samples, 1) to (batch, d).
 
     Raises:
-        UserError: There is no such file, it holds no encoder, or one for another rate.
+        UserError: There is no such file, it contains no encoder, or one for another rate.
     """
     from keras_tune.checks import check_encoder
+    from keras_tune.models.presets import is_trained
+    from keras_tune.models.saved import load_saved_model
     from keras_tune.training import ContrastiveModel
 
-    model = load_model(path)
+    file = pathlib.Path(path)
+    if file.is_file() and file.suffix != ".keras" and not is_trained(str(path)):
+        raise UserError(f"{path}: not a .keras file; see `keras-tune convert`")
+    model = load_saved_model(path)
     encoder = model.encoder if isinstance(model, ContrastiveModel) else model
     check_encoder(path, encoder, sample_rate)
     return encoder

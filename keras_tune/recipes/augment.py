@@ -1,7 +1,7 @@
 """Write augmented views of an audio file, to listen to and to look at.
 
 Cuts crops out of the file, sends each through the published augmentation chain, and writes every
-crop and its view as WAV files, with a picture of both (waveform and spectrogram). With --each true
+crop and its view as WAV files, with a plot of both (waveform and spectrogram). With --each true
 there is also one view for each augmentation alone, applied for certain.
 """
 
@@ -21,7 +21,7 @@ class Config:
 
     Args:
         source: Audio file.
-        output: Folder for the WAV files and pictures.
+        output: Folder for the WAV files and plots.
         views: Number of views.
         samples: Length of a view in samples.
         sample_rate: Sample rate in Hz.
@@ -83,7 +83,7 @@ def main(config):
     output = local_path(config.output)
     for name, (crop, view) in pairs.items():
         _write(output, name, crop, view, config.sample_rate)
-    print(f"{output}: {len(pairs)} views of {config.source}, as WAV files and PNG pictures")
+    print(f"{output}: {len(pairs)} views of {config.source}, as WAV files and PNG plots")
 
 
 def single_layers(sample_rate):
@@ -146,19 +146,17 @@ def draw_comparison(path, title, before, after, sample_rate):
 
     Args:
         path: PNG file to write.
-        title: Title of the picture.
+        title: Title of the plot.
         before: (samples,), the crop.
         after: (samples,), the view.
         sample_rate: Sample rate in Hz.
     """
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    from keras_tune.evaluation.plots import new_figure
+
+    figure, axes = new_figure(8, 3.6, (2, 2), sharex=True, height_ratios=[1, 2])
     figure.suptitle(title)
-    axes = figure.subplots(2, 2, sharex=True, height_ratios=[1, 2])
     seconds = len(before) / sample_rate
     limit = 1.05 * max(np.abs(before).max(), np.abs(after).max(), 1e-6)
     for column, (label, samples) in enumerate((("before", before), ("after", after))):

@@ -94,9 +94,7 @@ def main(config):
         raise UserError("--encoder mel: has no weights to train")
     dataset = open_dataset(config.data)
     info = dataset.info
-    for split in ("train", "valid", "test"):
-        if not info.counts.get(split):
-            raise UserError(f"{config.data}: needs the splits train, valid and test; no {split}")
+    info.check_splits(config.data)
     keras.utils.set_random_seed(config.seed)
     labels = _Labels(config, dataset)
     output = local_path(config.output)

@@ -158,7 +158,9 @@ def _fit(pretraining, callbacks):
             pretraining.fit(callbacks, should_stop)
         except NotFiniteError as error:
             checkpoint = output / "model.keras"
-            kept = f"{checkpoint} is from before" if checkpoint.exists() else "no checkpoint yet"
+            kept = "there is no checkpoint yet"
+            if checkpoint.exists():
+                kept = f"the last checkpoint is {checkpoint}"
             raise UserError(
                 f"{error}: use a smaller --learning_rate, or check the clips that are listed in "
                 f"{output / 'failure.json'}; {kept}"

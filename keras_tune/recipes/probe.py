@@ -14,10 +14,9 @@ import pathlib
 import time
 from typing import Literal
 
+from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
-from keras_tune.recipes._bar import progress_bar
-from keras_tune.recipes._cli import names_options, run
-from keras_tune.recipes._final_probe import final_probe, summary
+from keras_tune.recipes._cli import names_options, progress_bar, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import named_encoder
 from keras_tune.types import (
@@ -31,10 +30,6 @@ from keras_tune.types import (
     Repetitions,
     Seed,
 )
-
-__all__ = ["ProbeConfig", "main", "final_probe", "summary"]
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclasses.dataclass
@@ -278,12 +273,7 @@ def _splits(config, info):
                     f"--fold_splits {split}: {config.data} has clips in {', '.join(filled)}"
                 )
         return [split for split in filled if split in (config.fold_splits or filled)]
-    missing = [split for split in SPLITS if not info.counts.get(split)]
-    if missing:
-        raise UserError(
-            f"{config.data}: a probe needs the splits train, valid and test; no "
-            f"{missing[0]}. Use --folds and --group to cross-validate instead."
-        )
+    info.check_splits(config.data, " Use --folds and --group to cross-validate instead.")
     return list(SPLITS)
 
 
@@ -341,7 +331,7 @@ def _deformed(encoders, cache):
     """Embeddings of deformed test clips, by encoder and deformation."""
     from keras_tune.evaluation.deformations import deformations
 
-    changes = deformations()
+    changes = deformations(cache.info.sample_rate)
     total = cache.info.counts["test"] * len(changes) * len(encoders)
     with progress_bar(total, "embedding, deformed") as bar:
         return {

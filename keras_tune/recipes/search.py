@@ -61,7 +61,7 @@ class SearchConfig:
         separate_views: Whether batch normalization treats first and second views separately.
         seed: Seed of trials, weights, order, crops and augmentations.
         precision: Dtype policy.
-        distribution: Spread batches over all devices (JAX only); by default one device.
+        distribution: Distribute batches over all devices (JAX only); by default one device.
         chief_timeout: Seconds without an answer after which a worker gives up its chief.
         isolate: Whether each trial has a process of its own; by default if there is a GPU.
         jit_compile: Whether to compile with XLA; by default whatever is faster on the backend.
@@ -172,19 +172,12 @@ def _check(config):
 
 
 def _claim(output, config):
-    """Refuse a folder that holds another search."""
-    from keras_tune.training.run_folder import read_config
+    """Refuse a folder that contains another search."""
+    from keras_tune.training.run_folder import check_unchanged
 
     output.mkdir(parents=True, exist_ok=True)
-    if not (output / "config.yaml").exists():
-        return
-    before, now = read_config(output), json.loads(json.dumps(dataclasses.asdict(config)))
-    for key, value in now.items():
-        if key not in FREE_ON_RESUME and before.get(key) != value:
-            raise UserError(
-                f"--output {output}: contains a search with {key} {before.get(key)}, not {value}; "
-                f"resume it with --config {output / 'config.yaml'}, or give another folder"
-            )
+    if (output / "config.yaml").exists():
+        check_unchanged(output, config, FREE_ON_RESUME)
 
 
 def _hypermodel(config, sample_rate):

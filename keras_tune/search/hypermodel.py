@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Configuration:
     """One point of a search space, and the widths that follow from it.
 
-    Attributes:
+    Args:
         decoder_depth: Expansive stages; 0 is CLMR's SampleCNN.
         contraction_depth: Contractive stages; None at depth zero.
         tail_length: Divisions of the resolution by 3; None at depth zero.
@@ -82,8 +82,8 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         seed: Integer, the seed of weights, crops and augmentations. Defaults to 42.
         precision: Dtype policy: "float32", "mixed_bfloat16" or "mixed_float16". Defaults to
             "float32".
-        distribution: "data_parallel" to spread batches over all devices of a machine, on the JAX
-            backend. Defaults to None.
+        distribution: "data_parallel" to distribute batches over all devices of a machine, with the
+            JAX backend. Defaults to None.
         jit_compile: As in `keras.Model.compile`. Defaults to "auto".
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import gc
 import math
@@ -10,7 +9,6 @@ import multiprocessing
 import os
 import pathlib
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
 from keras_tune.errors import UserError
-from keras_tune.storage import leave
+from keras_tune.storage import begin_child_process
 
 if TYPE_CHECKING:
     from keras_tune.search.hypermodel import TUNeHyperModel
@@ -196,8 +194,7 @@ def run_isolated(job: Job) -> dict[str, Any]:
 
 
 def _child(job, sender):
-    atexit.register(leave, 0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_child_process()
     try:
         message = ("done", run(job))
     except FailedTrialError as error:
@@ -208,12 +205,6 @@ def _child(job, sender):
         message = ("error", f"{type(error).__name__}: {_first_line(error)}")
     sender.send(message)
     sender.close()
-
-
-def _end_with_parent():
-    """End the training when the search is killed."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _death(exit_code):

@@ -48,6 +48,8 @@ INTERNALS = {
     "oracle_client.TIMEOUT": "a worker whose chief is gone waits for an hour",
 }
 
+# A search gives up after this many failed trials in a row.
+FAILURES = 3
 OUTCOME = "outcome.json"
 MODEL = "model.keras"
 REASON = "reason.txt"
@@ -147,7 +149,6 @@ def make_oracle(
     max_trials: int | None = None,
     max_epochs: int = 100,
     seed: int = 0,
-    failures: int = 3,
 ) -> keras_tuner.Oracle:
     """Make the oracle that chooses the trials.
 
@@ -159,7 +160,6 @@ def make_oracle(
             for "bayesian" and "random".
         max_epochs: Integer, the epochs that Hyperband gives its best trials. Defaults to 100.
         seed: Integer. Defaults to 0.
-        failures: Integer, the failed trials in a row after which the search ends. Defaults to 3.
 
     Returns:
         A KerasTuner oracle.
@@ -181,7 +181,7 @@ def make_oracle(
         "objective": keras_tuner.Objective(objective, direction),
         # KerasTuner takes 0 for no seed at all.
         "seed": seed + 1,
-        "max_consecutive_failed_trials": failures,
+        "max_consecutive_failed_trials": FAILURES,
     }
     if tuner == "hyperband":
         oracle = _Hyperband(max_epochs=max_epochs, **options)

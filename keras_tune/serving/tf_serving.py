@@ -98,8 +98,8 @@ def export_tf_serving(
         model: Keras model from (batch, samples, 1) to (batch, d), or a `Tagger`.
         folder: The folder of the models.
         name: String of letters, digits, `_`, `-` and `.`. Defaults to the model's name.
-        window_samples: Integer, for an encoder of any length; see `export_saved_model`.
-        sample_rate: Integer, in Hz; see `export_saved_model`.
+        window_samples: Integer, as in `export_saved_model`. Defaults to None.
+        sample_rate: Integer, in Hz. Defaults to the encoder's own.
 
     Returns:
         `pathlib.Path` of the version.

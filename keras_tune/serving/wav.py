@@ -139,22 +139,22 @@ def _find_chunks(octets, end):
     """Where the format begins, where the samples do, and the length of these in bytes."""
     import tensorflow as tf
 
-    def look(place, form, start, length, chunks):
-        name = octets[place : place + 4]
-        size = _number(octets, place + 4, 4)
-        form = tf.where(_reads(name, b"fmt "), place + 8, form)
+    def read_header(position, form, start, length, chunks):
+        name = octets[position : position + 4]
+        size = _number(octets, position + 4, 4)
+        form = tf.where(_reads(name, b"fmt "), position + 8, form)
         found = _reads(name, b"data")
-        start = tf.where(found, place + 8, start)
+        start = tf.where(found, position + 8, start)
         length = tf.where(found, size, length)
         # A chunk of an odd size is followed by a byte that belongs to none.
-        return place + 8 + size + size % 2, form, start, length, chunks + 1
+        return position + 8 + size + size % 2, form, start, length, chunks + 1
 
     nowhere = tf.constant(-1, tf.int64)
     _, form, start, length, _ = tf.while_loop(
-        lambda place, form, start, length, chunks: (
-            (start < 0) & (place + 8 <= end) & (chunks < MAX_CHUNKS)
+        lambda position, form, start, length, chunks: (
+            (start < 0) & (position + 8 <= end) & (chunks < MAX_CHUNKS)
         ),
-        look,
+        read_header,
         (tf.constant(12, tf.int64), nowhere, nowhere, nowhere, tf.constant(0)),
         parallel_iterations=1,
     )
@@ -174,11 +174,11 @@ def _reads(octets, text):
     return tf.reduce_all(tf.equal(padded, list(text)))
 
 
-def _number(octets, place, width):
-    """The unsigned little-endian integer at `place`; bytes beyond the end count as 0."""
+def _number(octets, position, width):
+    """The unsigned little-endian integer at `position`; bytes beyond the end count as 0."""
     import tensorflow as tf
 
-    part = tf.concat([octets[place : place + width], [0] * width], axis=0)[:width]
+    part = tf.concat([octets[position : position + width], [0] * width], axis=0)[:width]
     return tf.reduce_sum(tf.cast(part, tf.int64) * [256**power for power in range(width)])
 
 
@@ -198,8 +198,8 @@ def _resample(mono, rate, target):
     kept = seconds * tf.minimum(rate, target) // 2 + 1
     nyquist = tf.cast(tf.minimum(rate, target), tf.float64) / 2
     frequency = tf.cast(tf.range(kept), tf.float64) / tf.cast(seconds, tf.float64)
-    place = tf.clip_by_value((frequency / nyquist - 0.913) / (1 - 0.913), 0, 1)
-    gain = tf.cast(tf.cos(place * 1.5707963267948966) ** 2, tf.complex64)
+    position = tf.clip_by_value((frequency / nyquist - 0.913) / (1 - 0.913), 0, 1)
+    gain = tf.cast(tf.cos(position * 1.5707963267948966) ** 2, tf.complex64)
     spectrum = spectrum[:kept] * gain
     spectrum = tf.pad(spectrum, [[0, seconds * target // 2 + 1 - kept]])
     scale = tf.cast(target, tf.float32) / tf.cast(rate, tf.float32)

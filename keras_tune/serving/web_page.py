@@ -90,7 +90,7 @@ def export_web(
         name: String of letters, digits, `_`, `-` and `.`. Defaults to the model's name.
         index: Folder of audio files, or an .npz file written by the recipe `embed`: the tracks
             among which the page finds the nearest to a file. Defaults to None: no such list.
-        window_samples: Integer, for an encoder of any length; see `export_onnx`.
+        window_samples: Integer, as in `export_onnx`. Defaults to None.
         sample_rate: Integer, in Hz. Defaults to the encoder's own.
 
     Returns:
@@ -285,7 +285,7 @@ def find_npm() -> str:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            "npm is not installed, from which a page gets ONNX Runtime; install Node.js"
+            "npm, which downloads ONNX Runtime for the page, is not installed; install Node.js"
         )
     return npm
 

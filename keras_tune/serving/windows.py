@@ -6,12 +6,10 @@ import dataclasses
 
 import keras
 
-from keras_tune.checks import check_encoder
+from keras_tune.checks import check_encoder, sample_rate_of
 from keras_tune.models.tagger import Tagger
+from keras_tune.types import DEFAULT_WINDOW
 
-# The window of an encoder of any length: 2.68 s at 22,050 Hz, as in the publications.
-DEFAULT_WINDOW = 59049
-SAMPLE_RATE = 22050
 # A longer request is a mistake, or an attack on the memory: 64 MiB, 12 minutes at 22,050 Hz.
 MAX_BYTES = 2**26
 MAX_SAMPLES = MAX_BYTES // 4
@@ -95,5 +93,5 @@ class Windows:
             labels,
             model.activation if tagger else "sigmoid",
             model.pooling if tagger else "embeddings",
-            sample_rate or getattr(encoder, "sample_rate", None) or SAMPLE_RATE,
+            sample_rate or sample_rate_of(encoder),
         )

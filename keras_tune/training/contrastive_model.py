@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_tune.augment.augmentation import Augmentation, derive_seed
 from keras_tune.augment.random_crop import RandomCrop
+from keras_tune.checks import sample_rate_of
 from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
 from keras_tune.losses.supervised_contrastive import supervised_contrastive
@@ -157,7 +158,7 @@ class ContrastiveModel(keras.Model):
         self.projector = _projector(width, projection_dim, projection_layers, projection_batch_norm)
         self.projector.build((None, width))
         if acoustic_weight:
-            self.acoustic_features = AcousticFeatures(getattr(encoder, "sample_rate", 22050))
+            self.acoustic_features = AcousticFeatures(sample_rate_of(encoder))
             self.acoustic_scaling = keras.layers.BatchNormalization(
                 center=False, scale=False, dtype="float32", name="acoustic_scaling"
             )

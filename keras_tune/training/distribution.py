@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_tune.data.tensorflow import pipeline_options
+from keras_tune.keras_internals import sublayers
 
 # What Keras cannot do with PyTorch today; docs/large_scale.md says the same.
 TORCH_SENTENCE = (
@@ -23,13 +24,15 @@ TORCH_SENTENCE = (
 class Devices:
     """How a batch is distributed.
 
-    Attributes:
+    Args:
         kind: "none", "mirrored" (devices of one machine, TensorFlow), "multi_worker" (machines,
-            TensorFlow) or "data_parallel" (devices of one machine or several, JAX).
-        replicas: Integer, devices that share a batch.
-        processes: Integer, processes that share the work.
+            TensorFlow) or "data_parallel" (devices of one machine or several, JAX). Defaults to
+            "none".
+        replicas: Integer, devices that share a batch. Defaults to 1.
+        processes: Integer, processes that share the work. Defaults to 1.
         process: Integer, the number of this process; the files of process 0 are those of the run.
-        strategy: `tf.distribute.Strategy`, or None.
+            Defaults to 0.
+        strategy: `tf.distribute.Strategy`. Defaults to None.
 
     Example:
 
@@ -221,6 +224,6 @@ def synchronize_batch_normalization(model: keras.Model) -> None:
     Args:
         model: Keras model.
     """
-    for layer in model._flatten_layers():
+    for layer in sublayers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True

@@ -278,7 +278,7 @@ class PretrainingRun:
         import pandas as pd
 
         if hasattr(self, "seconds"):
-            raise RuntimeError("A run is trained once; make another one with `resume=True`.")
+            raise RuntimeError("A run can be trained only once; make a new one with `resume=True`.")
         if not hasattr(self, "model"):
             self.build()
         callbacks = [*callbacks, *self._monitors(), *self._keep_best()]
@@ -309,7 +309,7 @@ class PretrainingRun:
         """Describe the run after `fit`: steps, speed, devices, last metrics, data.
 
         Returns:
-            A dict of what JSON can hold.
+            A dict of values that JSON has.
         """
         import pandas as pd
 

@@ -27,12 +27,13 @@ class Progress:
     In the middle of an epoch this includes the state of the metrics and of the random draws; at
     the beginning of an epoch both follow from its number.
 
-    Attributes:
+    Args:
         finished_epochs: Integer.
-        finished_steps: Integer, the steps of the epoch that has begun.
-        metrics: List of arrays as nested lists, the state of the model's metrics.
-        draws: List of arrays as nested lists, the state of its random generators.
-        notes: Dict of what else the run needs when it is resumed, in the types of JSON.
+        finished_steps: Integer, the steps of the epoch that has begun. Defaults to 0.
+        metrics: List of arrays as nested lists, the state of the model's metrics. Defaults to none.
+        draws: List of arrays as nested lists, the state of its random generators. Defaults to none.
+        notes: Dict of what else the run needs when it is resumed, in the types of JSON. Defaults to
+            an empty one.
 
     Example:
 
@@ -80,7 +81,7 @@ class Progress:
         return cls(finished_epochs, finished_steps, metrics, draws, notes)
 
     def restore(self, model: keras.Model) -> None:
-        """Set the metrics and the random generators of a model to the state that this holds.
+        """Set the metrics and the random generators of a model to this state.
 
         Args:
             model: Keras model.

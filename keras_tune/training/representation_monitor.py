@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.checks import sample_rate_of
 from keras_tune.data.audio import to_float
 from keras_tune.layers.acoustic_features import FFT_LENGTH, HOP, AcousticFeatures
 
@@ -130,7 +131,7 @@ class RepresentationMonitor(keras.callbacks.Callback):
         return effective_rank(vectors)
 
     def _mel_accuracy(self):
-        features = AcousticFeatures(getattr(self.model.encoder, "sample_rate", 22050))
+        features = AcousticFeatures(sample_rate_of(self.model.encoder))
         found = []
         for batch in self.batches:
             values = ops.convert_to_numpy(features(batch.reshape(-1, batch.shape[2])))

@@ -92,17 +92,45 @@ def open_run_folder(
         # The run was killed within its first epoch, and starts again.
         history.unlink(missing_ok=True)
         return Progress(0)
+    check_unchanged(folder, config, free_on_resume)
+    progress = Progress.read(checkpoint)
+    _drop_later_rows(history, progress.finished_epochs)
+    return progress
+
+
+def check_unchanged(
+    folder: str | pathlib.Path, config: Any, free_on_resume: Collection[str]
+) -> None:
+    """Raise unless a configuration is that of the `config.yaml` in a folder.
+
+    Args:
+        folder: The folder of a run.
+        config: The configuration, a dataclass. Fields that the file lacks had their defaults.
+        free_on_resume: Names of the fields that may differ.
+
+    Raises:
+        ValueError: A field differs.
+        UserError: The file is damaged.
+
+    Example:
+
+    ```python
+    from keras_tune.training.run_folder import check_unchanged, write_config
+
+    config = keras_tune.training.PretrainConfig()
+    write_config("run", config)
+    check_unchanged("run", config, ["epochs"])
+    ```
+    """
     before = _with_defaults(read_config(folder), _defaults(config), folder)
     changed = _first_difference(before, _plain(config), free_on_resume)
     if changed is not None:
         key, old, new = changed
+        file = pathlib.Path(folder) / "config.yaml"
         raise ValueError(
-            f"`{key}` was {old} in the run in {folder}, and must stay so when it is resumed; its "
-            f"configuration is {folder / 'config.yaml'}. Received: {key}={new}"
+            f"`{key}` was {old} in the run in {folder}, and must stay the same when it is resumed; "
+            f"its configuration is {file}. Received: {key}={new}"
         )
-    progress = Progress.read(checkpoint)
-    _drop_later_rows(history, progress.finished_epochs)
-    return progress
 
 
 def _first_difference(before, now, free=(), prefix=""):
@@ -110,7 +138,7 @@ def _first_difference(before, now, free=(), prefix=""):
     for key, value in now.items():
         if key in free or before[key] == value:
             continue
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or value.keys() != before[key].keys():
             return f"{prefix}{key}", before[key], value
         found = _first_difference(before[key], value, prefix=f"{prefix}{key}.")
         if found is not None:
@@ -137,12 +165,14 @@ def _defaults(config):
 
 
 def _with_defaults(content, defaults, folder):
-    """Add the defaults of keys that a configuration lacks, since it is older than they are."""
+    """Add the defaults of keys that an older configuration lacks; drop those that are no more."""
     if not isinstance(content, dict):
-        raise UserError(f"{folder / 'config.yaml'}: not a configuration; give another folder")
-    filled = {**defaults, **content}
+        file = pathlib.Path(folder) / "config.yaml"
+        raise UserError(f"{file}: not a configuration; give another folder")
+    filled = {key: content.get(key, default) for key, default in defaults.items()}
     for key, value in defaults.items():
-        if isinstance(value, dict):
+        # The keys of an empty default are the user's own.
+        if isinstance(value, dict) and value:
             filled[key] = _with_defaults(filled[key], value, folder)
     return filled
 

@@ -36,7 +36,7 @@ def demo_corpus(folder: str | pathlib.Path, seed: int, **options: Any) -> pathli
 class Streams:
     """The batches of a run from some epoch on, and their number.
 
-    Attributes:
+    Args:
         train: Batches of pairs of crops, shuffled.
         valid: Batches of pairs of crops in the order of the files, or None.
         steps_per_epoch: Batches of an epoch of `train`.

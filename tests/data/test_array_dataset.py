@@ -73,9 +73,9 @@ def test_clips_and_label_vectors_of_a_split(npz):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"sound": CLIPS}, "must have a key `audio`"),
-        ({"audio": CLIPS[0]}, "must have a key `audio`"),
-        ({"audio": CLIPS[:0]}, "must have a key `audio`"),
+        ({"sound": CLIPS}, "must contain numbers `audio`"),
+        ({"audio": CLIPS[0]}, "must contain numbers `audio`"),
+        ({"audio": CLIPS[:0]}, "must contain numbers `audio`"),
         ({"audio": CLIPS.astype("int32")}, "audio is int32"),
         ({"audio": np.full((1, 9), np.nan)}, "not finite"),
         ({"audio": CLIPS, "genre": ["rock"]}, r"genre has shape \(1,\) for 10 clips"),

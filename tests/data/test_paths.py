@@ -65,7 +65,7 @@ def test_parts_of_a_url():
     assert str(to_path("file:///tmp/a") / "b") == "file:///tmp/a/b"
     assert to_path(path) is path
     assert to_path("plain/folder") == pathlib.Path("plain/folder")
-    with pytest.raises(UserError, match="names no bucket"):
+    with pytest.raises(UserError, match="has no bucket"):
         to_path("s3://")
 
 

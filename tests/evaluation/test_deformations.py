@@ -4,15 +4,16 @@ import pytest
 from keras_tune.evaluation.deformations import deformations
 
 
-def tones(*frequencies, seconds=1.0):
-    time = np.arange(int(22050 * seconds)) / 22050
+def tones(*frequencies, seconds=1.0, rate=22050):
+    time = np.arange(int(rate * seconds)) / rate
     return sum(0.2 * np.sin(2 * np.pi * f * time) for f in frequencies).astype("float32")
 
 
-def level(clip, frequency):
+def level(clip, frequency, rate=22050):
     """Amplitude at a frequency, away from the ends."""
-    middle = clip[2205:-2205]
-    time = np.arange(2205, 2205 + len(middle)) / 22050
+    ends = rate // 10
+    middle = clip[ends:-ends]
+    time = np.arange(ends, ends + len(middle)) / rate
     return 2 * abs(np.mean(middle * np.exp(-2j * np.pi * frequency * time)))
 
 
@@ -38,14 +39,20 @@ def test_gain():
     np.testing.assert_allclose(found, clip * 10 ** (-12 / 20), atol=1e-4)
 
 
-def test_low_pass():
-    found = deformations()["low_pass_3000_hz"](tones(300, 9000))
-    assert level(found, 300) == pytest.approx(0.2, rel=0.02)
-    assert level(found, 9000) < 0.03
+@pytest.mark.parametrize("rate", [22050, 44100])
+def test_the_low_pass_has_its_cutoff_at_every_sample_rate(rate):
+    found = deformations(rate)["low_pass_3000_hz"](tones(300, 3000, 9000, rate=rate))
+    assert level(found, 300, rate) == pytest.approx(0.2, rel=0.02)
+    # A Butterworth filter passes 3 dB less at its cutoff.
+    assert level(found, 3000, rate) == pytest.approx(0.2 / np.sqrt(2), rel=0.02)
+    assert level(found, 9000, rate) < 0.03
 
 
-def test_mp3_keeps_what_is_loud():
-    clip = tones(440, 1000, seconds=2.0)
-    found = deformations()["mp3"](clip)
+# MP3 has no rate of 20,000 Hz.
+@pytest.mark.parametrize("rate", [20000, 22050, 44100])
+def test_mp3_keeps_what_is_loud(rate):
+    clip = tones(440, 1000, seconds=2.0, rate=rate)
+    found = deformations(rate)["mp3"](clip)
+    assert found.shape == clip.shape
     for frequency in (440, 1000):
-        assert level(found, frequency) == pytest.approx(0.2, rel=0.05)
+        assert level(found, frequency, rate) == pytest.approx(0.2, rel=0.05)

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from keras_tune.evaluation import group_folds
+from keras_tune.data import LabelColumn
+from keras_tune.evaluation import Outcome, group_folds, make_task
+from keras_tune.evaluation.outcomes import Run
 
 pytestmark = pytest.mark.one_backend
 
@@ -42,3 +45,37 @@ def test_the_inner_choice_does_not_depend_on_the_outer_fold():
 def test_too_few_groups():
     with pytest.raises(ValueError, match="number of groups, which is 3. Received: folds=5"):
         group_folds([0, 1, 0, 1], ["a", "b", "c", "c"], 5)
+
+
+def answers(count, seed=0):
+    """Classes of clips, and answers of which 70 % are right."""
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, 2, count)
+    return truth, np.where(generator.random(count) < 0.7, truth, 1 - truth)
+
+
+def interval(truth, predicted, groups, resamples):
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], [])
+    run = Run(None, truth, np.eye(2)[predicted], groups, 0)
+    outcome = Outcome(task, [run])
+    return np.quantile(outcome.samples(resamples)["accuracy"], [0.025, 0.975])
+
+
+def test_the_interval_of_an_accuracy_is_near_the_binomial_one():
+    truth, predicted = answers(200)
+    low, high = interval(truth, predicted, np.arange(200), resamples=4000)
+    right = int((truth == predicted).sum())
+    expected = stats.binomtest(right, 200).proportion_ci(0.95, method="wilson")
+    assert low == pytest.approx(expected.low, abs=0.015)
+    assert high == pytest.approx(expected.high, abs=0.015)
+
+
+def test_copies_of_a_song_do_not_narrow_the_interval():
+    truth, predicted = answers(50)
+    songs = np.arange(50)
+    single = interval(truth, predicted, songs, resamples=2000)
+    copies = [np.repeat(values, 10) for values in (truth, predicted, songs)]
+    grouped = interval(*copies, resamples=2000)
+    ungrouped = interval(*copies[:2], np.arange(500), resamples=2000)
+    assert grouped == pytest.approx(single, abs=0.02)
+    assert ungrouped[1] - ungrouped[0] < 0.5 * (grouped[1] - grouped[0])

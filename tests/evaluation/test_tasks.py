@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from sklearn.metrics import r2_score
+from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
 from keras_tune.data import LabelColumn
 from keras_tune.evaluation import make_task
+from keras_tune.evaluation.tasks import average_precision, roc_auc
 
 pytestmark = pytest.mark.one_backend
 
@@ -57,7 +58,7 @@ def test_zeros_and_ones_are_tags():
 def test_wrong_tasks():
     with pytest.raises(ValueError, match=r"one column .* columns=\['calm', 'sad'\]"):
         make_task([CALM, SAD], labels(5), "classification")
-    with pytest.raises(ValueError, match=r"must hold numbers .* columns=\['genre'\]"):
+    with pytest.raises(ValueError, match=r"must be numbers .* columns=\['genre'\]"):
         make_task([GENRE], labels(5), "regression")
     # Where numbers are to be cut in two, the user says where.
     for columns, kind in (([GENRE, CALM], None), ([CALM, SAD], "tagging")):
@@ -120,3 +121,29 @@ def test_a_score_of_one_value_is_that_of_scikit_learn():
     _, targets = task.encode(labels(30))
     predictions = np.random.default_rng(2).random((30, 1))
     assert task.scores(targets, predictions) == {"r2": r2_score(targets, predictions)}
+
+
+@pytest.mark.parametrize("values", [3, 10, None])
+def test_all_at_once_as_scikit_learn_one_by_one(values):
+    generator = np.random.default_rng(0)
+    truth = generator.random((57, 4)) < [0.1, 0.5, 0.9, 0.3]
+    scores = generator.random((3, 57, 4)) + 0.3 * truth
+    if values:
+        # Few different values: most clips share theirs with others.
+        scores = np.round(scores * values)
+    auc, precision = roc_auc(truth, scores), average_precision(truth, scores)
+    assert auc.shape == precision.shape == (3, 4)
+    for probe in range(3):
+        for tag in range(4):
+            columns = truth[:, tag], scores[probe, :, tag]
+            assert auc[probe, tag] == pytest.approx(roc_auc_score(*columns), abs=1e-12)
+            assert precision[probe, tag] == pytest.approx(
+                average_precision_score(*columns), abs=1e-12
+            )
+
+
+def test_a_tag_that_nobody_has_has_no_score():
+    truth = np.array([[0, 1], [0, 1], [0, 1]], bool)
+    scores = np.array([[0.1, 0.2], [0.3, 0.1], [0.2, 0.2]])
+    assert np.isnan(roc_auc(truth, scores)).all()
+    assert np.isnan(average_precision(truth, scores)[0])

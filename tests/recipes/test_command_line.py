@@ -9,7 +9,6 @@ from keras_tune.__main__ import COMMANDS
 from keras_tune.__main__ import main as keras_tune_command
 from keras_tune.errors import UserError
 from keras_tune.recipes import _cli
-from keras_tune.recipes._suggestions import shipped_recipes
 
 pytestmark = pytest.mark.one_backend
 
@@ -219,7 +218,7 @@ def test_a_recipe_is_found_by_its_name_unless_there_is_such_a_file(tmp_path, mon
     recipe = tmp_path / "recipes" / "own" / "fast.yaml"
     recipe.parent.mkdir(parents=True)
     recipe.write_text("fast: true\n")
-    monkeypatch.setattr("keras_tune.recipes._suggestions.CHECKOUT", tmp_path / "recipes")
+    monkeypatch.setattr("keras_tune.recipes._cli.CHECKOUT", tmp_path / "recipes")
     assert parse("--config", "own/fast").fast
     assert parse("--config=own/fast").fast
     monkeypatch.chdir(tmp_path)
@@ -241,8 +240,8 @@ def test_an_installation_finds_its_recipes(monkeypatch, tmp_path):
         File("keras_tune/recipes/demo.yaml"),
     ]
     monkeypatch.setattr("importlib.metadata.files", lambda name: files)
-    monkeypatch.setattr("keras_tune.recipes._suggestions.CHECKOUT", tmp_path / "missing")
-    found = shipped_recipes()
+    monkeypatch.setattr("keras_tune.recipes._cli.CHECKOUT", tmp_path / "missing")
+    found = _cli.shipped_recipes()
     assert found == {"emotify": tmp_path / files[0], "study/base": tmp_path / files[1]}
 
 

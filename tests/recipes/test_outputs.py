@@ -172,7 +172,7 @@ def test_embed_keeps_what_it_has_encoded_on_a_full_disk(things, tmp_path, capsys
     with monkeypatch.context() as patch:
         Full(patch, left=4)
         line = error_of(capsys, "embed", *options, "--output", output)
-    assert "No space left on device; make room and run again" in line
+    assert "No space left on device; free some space and run again" in line
     assert str(tmp_path) in line and not output.exists()
     encoded = []
     from keras_tune.evaluation import embeddings

@@ -11,7 +11,8 @@ from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
-from keras_tune.recipes.probe import ProbeConfig, final_probe, main, summary
+from keras_tune.recipes._final_probe import final_probe, summary
+from keras_tune.recipes.probe import ProbeConfig, main
 
 pytestmark = pytest.mark.one_backend
 
@@ -298,7 +299,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         for name, deform in deformations.deformations().items()
         if name in ("noise_0_db", "mp3")
     }
-    monkeypatch.setattr("keras_tune.evaluation.deformations.deformations", lambda: two)
+    monkeypatch.setattr("keras_tune.evaluation.deformations.deformations", lambda rate: two)
     options = ("--target", "pitch", "--protocol", "knn", "--label_fraction", "[0.5,1]")
     _, report = probe(folder, *options, "--deformations", encoder="mel")
     assert report["task"] == "regression"
@@ -332,7 +333,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
             ("--target", "[genre,pitch]", "--encoder", "mel"),
             "--threshold: must be given",
         ),
-        (("--target", "genre", "--task", "regression"), "--target [genre]: must hold numbers"),
+        (("--target", "genre", "--task", "regression"), "--target [genre]: must be numbers"),
         (
             ("--target", "genre", "--folds", "54", "--group", "artist"),
             "--folds 54: must be at least 2 and less than the number of groups, which is 18",

@@ -104,7 +104,8 @@ def test_a_search_leaves_everything_behind(clips, tmp_path, capsys):
     before = (output / "search.csv").read_text()
     command(*arguments(clips, output, "--seeds=2"))
     assert (output / "search.csv").read_text() == before
-    assert "epochs 1, not 2" in error_of(capsys, *arguments(clips, output, "--epochs=2"))
+    line = error_of(capsys, *arguments(clips, output, "--epochs=2"))
+    assert "--epochs 2: was 1 in the run in" in line and str(output / "config.yaml") in line
 
 
 def best_recipe(tmp_path, tail):

@@ -14,6 +14,7 @@ from keras_tune.errors import UserError
 from keras_tune.evaluation import OnlineProbe
 from keras_tune.recipes import _cli
 from keras_tune.recipes import pretrain as recipe
+from keras_tune.search.space import Space
 from keras_tune.training import (
     BestEpoch,
     ModelConfig,
@@ -24,7 +25,12 @@ from keras_tune.training import (
     StoppedError,
     pretrain,
 )
-from keras_tune.training.run_folder import open_run_folder, read_config, write_config
+from keras_tune.training.run_folder import (
+    check_unchanged,
+    open_run_folder,
+    read_config,
+    write_config,
+)
 
 # An encoder of a few hundred weights, on a hundredth of a second; four steps an epoch.
 OPTIONS = {
@@ -106,7 +112,7 @@ def test_callbacks_are_in_the_history_and_settings_stay_as_they_were(clips, tmp_
     assert 0 <= history["val_probe"][0] <= 1
     assert run.model.encoder.get_layer("bottleneck").compute_dtype == "bfloat16"
     assert run.save_encoder().get_layer("bottleneck").compute_dtype == "float32"
-    with pytest.raises(RuntimeError, match="trained once"):
+    with pytest.raises(RuntimeError, match="trained only once"):
         run.fit()
     assert keras.config.dtype_policy().name == before
 
@@ -170,6 +176,16 @@ def test_the_folders_of_earlier_versions_are_resumed(clips, whole, tmp_path, key
     path.write_text(text.replace(gone, "") + "online_probe:\n  label: null\nold: 1\n")
     (tmp_path / "model.keras").write_bytes((whole[0] / "model.keras").read_bytes())
     assert open_run_folder(tmp_path, config, config.free_on_resume).finished_epochs == 2
+
+
+@pytest.mark.one_backend
+def test_a_setting_that_is_taken_out_of_a_table_is_a_change(tmp_path):
+    before, now = Space(augment={"gain_probability": [0.1, 0.2]}), Space()
+    write_config(tmp_path, before)
+    check_unchanged(tmp_path, before, ())
+    check_unchanged(tmp_path, now, ("augment",))
+    with pytest.raises(ValueError, match=r"`augment` was .*gain_probability.* augment=\{\}"):
+        check_unchanged(tmp_path, now, ())
 
 
 def test_a_damaged_configuration_is_named(clips, whole, tmp_path):

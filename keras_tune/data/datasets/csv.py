@@ -16,8 +16,8 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
 """
 
+from keras_tune.data.datasets.layout import read_table, table_column, unique_column
 from keras_tune.data.datasets.splits import hash_split
-from keras_tune.data.datasets.tables import read_table, table_column, unique_column
 from keras_tune.errors import UserError
 from keras_tune.storage import beside, to_path
 
@@ -46,6 +46,7 @@ def csv_manifest(
             table has, else the path is the id.
         split_column: Column of the splits, used if the table has it. Defaults to "split".
         group_column: Column of groups, each of which is in one split only, if splits are drawn.
+            Defaults to None.
         fractions: Shares of train, valid and test if splits are drawn. Defaults to 80, 10 and
             10 %.
 

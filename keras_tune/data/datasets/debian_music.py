@@ -43,9 +43,14 @@ import hashlib
 import importlib.resources
 import pathlib
 
-from keras_tune.data.datasets.published import with_published_counts, with_warnings
-from keras_tune.data.datasets.splits import SPLITS
-from keras_tune.data.datasets.tables import line_of, number_column, read_table, table_column
+from keras_tune.data.datasets.layout import (
+    number_column,
+    read_table,
+    refuse_values,
+    table_column,
+)
+from keras_tune.data.datasets.published import with_published_counts
+from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 
 CLIP_SECONDS = 30.0
@@ -114,7 +119,9 @@ def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
     left = "left out" if changed == "leave" else "taken"
     warnings = [f"{file} is not the version in {TABLE}: {left}" for file in differing]
     warnings += [f"{count} files of {package} are missing" for package, count in missing.items()]
-    return with_warnings(with_published_counts(manifest, **counts), warnings)
+    # `split_report` prints them.
+    manifest.attrs["warnings"] = warnings
+    return with_published_counts(manifest, **counts)
 
 
 def stretches(seconds, max_seconds):
@@ -178,11 +185,7 @@ def _table(source):
     columns = {name: table_column(table, name, file, complete=True) for name in COLUMNS}
     columns["seconds"] = number_column(table, "seconds", file)
     unknown = ~columns["split"].isin(SPLITS)
-    if unknown.any():
-        raise UserError(
-            f"{file}: {columns['split'][unknown].iloc[0]!r} in the column 'split' on line "
-            f"{line_of(unknown)} must be one of {', '.join(SPLITS)}."
-        )
+    refuse_values(columns["split"], unknown, file, f"must be one of {', '.join(SPLITS)}.")
     return table.assign(**columns)
 
 

@@ -26,15 +26,16 @@ whose `Mediaeval 2013 set` is `evaluation`. Of the others, those are valid whose
 
 import pathlib
 
-from keras_tune.data.datasets.layout import audio_path, locate
-from keras_tune.data.datasets.published import with_published_counts
-from keras_tune.data.datasets.splits import plain_name, sha1_modulo
-from keras_tune.data.datasets.tables import (
+from keras_tune.data.datasets.layout import (
+    audio_path,
+    locate,
     number_column,
     read_table,
     table_column,
     unique_column,
 )
+from keras_tune.data.datasets.published import with_published_counts
+from keras_tune.data.datasets.splits import plain_name, sha1_modulo
 from keras_tune.errors import UserError
 
 SONGS, ANNOTATIONS, CLIPS = "songs_info.csv", "static_annotations.csv", "clips_45seconds"

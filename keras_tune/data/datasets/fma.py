@@ -25,9 +25,8 @@ archives; they are left out and reported when the set is prepared.
 import csv
 import itertools
 
-from keras_tune.data.datasets.layout import locate
+from keras_tune.data.datasets.layout import AS_TEXT, locate, reading, unique_column
 from keras_tune.data.datasets.published import with_published_counts
-from keras_tune.data.datasets.tables import AS_TEXT, reading, unique_column
 from keras_tune.errors import UserError
 
 SUBSETS = ("small", "medium", "large")

@@ -38,15 +38,15 @@ import math
 import pathlib
 import re
 
-from keras_tune.data.datasets.layout import audio_path
-from keras_tune.data.datasets.published import with_published_counts
-from keras_tune.data.datasets.splits import sha1_modulo
-from keras_tune.data.datasets.tables import (
+from keras_tune.data.datasets.layout import (
+    audio_path,
     number_column,
     read_table,
     table_column,
     unique_column,
 )
+from keras_tune.data.datasets.published import with_published_counts
+from keras_tune.data.datasets.splits import sha1_modulo
 from keras_tune.errors import UserError
 
 CLIP_SECONDS = 30.0
@@ -113,7 +113,9 @@ def _mtg_songs(folder):
         if not sure or "/" in key:
             continue
         if song not in artists:
-            raise UserError(f"{file}: song {song} is not in beatport_metadata.txt. Get both again.")
+            raise UserError(
+                f"{file}: song {song} is not in beatport_metadata.txt. Download both again."
+            )
         split = "train" if valid.isdisjoint(artists[song]) else "valid"
         path = audio_path(folder / "audio", f"{song}.LOFI", SUFFIXES)
         yield song, path, split, _key(key, f"{file}: song {song}")
@@ -154,7 +156,9 @@ def _valid_artists(songs):
 def _key(text, where):
     match = re.fullmatch(r"\s*([A-G][#b]?)\s+(major|minor)\s*", text, flags=re.IGNORECASE)
     if not match:
-        raise UserError(f"{where}: {text.strip()!r} is not a key like 'Db minor'. Get it again.")
+        raise UserError(
+            f"{where}: {text.strip()!r} is not a key like 'Db minor'. Download it again."
+        )
     tonic = match[1].capitalize()
     return f"{SPELLINGS.get(tonic, tonic)} {match[2].lower()}"
 

@@ -29,10 +29,10 @@ import importlib.resources
 
 from keras_tune.data.datasets.layout import audio_path, locate
 from keras_tune.data.datasets.published import with_published_counts
-from keras_tune.data.datasets.splits import SPLITS
+from keras_tune.data.schema import SPLITS
 
 GENRES = tuple("blues classical country disco hiphop jazz metal pop reggae rock".split())
-PLACES = (".", "genres", "genres_original", "Data/genres_original")
+FOLDERS = (".", "genres", "genres_original", "Data/genres_original")
 
 
 def gtzan_manifest(source):
@@ -55,7 +55,7 @@ def gtzan_manifest(source):
     """
     import pandas as pd
 
-    folder = locate(source, PLACES, GENRES, "`source` must be the folder with GTZAN's genres.")
+    folder = locate(source, FOLDERS, GENRES, "`source` must be the folder with GTZAN's genres.")
     rows = [
         (name, audio_path(folder / genre, name, (".wav", ".au")), split, genre)
         for split in SPLITS

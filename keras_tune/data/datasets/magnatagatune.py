@@ -33,9 +33,15 @@ The two have different test sets, so their scores cannot be compared.
 
 import pathlib
 
-from keras_tune.data.datasets.layout import locate
+from keras_tune.data.datasets.layout import (
+    line_of,
+    locate,
+    read_table,
+    refuse_values,
+    table_column,
+    unique_column,
+)
 from keras_tune.data.datasets.published import with_published_counts
-from keras_tune.data.datasets.tables import line_of, read_table, table_column, unique_column
 from keras_tune.errors import UserError
 
 TAGS = 50
@@ -84,11 +90,7 @@ def magnatagatune_manifest(source, split="full"):
     ids = unique_column(table, "clip_id", file)
     paths = table_column(table, "mp3_path", file, complete=True)
     strange = ~paths.str.match(r"[0-9a-f]/.+\.mp3$")
-    if strange.any():
-        raise UserError(
-            f"{file}: {paths[strange].iloc[0]!r} in the column 'mp3_path' on line "
-            f"{line_of(strange)} is not like '0/name.mp3'. Download the table again."
-        )
+    refuse_values(paths, strange, file, "is not like '0/name.mp3'. Download the table again.")
     audio = locate(source, [".", "mp3"], list(FOLDERS), "Unpack mp3.zip there.")
     tags = _top_tags(table, file)
     manifest = pd.DataFrame(

@@ -29,9 +29,9 @@ is in two splits ("Rolling Stones" and "The Rolling Stones" count as one).
 import pathlib
 
 from keras_tune.data.datasets.folder import SUFFIXES
+from keras_tune.data.datasets.layout import line_of, read_table, table_column, unique_column
 from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.datasets.splits import hash_split, plain_name
-from keras_tune.data.datasets.tables import line_of, read_table, table_column, unique_column
 from keras_tune.errors import UserError
 
 INDEX = "billboard-2.0-index.csv"

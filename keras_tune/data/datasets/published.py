@@ -1,7 +1,6 @@
 """Comparing a manifest with the published numbers of its set."""
 
-from keras_tune.data.datasets.splits import SPLITS
-from keras_tune.data.schema import fingerprint
+from keras_tune.data.schema import SPLITS, fingerprint
 
 # The first digits of a fingerprint distinguish splits; `dataset.json` contains all of them.
 DIGITS = 12
@@ -24,26 +23,6 @@ def with_published_counts(manifest, **counts):
     ```
     """
     manifest.attrs["published_counts"] = counts
-    return manifest
-
-
-def with_warnings(manifest, warnings):
-    """Store the warnings of `split_report` in a manifest, and return it.
-
-    Args:
-        manifest: DataFrame.
-        warnings: Texts of one line each.
-
-    Returns:
-        The manifest, with the texts in its `attrs`.
-
-    Example:
-
-    ```python
-    manifest = with_warnings(manifest, ["03.ogg is of another version: left out"])
-    ```
-    """
-    manifest.attrs["warnings"] = list(warnings)
     return manifest
 
 

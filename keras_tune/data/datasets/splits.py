@@ -4,10 +4,9 @@ import hashlib
 
 import numpy as np
 
+from keras_tune.data.schema import SPLITS
 from keras_tune.data.shards import id_hash
 from keras_tune.errors import UserError
-
-SPLITS = ("train", "valid", "test")
 
 
 def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
