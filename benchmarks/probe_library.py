@@ -17,10 +17,10 @@ import time
 
 import numpy as np
 
-from keras_tune.evaluation.metrics import roc_auc
 from keras_tune.evaluation.probe_stack import ProbeStack, activate
 from keras_tune.evaluation.probe_training import Schedule, train_probes
 from keras_tune.evaluation.protocols import grid_configurations
+from keras_tune.evaluation.tasks import roc_auc
 
 
 def side(clips, options, seed):

@@ -29,6 +29,7 @@ def embed(
     hop: float | None = None,
     pool: str = "mean",
     layers: Sequence[str] = (),
+    layer_pooling: str = "mean",
     batch_size: int = 16,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray] | pd.DataFrame:
     """Embed a clip, a list of clips, or a folder of audio files.
@@ -44,8 +45,10 @@ def embed(
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
         pool: "mean" for the mean over windows, "mean_max" for mean and maximum, "none" for one
             vector a window. Defaults to "mean".
-        layers: Names of stages of the encoder. Their outputs, averaged over time, are concatenated
+        layers: Names of stages of the encoder. Their outputs, pooled over time, are concatenated
             and take the place of the representation. Defaults to none.
+        layer_pooling: How the outputs of stages are pooled over the time of a window: "mean", or
+            "mean_std" for mean and standard deviation. Defaults to "mean".
         batch_size: Integer, the number of windows encoded at a time. Defaults to 16.
 
     Returns:
@@ -91,7 +94,7 @@ def embed(
         records = (_record(clip, sample_rate or rate, rate) for clip in several)
     hop_samples = hop_in_samples(hop, rate)
     clips = embed_clips(
-        embedding_model(encoder, layers),
+        embedding_model(encoder, layers, layer_pooling),
         records,
         hop_samples=hop_samples,
         batch_size=batch_size,
@@ -181,17 +184,22 @@ def hop_in_samples(hop: float | None, sample_rate: int = 22050) -> int | None:
     return max(1, round(hop * sample_rate))
 
 
-def embedding_model(encoder: keras.Model, layers: Sequence[str] = ()) -> keras.Model:
-    """Make a model that outputs stages of an encoder, averaged over time and concatenated.
+def embedding_model(
+    encoder: keras.Model, layers: Sequence[str] = (), pooling: str = "mean"
+) -> keras.Model:
+    """Make a model that outputs stages of an encoder, pooled over time and concatenated.
 
     Args:
         encoder: Keras model.
         layers: Names of its stages. Defaults to none: the encoder is returned as it is.
+        pooling: "mean", or "mean_std" for the mean and the standard deviation over time of each
+            stage. Defaults to "mean".
 
     Returns:
         Keras model from (batch, samples, 1) to (batch, d).
 
     Raises:
+        ValueError: There is no such pooling, or it is "mean_std" without layers.
         UserError: The encoder has no such stage.
 
     Example:
@@ -201,17 +209,30 @@ def embedding_model(encoder: keras.Model, layers: Sequence[str] = ()) -> keras.M
 
     encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
     embedding_model(encoder, ["expand_1", "tail_1"]).output_shape  # (None, 6)
+    embedding_model(encoder, ["tail_1"], pooling="mean_std").output_shape  # (None, 8)
     ```
     """
+    from keras_tune.evaluation.embeddings import POOLINGS, tap_stages
+
+    if pooling not in POOLINGS:
+        raise ValueError(
+            f"`pooling` must be one of {', '.join(POOLINGS)}. Received: pooling={pooling}"
+        )
+    if not layers:
+        if pooling != "mean":
+            raise ValueError(f"`pooling` needs `layers`. Received: pooling={pooling}")
+        return encoder
     import keras
 
-    from keras_tune.evaluation.embeddings import tap_stages
-
-    if not layers:
-        return encoder
     outputs = tap_stages(encoder, layers).output
-    parts = [outputs[name] for name in layers]
-    joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
+    axis = 1 if encoder.data_format == "channels_last" else 2
+    parts = []
+    for name in layers:
+        parts.append(outputs[name])
+        if pooling == "mean_std":
+            stage = keras.ops.cast(encoder.get_layer(name).output, "float32")
+            parts.append(keras.ops.std(stage, axis=axis))
+    joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype="float32")(parts)
     return keras.Model(encoder.input, joined)
 
 

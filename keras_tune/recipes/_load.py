@@ -62,3 +62,25 @@ def named_encoder(name, sample_rate=None, seed=0):
         preset = name.removeprefix("untrained:")
         return TUNe.from_preset(preset, load_weights=False, sample_rate=sample_rate or 22050)
     return load_encoder(name, sample_rate)
+
+
+def chosen_stages(encoder, layers, layer_pooling):
+    """Make a model of the stages that `--layers` and `--layer_pooling` name.
+
+    Args:
+        encoder: Keras model.
+        layers: String, names of stages with commas in between, or None.
+        layer_pooling: "mean" or "mean_std", over the time of each stage.
+
+    Returns:
+        Keras model; the encoder itself without `layers`.
+
+    Raises:
+        UserError: The encoder has no such stage, or there is a pooling without stages.
+    """
+    from keras_tune.evaluation import embedding_model
+
+    names = [name.strip() for name in (layers or "").split(",") if name.strip()]
+    if layer_pooling != "mean" and not names:
+        raise UserError(f"--layer_pooling {layer_pooling}: only valid together with --layers")
+    return embedding_model(encoder, names, layer_pooling)

@@ -41,6 +41,8 @@ class EmbedConfig:
         hop: Seconds from one window to the next; by default windows do not overlap.
         pool: The mean over windows, mean and maximum, or none for one vector for each window.
         layers: Stages to concatenate instead of the representation: tail_7,tail_8,tail_9.
+        layer_pooling: How the output of a stage is pooled over the time of a window: mean, or
+            mean_std for mean and standard deviation.
         batch_size: Windows encoded at a time.
         workers: Threads that decode; by default one for each processor.
         strict: Whether files that cannot be used are an error.
@@ -55,6 +57,7 @@ class EmbedConfig:
     hop: Hop | None = None
     pool: Literal["mean", "mean_max", "none"] = "mean"
     layers: str | None = None
+    layer_pooling: Literal["mean", "mean_std"] = "mean"
     batch_size: BatchSize = 32
     workers: Workers | None = None
     strict: bool = False
@@ -79,11 +82,11 @@ def main(config):
     from tqdm import tqdm
 
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
-    from keras_tune.evaluation.embed_audio import embedding_model, hop_in_samples
+    from keras_tune.evaluation.embed_audio import hop_in_samples
     from keras_tune.evaluation.embedding_cache import encoder_fingerprint
     from keras_tune.evaluation.embeddings import window_length
     from keras_tune.recipes._folder import local_path
-    from keras_tune.recipes._load import named_encoder
+    from keras_tune.recipes._load import chosen_stages, named_encoder
     from keras_tune.storage import to_path
 
     output = local_path(config.output)
@@ -92,13 +95,12 @@ def main(config):
     if output.suffix == ".parquet":
         _check_parquet()
     source = _Source(to_path(config.source), config.workers)
-    layers = [name.strip() for name in (config.layers or "").split(",") if name.strip()]
     encoder = named_encoder(config.encoder, source.sample_rate)
     source.sample_rate = source.sample_rate or getattr(encoder, "sample_rate", None) or 22050
-    model = embedding_model(encoder, layers)
+    model = chosen_stages(encoder, config.layers, config.layer_pooling)
     hop = hop_in_samples(config.hop, source.sample_rate)
-    what = [encoder_fingerprint(encoder), layers, hop, source.sample_rate]
-    what.append(str(source.path.resolve()))
+    what = [encoder_fingerprint(encoder), config.layers, config.layer_pooling, hop]
+    what += [source.sample_rate, str(source.path.resolve())]
     folder = output.with_name(f".{output.name}.parts")
 
     def encode(records):

@@ -18,7 +18,7 @@ from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, progress_bar, run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._load import named_encoder
+from keras_tune.recipes._load import chosen_stages, named_encoder
 from keras_tune.types import (
     DEFAULT_ENCODER,
     BatchSize,
@@ -57,6 +57,10 @@ class ProbeConfig:
             [untrained,untrained_bn_level,mel,mel_level]. Each costs a pass over the clips.
         pooling: How windows are pooled to one vector: mean or mean_std (mean and standard deviation
             over time), or both, [mean,mean_std]; by default mean for encoders, mean_std for mel.
+        layers: Stages to concatenate instead of the representation: tail_7,tail_8,tail_9. The
+            untrained baselines use the same.
+        layer_pooling: How the output of a stage is pooled over the time of a window: mean, or
+            mean_std for mean and standard deviation.
         deformations: Whether to score deformed test clips as well: noise, gain, filters, MP3.
         hop: Seconds from one window to the next; by default windows do not overlap.
         resamples: Resamples of the bootstrap.
@@ -81,6 +85,8 @@ class ProbeConfig:
     label_fraction: list[Fraction] | None = None
     baselines: list[str] | str | None = None
     pooling: list[str] | str | None = None
+    layers: str | None = None
+    layer_pooling: Literal["mean", "mean_std"] = "mean"
     deformations: bool = False
     hop: Hop | None = None
     resamples: Count = 1000
@@ -144,9 +150,13 @@ def _protocols(config):
     from keras_tune.evaluation.protocols import PROTOCOLS
 
     known = (*PROTOCOLS, "layers")
+    if config.layers:
+        known = PROTOCOLS
     asked = [config.protocol] if isinstance(config.protocol, str) else config.protocol
     asked = list(known) if asked == ["all"] else list(dict.fromkeys(asked))
     for protocol in asked:
+        if protocol == "layers" and config.layers:
+            raise UserError("--layers: not together with --protocol layers, which probes them all")
         if protocol not in known:
             raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(known)}, all")
     if config.folds and not config.group:
@@ -218,6 +228,9 @@ def _encoders(config, info):
         if one.estimates_batch_norm:
             found[name].batch_norm = f"estimated on {', '.join(splits)}"
             found[name].estimate_on = splits
+    for name, one in found.items():
+        if name == first or not name.startswith("mel"):
+            one.encoder = chosen_stages(one.encoder, config.layers, config.layer_pooling)
     return found
 
 

@@ -93,9 +93,14 @@ def test_stages_side_by_side(folder):
     audio, _ = soundfile.read(folder / "audio" / "0.wav", dtype="float32")
     windows = audio[: len(audio) // WINDOW * WINDOW].reshape(-1, WINDOW, 1)
     time = -1 if encoder.data_format == "channels_first" else 1
-    means = [keras.ops.convert_to_numpy(o).mean(time).mean(0) for o in tap(windows)]
+    outputs = [keras.ops.convert_to_numpy(o) for o in tap(windows)]
     found = embed(folder, "stages.npz", "--layers", "bottleneck,tail_1")
+    means = [o.mean(time).mean(0) for o in outputs]
     np.testing.assert_allclose(found["vectors"][0], np.concatenate(means), rtol=1e-4, atol=1e-6)
+    options = ("--layers", "bottleneck,tail_1", "--layer_pooling", "mean_std")
+    found = embed(folder, "deviations.npz", *options)
+    both = [pooled(axis=time).mean(0) for o in outputs for pooled in (o.mean, o.std)]
+    np.testing.assert_allclose(found["vectors"][0], np.concatenate(both), rtol=1e-4, atol=1e-6)
 
 
 def test_a_killed_run_goes_on(folder, monkeypatch):

@@ -83,6 +83,22 @@ def probe(folder, *options, encoder=None, data=None, baselines="[mel]"):
     return output, json.loads((output / "report.json").read_text())
 
 
+def test_stages_are_probed_as_a_model_of_them_is(folder):
+    from keras_tune.evaluation import embedding_model
+
+    encoder = keras.models.load_model(folder / "encoder.keras")
+    stages = embedding_model(encoder, ["bottleneck", "tail_1"], "mean_std")
+    stages.save(folder / "stages.keras")
+    options = ("--target", "genre", "--protocol", "logistic")
+    named = ("--layers", "bottleneck,tail_1", "--layer_pooling", "mean_std")
+    _, found = probe(folder, *options, *named, baselines="[untrained]")
+    _, expected = probe(folder, *options, encoder=str(folder / "stages.keras"), baselines="none")
+    ours, theirs = (report["results"]["logistic"]["pretrained"] for report in (found, expected))
+    for key in ("accuracy", "valid_score", "interval_95", "confusion"):
+        assert ours[key] == theirs[key]
+    assert "untrained" in found["results"]["logistic"]
+
+
 def test_report_of_a_classification(folder):
     options = ("--target", "genre", "--protocol", "[knn,logistic,layers]")
     output, report = probe(folder, *options, baselines=None)
@@ -341,6 +357,12 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         (("--target", "genre", "--baselines", "[noise]"), "--baselines noise: unknown"),
         (("--target", "genre", "--pooling", "max"), "--pooling max: unknown"),
         (("--target", "genre", "--pooling", "mean_std"), "uses single windows"),
+        (("--target", "genre", "--layer_pooling", "mean_std"), "only valid together with --layers"),
+        (("--target", "genre", "--layers", "tail_2"), "the encoder has no stage 'tail_2'"),
+        (
+            ("--target", "genre", "--layers", "tail_1", "--protocol", "layers"),
+            "--layers: not together with --protocol layers",
+        ),
     ],
 )
 def test_one_line_says_what_is_wrong(folder, capsys, options, message):
