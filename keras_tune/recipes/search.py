@@ -17,6 +17,7 @@ from typing import Literal
 
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
+from keras_tune.machine import has_gpu
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.search.space import Space
 from keras_tune.types import (
@@ -217,18 +218,12 @@ def _tuner(config, hypermodel):
         max_epochs=config.epochs,
         seed=config.seed,
     )
-    isolated = _has_gpu() if config.isolate is None else config.isolate
+    isolated = has_gpu() if config.isolate is None else config.isolate
     # Lines must appear at once, also in a log file.
     report = functools.partial(print, flush=True)
     return TUNeTuner(
         oracle, hypermodel, config.output, isolated, report, chief_timeout=config.chief_timeout
     )
-
-
-def _has_gpu():
-    """Whether there is a GPU, without loading a framework that would allocate its memory."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _recipe(config, data):
