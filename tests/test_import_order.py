@@ -41,6 +41,7 @@ TENSORFLOW_BESIDES = {
     "training.distribution": "strategies of tf.distribute are made there",
     "training.gradient_cache": "a step in micro-batches needs the gradient tape",
     "training.replicas": "batches of tf.distribute are put together there",
+    "training.precision": "TensorFlow knows what its GPUs can do",
     "training.process": "deterministic operations are a setting of TensorFlow",
 }
 

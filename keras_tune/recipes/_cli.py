@@ -89,7 +89,10 @@ def run(main, config_class, argv=None, demo=None):
         _refuse_null(namespace, config_class)
         config = from_options(config_class, vars(parser.instantiate(namespace)))
         if getattr(config, "needs_keras", hasattr(config, "backend")):
-            choose_backend(config.backend)
+            backend = choose_backend(config.backend)
+            if "keras" not in sys.modules and sys.stderr.isatty():
+                # Seconds pass before a command can print anything of its own.
+                print(f"loading Keras with {backend} …", file=sys.stderr, flush=True)
         elif hasattr(config, "backend"):
             quiet_tensorflow()
     except (_Usage, UserError) as error:
