@@ -16,11 +16,9 @@ import functools
 import importlib.util
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from timing import measure
 
 from keras_tune.evaluation import cut_windows
 from keras_tune.models import TUNe
@@ -100,23 +99,6 @@ def start(name, folder, window):
     """Run a process that makes one embedding."""
     command = [sys.executable, "-c", PREPARE + FIRST[name], str(folder), str(window)]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-
-
-def measure(functions, repeats):
-    """The least seconds of each function, and the least of the processors."""
-    taken = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            begin = now()
-            function()
-            taken[name].append(now() - begin)
-    return {name: np.min(seconds, axis=0) for name, seconds in taken.items()}
-
-
-def now():
-    """Seconds of the clock, and of the processors for this process and those it has started."""
-    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return np.array([time.perf_counter(), sum(u.ru_utime + u.ru_stime for u in used)])
 
 
 def main():

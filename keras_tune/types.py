@@ -100,6 +100,8 @@ Finite = Annotated[float, Range()]
 Probability = Annotated[float, Range(0, 1)]
 Fraction = Annotated[float, Range(above=0, high=1)]
 Decay = Annotated[float, Range(above=0, below=1)]
+# A dtype policy of training, or "auto" for what suits the machine.
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 
 def check_values(config: Any, prefix: str = "") -> None:

@@ -22,6 +22,14 @@ def own_dtype_policy():
         sys.modules["keras"].config.set_dtype_policy("float32")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def unknown_processor():
+    """The precision "auto" is float32 in tests, whatever the processor has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras_tune.machine.CPUINFO", pathlib.Path("nowhere"))
+        yield
+
+
 @pytest.fixture
 def undrawn_kernels(monkeypatch):
     """For encoders that get their weights from files; drawing them first takes JAX very long."""

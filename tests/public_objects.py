@@ -11,7 +11,7 @@ ROOT = pathlib.Path(keras_tune.__file__).parent
 WHOLE = ("evaluation", "interop", "losses", "models", "search", "serving", "training")
 EXPORTED = ("augment", "data", "layers")
 MORE = ("augment.augmentation", "augment.phase_vocoder", "augment.spectral", "errors")
-MORE += ("keras_internals",)
+MORE += ("keras_internals", "machine", "shipped")
 
 
 def modules():

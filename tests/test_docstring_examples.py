@@ -91,6 +91,7 @@ PREPARED = {
     "serving.export_web": page,
     "serving.web_page.track_index": tagger,
     "serving.windows.Windows": tagger,
+    "shipped.OnnxEncoder": tagger,
 }
 # Examples that are not run, and why not.
 NOT_RUN = {

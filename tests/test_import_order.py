@@ -15,8 +15,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Folders and modules, each line importing only lines above it; what is on one line does not import
 # the rest of the line. The package itself, which registers the classes, comes before the recipes.
 ORDER = (
-    ("errors", "quiet", "types", "version"),
-    ("storage", "keras_internals", "augment_config"),
+    ("errors", "machine", "quiet", "types", "version"),
+    ("storage", "shipped", "keras_internals", "augment_config"),
     ("files",),
     ("checks",),
     ("layers",),
@@ -41,6 +41,7 @@ TENSORFLOW_BESIDES = {
     "training.distribution": "strategies of tf.distribute are made there",
     "training.gradient_cache": "a step in micro-batches needs the gradient tape",
     "training.replicas": "batches of tf.distribute are put together there",
+    "training.precision": "TensorFlow knows what its GPUs can do",
     "training.process": "deterministic operations are a setting of TensorFlow",
 }
 

@@ -89,7 +89,7 @@ def demo_clips(
     """Synthesize the clips of a split.
 
     Args:
-        split: "train", "valid" or "test". Their clips differ.
+        split: "train", "valid" or "test". Their clips differ. Defaults to "train".
         num_clips: Number of clips. Defaults to 160 for train, 40 for valid and 40 for test. The
             first clips stay the same when more are asked for.
         seconds: Length of a clip. Defaults to 6.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_tune.errors import UserError
+from keras_tune.shipped import OnnxEncoder, onnx_file
 from keras_tune.types import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def embed(
             or a list of these; or the path of a folder, which is searched with its sub-folders.
         encoder: Keras model from (batch, samples, 1) to (batch, d), the path of a `.keras` file or
             of a run folder, or the name of a preset that has trained weights. Defaults to
-            "tune_plus_open", which comes with the package.
+            "tune_plus_open", which comes with the package; where ONNX Runtime is installed, that
+            computes it, unless `layers` are given, and Keras is not imported.
         sample_rate: Integer, the sample rate of arrays in Hz. They are resampled if the encoder has
             another one. Defaults to the encoder's own.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
@@ -82,7 +84,7 @@ def embed(
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
     if isinstance(encoder, (str, pathlib.Path)):
-        encoder = _load(str(encoder))
+        encoder = _load(str(encoder), layers)
     rate = getattr(encoder, "sample_rate", None) or 22050
     single = isinstance(audio, (str, pathlib.Path, np.ndarray))
     folder = pathlib.Path(audio) if isinstance(audio, (str, pathlib.Path)) else None
@@ -156,11 +158,20 @@ def _table(vectors, files, starts=None):
     return pd.DataFrame(vectors, index)
 
 
-def _load(name):
+def _load(name, layers):
+    file = None if layers else onnx_file(name)
+    if file is not None:
+        return _in_onnx_runtime(file)
     from keras_tune.models.presets import is_trained
     from keras_tune.models.saved import load_saved_model
 
     return _preset(name) if is_trained(name) else load_saved_model(name)
+
+
+@functools.lru_cache(maxsize=1)
+def _in_onnx_runtime(file):
+    """The encoder that comes with the package, which is loaded once for all songs."""
+    return OnnxEncoder(file)
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from keras_tune.errors import UserError
 from keras_tune.evaluation.embed_audio import hop_in_samples
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
 from keras_tune.files import atomic_path
+from keras_tune.shipped import OnnxEncoder
 from keras_tune.storage import to_path
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def encoder_fingerprint(encoder: keras.Model) -> str:
     len(encoder_fingerprint(MelStatistics()))  # 64
     ```
     """
+    if isinstance(encoder, OnnxEncoder):
+        return encoder.fingerprint
     digest = hashlib.sha256()
     config = encoder.get_config()
     # What is trainable changes no output.

@@ -298,7 +298,9 @@ def embed_clips(
     window_samples = window_length(encoder, window_samples)
     model = tap_stages(encoder, stages) if stages else encoder
     finish = getattr(encoder, "finish", lambda vectors: vectors)
-    # All batches have one shape, so that backends compile only once; the last one is padded.
+    # All batches have one shape, so that backends compile only once; the last one is padded, unless
+    # nothing is compiled.
+    any_batch = getattr(encoder, "any_batch", False)
     batch = np.zeros((batch_size, window_samples, 1), "float32")
     # The row of the clip of each window in the batch, or its bitwise complement for a random crop.
     waiting = []
@@ -307,7 +309,7 @@ def embed_clips(
     ids, labels, counts, skipped = [], [], [], []
 
     def flush():
-        found = model.predict_on_batch(batch)
+        found = model.predict_on_batch(batch[: len(waiting)] if any_batch else batch)
         vectors = np.asarray(found["representation"] if stages else found, "float32")
         for index, row in enumerate(waiting):
             if row < 0:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 
 import keras
 import numpy as np
-
-WEIGHTS = pathlib.Path(__file__).with_name("weights")
 
 # What an encoder may be built with otherwise than the one whose weights are in a file.
 FREE = ("input_samples", "dtype", "name", "trainable", "layers_trainable")

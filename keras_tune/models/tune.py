@@ -17,8 +17,9 @@ from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
-from keras_tune.models.preset_weights import WEIGHTS, read_weights
+from keras_tune.models.preset_weights import read_weights
 from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, SAMPLE_CNN_MULTIPLES
+from keras_tune.shipped import WEIGHTS
 from keras_tune.types import DType, Tensor
 
 # Every change of resolution in the published models is by this factor.

@@ -16,10 +16,9 @@ import sys
 import typing
 
 from keras_tune.errors import UserError
+from keras_tune.machine import BACKENDS, installed_backends
 from keras_tune.quiet import quiet_tensorflow
 from keras_tune.storage import leave
-
-BACKENDS = ("tensorflow", "jax", "torch")
 
 # The recipes' folder: in a checkout beside the package, in an installation beside its programs.
 CHECKOUT = pathlib.Path(__file__).parents[2] / "recipes"
@@ -46,8 +45,9 @@ def run(main, config_class, argv=None, demo=None):
     Args:
         main: Function of one `config_class`.
         config_class: A dataclass with documented, typed fields. Where it has a field `backend`,
-            that Keras backend is chosen before Keras is imported. The class attribute `positional`
-            names the option that may be given first, without its name.
+            that Keras backend is chosen before Keras is imported, unless it has an attribute
+            `needs_keras` that is false. The class attribute `positional` names the option that may
+            be given first, without its name.
         argv: List of strings. Defaults to the command line's.
         demo: Path of a YAML file with the options to begin with where the command line names
             neither `--data` nor `--config`. Defaults to None.
@@ -94,8 +94,13 @@ def run(main, config_class, argv=None, demo=None):
         namespace.pop("config", None)
         _refuse_null(namespace, config_class)
         config = from_options(config_class, vars(parser.instantiate(namespace)))
-        if hasattr(config, "backend"):
-            choose_backend(config.backend)
+        if getattr(config, "needs_keras", hasattr(config, "backend")):
+            backend = choose_backend(config.backend)
+            if "keras" not in sys.modules and sys.stderr.isatty():
+                # Seconds pass before a command can print anything of its own.
+                print(f"loading Keras with {backend} …", file=sys.stderr, flush=True)
+        elif hasattr(config, "backend"):
+            quiet_tensorflow()
     except (_Usage, UserError) as error:
         _stop(name, _with_option_names(str(error), config_class), 2)
     except UnicodeDecodeError as error:
@@ -425,7 +430,7 @@ def choose_backend(backend=None):
     """
     chosen = backend or os.environ.get("KERAS_BACKEND")
     if chosen is None:
-        chosen = next((b for b in BACKENDS if importlib.util.find_spec(b)), None)
+        chosen = next(iter(installed_backends()), None)
         if chosen is None:
             raise UserError("no backend is installed: pip install tensorflow, jax or torch")
     if chosen not in BACKENDS:

@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
+from keras_tune.shipped import OnnxEncoder, onnx_file
 from keras_tune.types import DEFAULT_ENCODER, BatchSize, Hop, Workers
 
 # The clips of one part, which are lost if a run is killed.
@@ -70,6 +71,11 @@ class EmbedConfig:
                 name = pathlib.PurePath(name).stem
             self.output = f"{name.strip('.') or 'music'}_embedding.npz"
 
+    @property
+    def needs_keras(self):
+        """Whether the encoder is one for Keras, and not one for ONNX Runtime."""
+        return bool(self.backend or self.layers) or onnx_file(self.encoder) is None
+
 
 @names_options()
 @writes("file")
@@ -81,6 +87,7 @@ def main(config):
 
     from tqdm import tqdm
 
+    from keras_tune.checks import check_encoder
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
     from keras_tune.evaluation.embed_audio import hop_in_samples
     from keras_tune.evaluation.embedding_cache import encoder_fingerprint
@@ -95,7 +102,11 @@ def main(config):
     if output.suffix == ".parquet":
         _check_parquet()
     source = _Source(to_path(config.source), config.workers)
-    encoder = named_encoder(config.encoder, source.sample_rate)
+    if config.needs_keras:
+        encoder = named_encoder(config.encoder, source.sample_rate)
+    else:
+        encoder = OnnxEncoder(onnx_file(config.encoder))
+        check_encoder(config.encoder, encoder, source.sample_rate)
     source.sample_rate = source.sample_rate or getattr(encoder, "sample_rate", None) or 22050
     model = chosen_stages(encoder, config.layers, config.layer_pooling)
     hop = hop_in_samples(config.hop, source.sample_rate)

@@ -15,6 +15,7 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
+from keras_tune.recipes._lines import print_compiling
 from keras_tune.types import (
     DEFAULT_ENCODER,
     BatchSize,
@@ -111,6 +112,7 @@ def main(config):
         )
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
+    print_compiling()
     started = time.monotonic()
     with stop_signals() as should_stop:
         epochs, valid_clips = _train(tagger, labels, dataset, config, output, start, should_stop)

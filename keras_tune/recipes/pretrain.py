@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._lines import print_compiling, print_precision
 from keras_tune.training import config as training_config
 from keras_tune.types import Count
 
@@ -139,12 +140,14 @@ def _callbacks(pretraining):
 
 def _print_summary(pretraining):
     config, streams = pretraining.config, pretraining.streams
+    print_precision(config.precision, pretraining.precision_reason)
     print(
         f"{config.model.preset}: {pretraining.model.encoder.count_params():,} parameters; "
         f"{streams.train_clips} clips, {streams.valid_clips} for validation, "
         f"{streams.steps_per_epoch} steps per epoch, "
         f"epochs {pretraining.start.finished_epochs + 1} to {config.epochs}"
     )
+    print_compiling()
 
 
 def _fit(pretraining, callbacks):

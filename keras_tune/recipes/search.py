@@ -17,12 +17,15 @@ from typing import Literal
 
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
+from keras_tune.machine import has_gpu
 from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._lines import print_precision
 from keras_tune.search.space import Space
 from keras_tune.types import (
     ContrastBatchSize,
     Count,
     Positive,
+    Precision,
     Probability,
     Repetitions,
     Samples,
@@ -60,7 +63,8 @@ class SearchConfig:
         projection_dim: Size of the projections.
         separate_views: Whether batch normalization treats first and second views separately.
         seed: Seed of trials, weights, order, crops and augmentations.
-        precision: Dtype policy.
+        precision: float32, mixed_bfloat16, mixed_float16, or auto for mixed_bfloat16 where the GPU
+            or the processor computes faster with it and else float32.
         distribution: Distribute batches over all devices (JAX only); by default one device.
         chief_timeout: Seconds without an answer after which a worker gives up its chief.
         isolate: Whether each trial has a process of its own; by default if there is a GPU.
@@ -89,7 +93,7 @@ class SearchConfig:
     projection_dim: Width = 64
     separate_views: bool = False
     seed: Seed = 42
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Precision = "auto"
     distribution: Literal["data_parallel"] | None = None
     chief_timeout: Positive = 600.0
     isolate: bool | None = None
@@ -124,11 +128,14 @@ def _search(config):
     from keras_tune.data import open_dataset
     from keras_tune.data.damage import naming_damaged_shards
     from keras_tune.recipes._folder import local_path, write_report
+    from keras_tune.training.precision import with_precision
     from keras_tune.training.run_folder import write_config
     from keras_tune.training.streams import demo_corpus
 
     _check(config)
     output = local_path(config.output)
+    config, reason = with_precision(config, output)
+    print_precision(config.precision, reason)
     _claim(output, config)
     # Workers read the corpus of their chief; the file is written in one step.
     data = config.data or str(demo_corpus(output, config.seed))
@@ -136,6 +143,7 @@ def _search(config):
     hypermodel = _hypermodel(config, open_dataset(data).info.sample_rate)
     write_config(output, config)
     tuner = _tuner(config, hypermodel)
+    print("searching; each trial gets a line when it ends …", flush=True)
     streams = functools.partial(_streams, config, data)
     callbacks = functools.partial(_probe, config, data) if config.probe else None
     with naming_damaged_shards(data):
@@ -210,18 +218,12 @@ def _tuner(config, hypermodel):
         max_epochs=config.epochs,
         seed=config.seed,
     )
-    isolated = _has_gpu() if config.isolate is None else config.isolate
+    isolated = has_gpu() if config.isolate is None else config.isolate
     # Lines must appear at once, also in a log file.
     report = functools.partial(print, flush=True)
     return TUNeTuner(
         oracle, hypermodel, config.output, isolated, report, chief_timeout=config.chief_timeout
     )
-
-
-def _has_gpu():
-    """Whether there is a GPU, without loading a framework that would allocate its memory."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _recipe(config, data):

@@ -113,6 +113,8 @@ def _convolution(block, inputs, name, dtype):
         dtype=dtype,
         name=name,
     )
+    # What turns the kernel back into the one that was trained, whose numbers may be shorter.
+    layer.folded_scale = scale
     return _with_weights(layer, [kernel * scale, (bias - mean) * scale + beta], inputs)
 
 

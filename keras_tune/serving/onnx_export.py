@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -31,6 +32,8 @@ def export_onnx(
     path: str | os.PathLike,
     window_samples: int | None = None,
     sample_rate: int | None = None,
+    half_precision: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write an encoder or a tagger as an ONNX file.
 
@@ -49,6 +52,10 @@ def export_onnx(
         window_samples: Integer, the length of a window, for an encoder of any length. Defaults to
             the encoder's own length, and 59,049 for one of any length.
         sample_rate: Integer, in Hz. Defaults to the encoder's own.
+        half_precision: Whether the kernels of convolutions are stored in half precision, which
+            halves the file. They are those before folding, which the graph scales; all is computed
+            in single precision. Defaults to False.
+        metadata: Dict of strings that the metadata shall have as well. Defaults to none.
 
     Raises:
         UserError: The package onnx is not installed, or the encoder has a layer that is not
@@ -66,7 +73,7 @@ def export_onnx(
     (embedding,) = session.run(["embedding"], {"waveform": clips})
     ```
     """
-    graph = _Graph(import_onnx())
+    graph = _Graph(import_onnx(), half_precision)
     windows = Windows.of(model, window_samples, sample_rate)
     folded = fold_batch_norm(model)
     check_weights("`model`", folded)
@@ -90,13 +97,14 @@ def export_onnx(
         else:
             _head(graph, folded, "embedding", "scores")
         outputs |= {"scores": ["batch", labels], "window_scores": ["batch", "windows", labels]}
-    metadata = {
+    described = {
         "sample_rate": str(windows.sample_rate),
         "window_samples": str(windows.samples),
         "labels": _labels(windows),
+        **(metadata or {}),
     }
     inputs = {"waveform": ["batch", "samples"]}
-    _save(graph, path, model.name, inputs, outputs, metadata)
+    _save(graph, path, model.name, inputs, outputs, described)
 
 
 def export_onnx_head(tagger: Tagger, path: str | os.PathLike) -> None:
@@ -159,10 +167,11 @@ class _Graph:
 
     Args:
         onnx: The package.
+        half_precision: Whether kernels are stored in half precision. Defaults to False.
     """
 
-    def __init__(self, onnx):
-        self.onnx = onnx
+    def __init__(self, onnx, half_precision=False):
+        self.onnx, self.half_precision = onnx, half_precision
         self.nodes, self.weights = [], []
 
     def node(self, kind, *inputs, output=None, **attributes):
@@ -175,6 +184,26 @@ class _Graph:
         values = np.ascontiguousarray(values)
         self.weights.append(self.onnx.numpy_helper.from_array(values, name))
         return name
+
+    def kernel(self, values, scale):
+        """A kernel (out, …), which is `scale` (out,) times one that may be stored more shortly."""
+        if not self.half_precision:
+            return self.weight(values)
+        scale = scale.reshape(-1, *[1] * (values.ndim - 1))
+        # A scale of 0 has no inverse, and needs none.
+        unscaled = np.divide(values, scale, out=np.zeros(values.shape), where=scale != 0)
+        with np.errstate(over="ignore"):
+            stored = unscaled.astype("float16")
+        if not np.isfinite(stored).all():
+            raise ValueError(
+                "`half_precision` must be False for kernels that are too large for it. "
+                "Received: half_precision=True"
+            )
+        stored = self.weight(stored)
+        kernel = self.node("Cast", stored, to=int(self.onnx.TensorProto.FLOAT))
+        if (scale == 1).all():
+            return kernel
+        return self.node("Mul", kernel, self.weight(scale.astype("float32")))
 
     def integers(self, values):
         return self.weight(np.array(values, "int64"))
@@ -315,7 +344,9 @@ def _is_plain(layer):
 def _convolve(graph, kind, layer, source, **attributes):
     kernel, bias = layer.get_weights()
     # Keras: (time, in, out), transposed (time, out, in); ONNX turns either around.
-    kernel = graph.weight(kernel.transpose(2, 1, 0))
+    kernel = kernel.transpose(2, 1, 0)
+    scale = getattr(layer, "folded_scale", np.ones(len(kernel)))
+    kernel = graph.kernel(kernel, scale)
     strides = list(layer.strides)
     return graph.node(kind, source, kernel, graph.weight(bias), strides=strides, **attributes)
 

@@ -17,6 +17,7 @@ from keras_tune.types import (
     Fraction,
     NotNegative,
     Positive,
+    Precision,
     Samples,
     Seed,
     Width,
@@ -101,7 +102,8 @@ class PretrainConfig:
             of the epoch that is best by it is saved as best_encoder.keras.
         separate_views: Whether batch normalization sees first and second views separately.
         seed: Seed of weights, order, crops and augmentations.
-        precision: float32, mixed_bfloat16 or mixed_float16.
+        precision: float32, mixed_bfloat16, mixed_float16, or auto for mixed_bfloat16 where the GPU
+            or the processor computes faster with it and else float32.
         jit_compile: Whether to compile with XLA; by default if that is fast on the backend.
         steps_per_execution: Steps between two checks of the loss and of stop signals; must divide
             the steps of an epoch.
@@ -165,7 +167,7 @@ class PretrainConfig:
     keep_best: str | None = None
     separate_views: bool = False
     seed: Seed = 42
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Precision = "auto"
     jit_compile: bool | None = None
     steps_per_execution: Count = 1
     resident: bool = False

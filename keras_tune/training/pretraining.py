@@ -36,6 +36,7 @@ from keras_tune.training.callbacks import (
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.distribution import choose_devices, synchronize_batch_normalization
+from keras_tune.training.precision import with_precision
 from keras_tune.training.process import make_deterministic
 from keras_tune.training.progress import Progress, load_checkpoint
 from keras_tune.training.representation_monitor import RepresentationMonitor
@@ -122,7 +123,9 @@ class PretrainingRun:
         dataset: `keras_tune.data.AudioDataset`. Defaults to the one at `config.data`.
 
     Attributes:
-        config: The same.
+        config: The same; `open` replaces what the data and the machine decide.
+        precision_reason: String, why the precision "auto" became what it is, in words that follow
+            "since"; empty if the configuration names one. After `open`.
         output: `pathlib.Path`, the folder of the run.
         folder: `pathlib.Path`, the folder of this process: `output` for the first of several
             processes, a folder in it for the others, whose files are not needed.
@@ -162,6 +165,7 @@ class PretrainingRun:
     """
 
     dataset: AudioDataset
+    precision_reason: str
     start: Progress
     data: PretrainingData
     streams: Streams
@@ -215,9 +219,15 @@ class PretrainingRun:
         if hasattr(self, "dataset"):
             # First, since the number of clips decides how many a batch has.
             self._limit_batch()
-        config = self.config
+        config, self.precision_reason = with_precision(
+            self.config, self.output if self.config.resume else None
+        )
+        self.config = config
         # The learning rate of a cosine depends on the last epoch.
         free = set(config.free_on_resume) - ({"epochs"} if config.schedule == "cosine" else set())
+        if self.precision_reason:
+            # It is that of the run, unless its configuration is older than this choice.
+            free.add("precision")
         self.start = open_run_folder(self.output, config, free)
         if not hasattr(self, "dataset"):
             self.dataset = open_dataset(demo_corpus(self.output, config.seed, **DEMO_CORPUS))

@@ -13,9 +13,10 @@ from seeded import seed_weights
 from keras_tune.data import demo_clips
 from keras_tune.errors import UserError
 from keras_tune.evaluation import untrained_copy
-from keras_tune.models import PRESETS, TUNe, estimate_batch_norm, preset_weights
+from keras_tune.models import PRESETS, TUNe, estimate_batch_norm
 from keras_tune.models.preset_weights import read_about, read_weights, write_weights
 from keras_tune.models.saved import load_saved_model
+from keras_tune.shipped import WEIGHTS
 from keras_tune.training import ModelConfig, PretrainConfig, build_model
 from keras_tune.types import DEFAULT_ENCODER
 
@@ -95,7 +96,7 @@ def test_what_half_precision_cannot_represent_is_not_written(tmp_path):
 
 def test_the_weights_that_ship_are_those_of_their_presets():
     shipped = {preset.weights for preset in PRESETS.values() if preset.weights}
-    assert shipped == {file.name for file in preset_weights.WEIGHTS.glob("*.safetensors")}
+    assert shipped == {file.name for file in WEIGHTS.glob("*.safetensors")}
     for name, preset in PRESETS.items():
         if preset.weights:
             assert TUNe.from_preset(name).level == preset.level
@@ -149,5 +150,5 @@ def test_the_weights_that_ship_are_trained():
 
 def test_the_model_card_has_the_hash_of_the_weights():
     card = (pathlib.Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-    for file in preset_weights.WEIGHTS.glob("*.safetensors"):
+    for file in WEIGHTS.glob("*.safetensors"):
         assert hashlib.sha256(file.read_bytes()).hexdigest() in card, file.name

@@ -2,6 +2,7 @@ import dataclasses
 import importlib
 import json
 import pathlib
+import sys
 
 import pytest
 
@@ -188,6 +189,16 @@ def test_backend_defaults_to_the_environment_then_to_what_is_installed(monkeypat
     monkeypatch.setattr(_cli.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="no backend is installed"):
         _cli.choose_backend()
+
+
+def test_a_terminal_shows_that_keras_is_being_loaded(capsys, monkeypatch):
+    monkeypatch.setattr(_cli, "choose_backend", lambda backend: "jax")
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        parse("--fast")
+        expected = "loading Keras with jax …\n" if terminal else ""
+        assert capsys.readouterr().err == expected
 
 
 def test_the_printed_configuration_is_a_recipe(capsys, tmp_path):

@@ -75,6 +75,34 @@ def test_every_architecture(tmp_path, arguments, data_format):
     np.testing.assert_allclose(found["embedding"], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_kernels_in_half_precision_are_those_that_were_trained(tmp_path):
+    encoder = seed_weights(TUNe(2, 2, base_filters=2, tail_filters=[4, 64], input_samples=243))
+    for weight in encoder.weights:
+        if len(weight.shape) > 1:
+            weight.assign(weight.numpy().astype("float16").astype("float32"))
+    paths = tmp_path / "half.onnx", tmp_path / "single.onnx"
+    export_onnx(encoder, paths[0], half_precision=True, metadata={"origin": "a seed"})
+    export_onnx(encoder, paths[1])
+    clip = np.random.default_rng(1).uniform(-1, 1, (3, 500)).astype("float32")
+    half, single = (onnxruntime.InferenceSession(path) for path in paths)
+    assert half.get_modelmeta().custom_metadata_map["origin"] == "a seed"
+    # Rounded after folding, kernels would be off by 5e-4.
+    np.testing.assert_allclose(
+        run(half, clip)["embedding"], run(single, clip)["embedding"], rtol=2e-6, atol=1e-7
+    )
+    kinds = [weight.data_type for weight in onnx.load(paths[0]).graph.initializer]
+    assert kinds.count(onnx.TensorProto.FLOAT16) == sum(len(w.shape) > 1 for w in encoder.weights)
+
+
+def test_kernels_beyond_half_precision_are_refused(tmp_path):
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=27)
+    kernel = encoder.get_layer("tail_1").weights[0]
+    kernel.assign(keras.ops.full(kernel.shape, 1e5))
+    with pytest.raises(ValueError, match="too large for it. Received: half_precision=True$"):
+        export_onnx(encoder, tmp_path / "encoder.onnx", half_precision=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_classes_sum_to_one(tmp_path):
     encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=27)
     tagger = seed_weights(Tagger(encoder, num_labels=3, activation="softmax"))
