@@ -218,6 +218,9 @@ class PretrainingRun:
         self.config = config
         # The learning rate of a cosine depends on the last epoch.
         free = set(config.free_on_resume) - ({"epochs"} if config.schedule == "cosine" else set())
+        if self.precision_reason:
+            # It is that of the run, unless its configuration is older than this choice.
+            free.add("precision")
         self.start = open_run_folder(self.output, config, free)
         if not hasattr(self, "dataset"):
             self.dataset = open_dataset(demo_corpus(self.output, config.seed))
