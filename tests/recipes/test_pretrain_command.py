@@ -91,6 +91,7 @@ def test_the_encoder_is_the_one_inside_the_model(whole):
 
 
 @pytest.mark.one_backend
+@pytest.mark.nightly
 def test_levers_of_the_shipped_encoders(clips, tmp_path):
     """Level, moving average, estimated batch norm, weight decay and further terms, resumed."""
     options = ["--data", clips, "--output", tmp_path / "run", *SMALL, "--model.level=0.1"]

@@ -217,6 +217,7 @@ def test_killed_and_started_again(clips, tmp_path):
     assert [path.read_text() for path in kept] == [finished[path] for path in kept]
 
 
+@pytest.mark.nightly
 def test_a_chief_and_two_workers_over_loopback(clips, tmp_path):
     """Three processes on this machine; slow, because KerasTuner's chief looks every 20 s."""
     with socket.socket() as free:

@@ -157,7 +157,9 @@ def test_what_is_missing_is_named_before_the_index_is_embedded(tagger, tmp_path,
 
     monkeypatch.setattr("keras_tune.serving.web_page.track_index", late)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match="npm is not installed"):
+    with pytest.raises(
+        UserError, match="npm, which downloads ONNX Runtime for the page, is not installed"
+    ):
         export_web(tagger, tmp_path / "web", index=tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"pip install 'keras_tune\[onnx\]'"):
