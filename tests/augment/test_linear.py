@@ -157,7 +157,9 @@ def test_reverb_is_the_loop_of_freeverb():
     for row, setting in enumerate(SETTINGS):
         expected = freeverb(waveforms[row].astype("float64"), *setting)
         # The longest reverberation still rings on when the FFT ends, and wraps at -70 dB.
-        tolerance = 3e-4 * np.abs(expected).max() if setting[0] == 100.0 else 1e-5
+        # Otherwise half a step of 16-bit audio: FFTs in float32 differ between processors, and
+        # PyTorch's has been 1.04e-5 away on one of them.
+        tolerance = 3e-4 * np.abs(expected).max() if setting[0] == 100.0 else 1.5e-5
         np.testing.assert_allclose(wet[row], expected, atol=tolerance)
 
 
