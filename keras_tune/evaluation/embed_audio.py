@@ -6,10 +6,11 @@ import functools
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_tune.checks import sample_rate_of
 from keras_tune.errors import UserError
 from keras_tune.shipped import OnnxEncoder, onnx_file
 from keras_tune.types import DEFAULT_ENCODER
@@ -85,14 +86,14 @@ def embed(
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
     if isinstance(encoder, (str, pathlib.Path)):
         encoder = _load(str(encoder), layers)
-    rate = getattr(encoder, "sample_rate", None) or 22050
+    rate = sample_rate_of(encoder)
     single = isinstance(audio, (str, pathlib.Path, np.ndarray))
     folder = pathlib.Path(audio) if isinstance(audio, (str, pathlib.Path)) else None
     if folder is not None and folder.is_dir():
         records = _records_of_folder(folder, rate)
     else:
         folder = None
-        several = [audio] if isinstance(audio, (str, pathlib.Path, np.ndarray)) else audio
+        several: Any = [audio] if single else audio
         records = (_record(clip, sample_rate or rate, rate) for clip in several)
     hop_samples = hop_in_samples(hop, rate)
     clips = embed_clips(

@@ -87,7 +87,7 @@ def main(config):
 
     from tqdm import tqdm
 
-    from keras_tune.checks import check_encoder
+    from keras_tune.checks import check_encoder, sample_rate_of
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
     from keras_tune.evaluation.embed_audio import hop_in_samples
     from keras_tune.evaluation.embedding_cache import encoder_fingerprint
@@ -107,7 +107,7 @@ def main(config):
     else:
         encoder = OnnxEncoder(onnx_file(config.encoder))
         check_encoder(config.encoder, encoder, source.sample_rate)
-    source.sample_rate = source.sample_rate or getattr(encoder, "sample_rate", None) or 22050
+    source.sample_rate = source.sample_rate or sample_rate_of(encoder)
     model = chosen_stages(encoder, config.layers, config.layer_pooling)
     hop = hop_in_samples(config.hop, source.sample_rate)
     what = [encoder_fingerprint(encoder), config.layers, config.layer_pooling, hop]
