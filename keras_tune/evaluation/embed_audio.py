@@ -197,15 +197,15 @@ def hop_in_samples(hop: float | None, sample_rate: int = 22050) -> int | None:
 
 
 def embedding_model(
-    encoder: keras.Model, layers: Sequence[str] = (), pooling: str = "mean"
+    encoder: keras.Model, layers: Sequence[str] = (), layer_pooling: str = "mean"
 ) -> keras.Model:
     """Make a model that outputs stages of an encoder, pooled over time and concatenated.
 
     Args:
         encoder: Keras model.
         layers: Names of its stages. Defaults to none: the encoder is returned as it is.
-        pooling: "mean", or "mean_std" for the mean and the standard deviation over time of each
-            stage. Defaults to "mean".
+        layer_pooling: "mean", or "mean_std" for the mean and the standard deviation over time of
+            each stage. Defaults to "mean".
 
     Returns:
         Keras model from (batch, samples, 1) to (batch, d).
@@ -221,18 +221,21 @@ def embedding_model(
 
     encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
     embedding_model(encoder, ["expand_1", "tail_1"]).output_shape  # (None, 6)
-    embedding_model(encoder, ["tail_1"], pooling="mean_std").output_shape  # (None, 8)
+    embedding_model(encoder, ["tail_1"], layer_pooling="mean_std").output_shape  # (None, 8)
     ```
     """
     from keras_tune.evaluation.embeddings import POOLINGS, tap_stages
 
-    if pooling not in POOLINGS:
+    if layer_pooling not in POOLINGS:
         raise ValueError(
-            f"`pooling` must be one of {', '.join(POOLINGS)}. Received: pooling={pooling}"
+            f"`layer_pooling` must be one of {', '.join(POOLINGS)}. "
+            f"Received: layer_pooling={layer_pooling}"
         )
     if not layers:
-        if pooling != "mean":
-            raise ValueError(f"`pooling` needs `layers`. Received: pooling={pooling}")
+        if layer_pooling != "mean":
+            raise ValueError(
+                f"`layer_pooling` needs `layers`. Received: layer_pooling={layer_pooling}"
+            )
         return encoder
     import keras
 
@@ -241,7 +244,7 @@ def embedding_model(
     parts = []
     for name in layers:
         parts.append(outputs[name])
-        if pooling == "mean_std":
+        if layer_pooling == "mean_std":
             stage = keras.ops.cast(encoder.get_layer(name).output, "float32")
             parts.append(keras.ops.std(stage, axis=axis))
     joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype="float32")(parts)

@@ -8,6 +8,7 @@ from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.fused_conv import FusedConv1D
 from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.level_normalization import LevelNormalization
+from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
@@ -20,6 +21,7 @@ __all__ = [
     "FusedConv1D",
     "HeUniform",
     "LevelNormalization",
+    "MaxPooling1D",
     "SampleCNNBlock",
     "StridedConv1DTranspose",
     "TailBlock",

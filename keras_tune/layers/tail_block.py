@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.types import Shape, Tensor
 
@@ -44,7 +45,7 @@ class TailBlock(keras.layers.Layer):
         self.filters = filters
         self.factor = factor
         self.data_format = standardize_data_format(data_format)
-        self.pooling = keras.layers.MaxPooling1D(
+        self.pooling = MaxPooling1D(
             factor, data_format=self.data_format, dtype=self.dtype_policy, name="pooling"
         )
         self.block = SampleCNNBlock(

@@ -14,6 +14,7 @@ from keras_tune.keras_internals import sublayers
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.level_normalization import LevelNormalization
+from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
@@ -330,9 +331,7 @@ def _u_net(x, contraction_depth, decoder_depth, base_filters, output_filters, da
         x = stages[name] = SampleCNNBlock(
             base_filters * 2**level, data_format=data_format, dtype=dtype, name=name
         )(x)
-        x = keras.layers.MaxPooling1D(
-            FACTOR, data_format=data_format, dtype=dtype, name=f"{name}_pool"
-        )(x)
+        x = MaxPooling1D(FACTOR, data_format=data_format, dtype=dtype, name=f"{name}_pool")(x)
     x = stages["bottleneck"] = SampleCNNBlock(
         base_filters * 2**contraction_depth,
         data_format=data_format,
@@ -380,5 +379,5 @@ def _sample_cnn(x, filters, data_format, dtype):
         name = f"block_{index}"
         x = stages[name] = SampleCNNBlock(width, name=name, **options)(x)
         if index < len(filters) - 1:
-            x = keras.layers.MaxPooling1D(FACTOR, name=f"{name}_pool", **options)(x)
+            x = MaxPooling1D(FACTOR, name=f"{name}_pool", **options)(x)
     return stages

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_tune.layers.fused_conv import FusedConv1D
 from keras_tune.layers.level_normalization import LevelNormalization
+from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
@@ -69,7 +70,7 @@ def _call_folded(layer, inputs, dtype, **kwargs):
     if isinstance(layer, TailBlock):
         linked = isinstance(inputs, (list, tuple))
         x, *link = inputs if linked else [inputs]
-        x = keras.layers.MaxPooling1D(
+        x = MaxPooling1D(
             layer.factor,
             data_format=layer.data_format,
             dtype=dtype,

@@ -20,6 +20,14 @@ def reference(x, gamma, beta, upstream, epsilon):
 
 
 def outputs_and_gradients(layer, x, upstream):
+    """Of a tensor (batch, time, channels), which the layer gets with its own order of axes."""
+    if layer.axis == 1:
+        y, d_x, *others = _outputs_and_gradients(layer, *(a.swapaxes(1, 2) for a in (x, upstream)))
+        return [y.swapaxes(1, 2), d_x.swapaxes(1, 2), *others]
+    return _outputs_and_gradients(layer, x, upstream)
+
+
+def _outputs_and_gradients(layer, x, upstream):
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -51,18 +59,21 @@ def outputs_and_gradients(layer, x, upstream):
 
         x = torch.tensor(x, requires_grad=True)
         y = layer(x, training=True)
-        y.backward(torch.tensor(upstream))
+        y.backward(torch.tensor(upstream, dtype=y.dtype))
         found = [y, x.grad, layer.gamma.value.grad, layer.beta.value.grad]
     return [ops.convert_to_numpy(ops.stop_gradient(array)) for array in found]
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("shape", [(48, 59049, 3), (4, 2 * 59, 5), (3, 97, 2)])
-def test_outputs_and_gradients_are_those_of_float64(shape):
+def test_outputs_and_gradients_are_those_of_float64(shape, axis):
+    if axis == 1 and keras.backend.backend() != "torch":
+        pytest.skip("there the time is the second axis")
     generator = np.random.default_rng(0)
     x = np.maximum(generator.normal(size=shape), 0).astype("float32") + np.float32(0.3)
     upstream = (generator.normal(size=shape) * 1e-3 + 1e-4).astype("float32")
-    layer = BatchNormalization(momentum=0.9, epsilon=1e-5)
-    layer.build(shape)
+    layer = BatchNormalization(axis=axis, momentum=0.9, epsilon=1e-5)
+    layer.build(shape if axis == -1 else (shape[0], shape[2], shape[1]))
     gamma, beta = generator.uniform(0.5, 1.5, (2, shape[-1]))
     layer.set_weights([gamma, beta, np.zeros(shape[-1]), np.ones(shape[-1])])
     found = outputs_and_gradients(layer, x, upstream)
@@ -86,3 +97,26 @@ def test_inference_and_frozen_layers_use_the_moving_statistics():
     np.testing.assert_array_equal(
         ops.convert_to_numpy(layer(x, training=True)), ops.convert_to_numpy(plain(x))
     )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_pytorch_computes_what_keras_does(dtype):
+    generator = np.random.default_rng(1)
+    x, upstream = generator.normal(0.3, 1, (2, 6, 5, 243)).astype("float32")
+    layer = BatchNormalization(activation="relu", axis=1, epsilon=1e-5, dtype=dtype)
+    plain = keras.layers.BatchNormalization(axis=1, epsilon=1e-5, dtype=dtype)
+    for each in (layer, plain):
+        each.build(x.shape)
+        each.set_weights([np.linspace(0.5, 1.5, 5), np.linspace(-1, 1, 5), np.zeros(5), np.ones(5)])
+    if dtype == "mixed_bfloat16":
+        import torch
+
+        x, upstream = (torch.tensor(a).bfloat16().float().numpy() for a in (x, upstream))
+    rectified = keras.Sequential([plain, keras.layers.ReLU(dtype=dtype)])
+    rectified.axis, rectified.gamma, rectified.beta = 1, plain.gamma, plain.beta
+    ours, keras_own = (_outputs_and_gradients(each, x, upstream) for each in (layer, rectified))
+    for one, two in zip(ours, keras_own, strict=True):
+        np.testing.assert_allclose(one, two, atol=0.02 * np.abs(two).max(), rtol=0)
+    for one, two in zip(layer.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5)

@@ -7,6 +7,7 @@ from keras_tune.layers import (
     CropToMultiple,
     FusedConv1D,
     LevelNormalization,
+    MaxPooling1D,
     SampleCNNBlock,
     StridedConv1DTranspose,
     TailBlock,
@@ -185,3 +186,24 @@ def test_what_is_nearly_silent_is_not_blown_up():
 def test_levels_that_are_none(level):
     with pytest.raises(ValueError, match="level="):
         LevelNormalization(level)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("size", "steps"), [(3, 243), (2, 10), (3, 244)])
+def test_pooling_and_its_gradient_are_pytorch_s(size, steps, dtype):
+    import torch
+
+    generator = np.random.default_rng(0)
+    # Many windows have the same value several times, as after a ReLU.
+    values = np.maximum(generator.integers(-3, 3, (2, 5, steps)), 0).astype("float32")
+    upstream = torch.tensor(generator.normal(size=(2, 5, steps // size))).to(getattr(torch, dtype))
+    layer = MaxPooling1D(size, data_format="channels_first", dtype=dtype)
+    found = []
+    for pool in (layer, lambda x: torch.nn.functional.max_pool1d(x, size)):
+        x = torch.tensor(values).to(getattr(torch, dtype)).requires_grad_()
+        outputs = pool(x)
+        outputs.backward(upstream)
+        found.append((outputs, x.grad))
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
