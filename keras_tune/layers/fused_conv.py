@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_tune.layers.data_format import channel_axis
 from keras_tune.layers.tensorflow_fast_paths import convolve_in_one_pass
+from keras_tune.layers.torch_fast_paths import convolve
 from keras_tune.types import Shape, Tensor
 
 
@@ -17,7 +18,8 @@ class FusedConv1D(keras.layers.Conv1D):
 
     Several tensors are convolved as if their channels were concatenated. With TensorFlow and
     `channels_last` each tensor is convolved separately and added to the sum of the others, in one
-    operation with bias and ReLU. Elsewhere this is a concatenation and Conv1D.
+    operation with bias and ReLU. With PyTorch and `channels_first` they are concatenated, and bias
+    and ReLU need no memory of their own. Elsewhere this is a concatenation and Conv1D.
 
     Args:
         filters: Integer, the number of output channels.
@@ -67,8 +69,34 @@ class FusedConv1D(keras.layers.Conv1D):
                 dilation_rate=self.dilation_rate,
             )
         if len(tensors) > 1:
-            return super().call(ops.concatenate(tensors, axis=channel_axis(self.data_format)))
-        return super().call(tensors[0])
+            joined = ops.concatenate(tensors, axis=channel_axis(self.data_format))
+        else:
+            (joined,) = tensors
+        padding = self._padding_on_each_side()
+        if (
+            keras.backend.backend() != "torch"
+            or self.data_format != "channels_first"
+            or padding is None
+        ):
+            return super().call(joined)
+        outputs = convolve(
+            joined,
+            ops.convert_to_tensor(self.kernel),
+            ops.convert_to_tensor(self.bias) if self.use_bias else None,
+            self.strides[0],
+            padding,
+            self.dilation_rate[0],
+        )
+        if self.activation is keras.activations.relu:
+            return outputs.relu_()
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _padding_on_each_side(self):
+        """The zeros before and after the inputs, None where these numbers may differ."""
+        if self.padding == "valid":
+            return 0
+        reach = self.dilation_rate[0] * (self.kernel_size[0] - 1)
+        return reach // 2 if self.strides == (1,) and reach % 2 == 0 else None
 
     def _joined(self, shape):
         """The shape of the concatenated inputs."""

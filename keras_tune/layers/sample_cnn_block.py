@@ -8,6 +8,7 @@ from keras import ops
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.data_format import channel_axis, standardize_data_format
 from keras_tune.layers.initializers import HeUniform
+from keras_tune.layers.torch_fast_paths import by_channel
 from keras_tune.types import Shape, Tensor
 
 
@@ -77,6 +78,8 @@ class SampleCNNBlock(keras.layers.Layer):
         self.normalization.build(self.convolution.compute_output_shape(input_shape))
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        if keras.backend.backend() == "torch" and self.data_format == "channels_first":
+            inputs = by_channel(inputs)
         if not (training and self.normalization.trainable):
             return self.normalization(self.convolution(inputs), training=training)
         # Batch normalization cancels any bias, so in training it is not added. Its gradient is zero

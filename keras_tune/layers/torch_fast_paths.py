@@ -38,6 +38,43 @@ def normalize_batch(
     return outputs, mean, inverse.square().reciprocal() - epsilon
 
 
+def by_channel(inputs: Tensor) -> Tensor:
+    """The same tensor (batch, channels, time), one channel after the other in memory.
+
+    A waveform (batch, samples, 1) whose axes were swapped counts as one with the channels last, and
+    a convolution then puts out such a tensor, on which all that follows is slow.
+
+    Args:
+        inputs: Tensor (batch, channels, time).
+
+    Returns:
+        The same, without a copy if there is one channel.
+    """
+    return inputs[:, 0].contiguous()[:, None] if inputs.shape[1] == 1 else inputs.contiguous()
+
+
+def convolve(
+    inputs: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int, dilation: int
+) -> Tensor:
+    """Convolve a tensor (batch, channels, time), with the bias in the same operation.
+
+    Args:
+        inputs: Tensor (batch, channels, time).
+        kernel: Tensor (kernel_size, channels, filters), as in Keras.
+        bias: Tensor (filters,) or None.
+        stride: Integer, in time steps.
+        padding: Integer, the zeros on each side.
+        dilation: Integer, in time steps.
+
+    Returns:
+        Tensor (batch, filters, new time).
+    """
+    import torch
+
+    weights = kernel.permute(2, 1, 0)
+    return torch.nn.functional.conv1d(by_channel(inputs), weights, bias, stride, padding, dilation)
+
+
 def max_of_windows(inputs: Tensor, size: int) -> Tensor:
     """The maximum of every `size` adjacent values along the last axis, whose length they divide.
 
