@@ -207,3 +207,22 @@ def test_pooling_and_its_gradient_are_pytorch_s(size, steps, dtype):
         found.append((outputs, x.grad))
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX has its own gradient")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pooling_and_its_gradient_are_keras_own(dtype):
+    import jax
+
+    generator = np.random.default_rng(0)
+    # A window of zeros, as after a ReLU, gives its gradient to the first of them.
+    x = np.concatenate([np.zeros((2, 3, 5)), generator.normal(size=(2, 240, 5))], axis=1)
+    x = ops.cast(x, dtype)
+    layers = [pool(3, dtype=dtype) for pool in (MaxPooling1D, keras.layers.MaxPooling1D)]
+    (one, gradient), (two, expected) = (
+        (layer(x), jax.grad(lambda x, layer=layer: (layer(x) ** 2 + layer(x)).sum())(x))
+        for layer in layers
+    )
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(gradient[:, 3:], expected[:, 3:])
+    np.testing.assert_array_equal(gradient[:, :3], [[[1] * 5, [0] * 5, [0] * 5]] * 2)

@@ -1,0 +1,53 @@
+"""Operations that JAX computes faster in another way than in Keras'."""
+
+from __future__ import annotations
+
+import functools
+
+from keras_tune.types import Tensor
+
+
+def max_of_steps(inputs: Tensor, size: int) -> Tensor:
+    """The maximum of every `size` time steps of a tensor (batch, time, channels).
+
+    The gradient goes to the first of several equal maxima.
+
+    Args:
+        inputs: Tensor (batch, time, channels), whose time is a multiple of `size`.
+        size: Integer, the steps of a window.
+
+    Returns:
+        Tensor (batch, time / size, channels).
+    """
+    return _maximum()(inputs, size)
+
+
+@functools.cache
+def _maximum():
+    """The function with its gradient; JAX is imported when it is first needed."""
+    import jax
+    import jax.numpy as jnp
+
+    def windows(inputs, size):
+        batch, steps, channels = inputs.shape
+        return inputs.reshape(batch, steps // size, size, channels)
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+    def maximum(inputs, size):
+        return functools.reduce(jnp.maximum, jnp.unstack(windows(inputs, size), axis=2))
+
+    def forward(inputs, size):
+        outputs = maximum(inputs, size)
+        return outputs, (inputs, outputs)
+
+    def backward(size, kept, upstream):
+        inputs, outputs = kept
+        gradients, taken = [], jnp.zeros(outputs.shape, bool)
+        for values in jnp.unstack(windows(inputs, size), axis=2):
+            found = (values == outputs) & ~taken
+            gradients.append(jnp.where(found, upstream, 0).astype(upstream.dtype))
+            taken |= found
+        return (jnp.stack(gradients, axis=2).reshape(inputs.shape),)
+
+    maximum.defvjp(forward, backward)
+    return maximum
