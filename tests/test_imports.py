@@ -60,6 +60,7 @@ print("loaded", *sorted({{name.split(".")[0] for name in sys.modules}} & set({FR
     assert output.strip().splitlines()[-1] == "loaded"
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "imports", ["import keras_tune, keras", "import keras, keras_tune", "import keras_tune.models"]
 )

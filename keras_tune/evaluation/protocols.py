@@ -366,6 +366,7 @@ def grid_configurations() -> list[ProbeConfiguration]:
 def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     """Logistic regression for classes and tags, ridge regression for values."""
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     from keras_tune.evaluation.probe_stack import activate
 
@@ -379,7 +380,10 @@ def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
 
     candidates, predictions = [], []
     for strength in STRENGTHS:
-        kernel, bias = regress[task.loss](features, train.targets, task, strength)
+        # The products are so small that threads wait for one another most of the time: on two
+        # processors one thread is 11 times as fast for 1,000 clips of 512 features.
+        with threadpool_limits(1, "blas"):
+            kernel, bias = regress[task.loss](features, train.targets, task, strength)
         head = Head([kernel, bias], scaler.mean_, scaler.scale_, "embeddings")
         candidates.append((functools.partial(predict, kernel=kernel, bias=bias), head))
         predictions.append(activate(held_out @ kernel + bias, task.loss))

@@ -117,6 +117,7 @@ def test_a_set_in_a_store_is_the_set_in_a_folder(clips, local):
     assert find_damaged_shards(url) == []
 
 
+@pytest.mark.nightly
 def test_several_processes_write_to_a_store_and_go_on(clips, local, tmp_path):
     url = f"file://{tmp_path}/x"
     prepare(clips, url, workers=2, **OPTIONS)

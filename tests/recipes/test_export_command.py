@@ -10,6 +10,8 @@ from keras_tune.models import Tagger, TUNe
 from keras_tune.recipes import export
 from keras_tune.training import ContrastiveModel
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def encoder():

@@ -96,6 +96,7 @@ def test_a_frozen_encoder_stays_as_it_was(folder):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.one_backend
 def test_an_encoder_thaws(folder):
     output, report = finetune(
         folder, "thaws", "--target", "pitch", "--frozen_epochs", "1", "--epochs", "3"
@@ -106,6 +107,7 @@ def test_an_encoder_thaws(folder):
     assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("rate", "status"), [("1e400", 2), ("1e30", 1)])
 def test_a_learning_rate_that_leads_nowhere(folder, rate, status, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -116,6 +118,7 @@ def test_a_learning_rate_that_leads_nowhere(folder, rate, status, capsys):
     assert not (folder / rate / "tagger.keras").exists()
 
 
+@pytest.mark.one_backend
 def test_a_prepared_set_of_fewer_clips_than_a_batch(folder, tmp_path):
     pytest.importorskip("tensorflow")
     from keras_tune.data import prepare
@@ -133,6 +136,7 @@ def test_a_prepared_set_of_fewer_clips_than_a_batch(folder, tmp_path):
     assert (report["valid_clips"], report["test_clips"]) == (12, 12)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("number", "step"),
     [(signal.SIGINT, 2), pytest.param(signal.SIGTERM, 8, marks=pytest.mark.nightly)],
@@ -176,6 +180,7 @@ def test_stopped_and_resumed(folder, monkeypatch, number, step):
     assert len(pd.read_csv(stopped / "history.csv")) == 4
 
 
+@pytest.mark.one_backend
 def test_the_best_epoch_is_kept_and_restored(folder):
     """With a rate at which the loss on valid does not only fall."""
     output, report = finetune(
@@ -197,6 +202,7 @@ def test_the_best_epoch_is_kept_and_restored(folder):
     assert notes["wait"] == len(history) - 1 - history["val_loss"].argmin()
 
 
+@pytest.mark.one_backend
 def test_a_run_is_not_overwritten(folder, capsys):
     (folder / "there").mkdir()
     (folder / "there" / "history.csv").touch()

@@ -203,6 +203,7 @@ def test_libraries_that_write_for_themselves(things, tmp_path, capsys, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.nightly
 def test_a_limit_of_file_sizes(tmp_path):
     """The system itself refuses, in a process of its own."""
     soundfile.write(tmp_path / "x.wav", np.random.default_rng(0).normal(0, 0.1, 70000), 22050)

@@ -15,6 +15,9 @@ from keras_tune.data import save_demo
 from keras_tune.recipes import _cli, pretrain
 from keras_tune.training import Progress
 
+# The command line is the same on all backends; test_without_tensorflow.py runs it on the others.
+pytestmark = pytest.mark.one_backend
+
 # The smallest encoder that has everything, on crops of nine tenths of a second.
 SMALL = [
     "--model.preset=tune_plus_32",
@@ -266,27 +269,3 @@ def test_a_flipped_byte_in_a_shard_is_named(capsys, tmp_path):
     shard.write_bytes(content[: len(content) // 2])
     line, _ = error_of(capsys, "--data", data, "--output", tmp_path / "other", "--epochs=1", *SMALL)
     assert shard.name in line
-
-
-def test_it_trains_where_tensorflow_is_not_installed(clips, tmp_path):
-    other = [b for b in ("jax", "torch") if _cli.importlib.util.find_spec(b)]
-    if not other:
-        pytest.skip("needs JAX or PyTorch")
-    script = """
-import runpy, sys
-sys.modules["tensorflow"] = None
-sys.argv = ["pretrain", *sys.argv[1:]]
-runpy.run_module("keras_tune.recipes.pretrain", run_name="__main__")
-assert sys.modules["tensorflow"] is None
-"""
-    output = tmp_path / "run"
-    options = ["--data", clips, "--output", output, "--epochs=1", "--probe=instrument", *SMALL]
-    result = subprocess.run(
-        [sys.executable, "-c", script, *map(str, options)],
-        env={**os.environ, "KERAS_BACKEND": other[0]},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert (output / "encoder.keras").exists()
-    assert not (output / "tensorboard").exists()

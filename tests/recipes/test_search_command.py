@@ -163,6 +163,7 @@ def test_trials_in_processes_of_their_own_get_streams_and_callbacks(clips):
         search._probe(config, str(clips))
 
 
+@pytest.mark.nightly
 def test_three_failures_in_a_row_end_with_the_reason(clips, tmp_path, capsys):
     options = ["--space.tail_length=9", "--space.learning_rate=[0.1,0.2]"]
     line = error_of(capsys, *arguments(clips, tmp_path / "search", *options))
@@ -258,6 +259,7 @@ def test_a_chief_and_two_workers_over_loopback(clips, tmp_path):
     assert "trial 0" not in outputs[0]
 
 
+@pytest.mark.nightly
 def test_a_worker_without_a_chief_ends(clips, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

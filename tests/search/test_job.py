@@ -19,6 +19,7 @@ def job_of(streams, **options):
     return Job(hypermodel, keras_tuner.HyperParameters(), streams, epochs=2, **options)
 
 
+@pytest.mark.nightly
 def test_a_process_of_its_own_gives_the_same(tmp_path):
     isolated = run_isolated(job_of(tiny_streams, history=tmp_path / "history.csv"))
     here = run(job_of(tiny_streams))
@@ -28,6 +29,7 @@ def test_a_process_of_its_own_gives_the_same(tmp_path):
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.nightly
 def test_going_on_is_as_if_it_had_not_stopped(tmp_path):
     whole = run(job_of(tiny_streams))["history"]["loss"]
     first = job_of(tiny_streams, save=tmp_path / "model.keras")

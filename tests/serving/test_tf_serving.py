@@ -7,6 +7,7 @@ import pytest
 from keras_tune.serving import export_tf_serving
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,7 @@ def chosen(monkeypatch):
     )
 
 
+@pytest.mark.one_backend
 def test_a_run_that_goes_on_keeps_its_precision(chosen, tmp_path):
     assert with_precision(AUTO, tmp_path)[0].precision == "mixed_bfloat16"
     write_config(tmp_path, dataclasses.replace(AUTO, precision="float32"))
@@ -158,6 +159,7 @@ def small(tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_a_run_records_what_was_chosen(chosen, small, monkeypatch):
     assert small.precision == "auto"
     run = PretrainingRun(small)
@@ -176,6 +178,7 @@ def test_a_run_records_what_was_chosen(chosen, small, monkeypatch):
     assert resumed.start.finished_epochs == 1
 
 
+@pytest.mark.one_backend
 def test_the_command_tells_what_was_chosen_and_what_it_waits_for(chosen, small, capsys):
     recipe.main(small)
     lines = capsys.readouterr().out.splitlines()

@@ -69,6 +69,7 @@ def assert_same_weights(one, two):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_the_command_gives_the_same(clips, whole, tmp_path):
     folder, encoder = whole
     config = config_of(clips, tmp_path / "command", epochs=2)
@@ -102,6 +103,7 @@ def test_a_stopped_run_is_resumed(clips, whole, tmp_path):
     assert report["final"]["val_loss"] == pytest.approx(expected["val_loss"].iloc[-1], rel=1e-3)
 
 
+@pytest.mark.one_backend
 def test_callbacks_are_in_the_history_and_settings_stay_as_they_were(clips, tmp_path):
     before = keras.config.dtype_policy().name
     dataset = open_dataset(clips)
@@ -117,6 +119,7 @@ def test_callbacks_are_in_the_history_and_settings_stay_as_they_were(clips, tmp_
     assert keras.config.dtype_policy().name == before
 
 
+@pytest.mark.one_backend
 def test_labels_that_cannot_be_probed(clips, tmp_path):
     dataset = open_dataset(clips)
     with pytest.raises(ValueError, match="which has pitch. Received: label=mood"):
@@ -152,6 +155,7 @@ def test_settings_that_make_no_sense(clips, tmp_path, options, message):
     assert message in str(found.value) and "Received: " in str(found.value)
 
 
+@pytest.mark.one_backend
 def test_a_folder_with_a_run(clips, whole):
     folder, _ = whole
     config = config_of(clips, folder, epochs=2)
@@ -164,6 +168,7 @@ def test_a_folder_with_a_run(clips, whole):
         PretrainingRun(other).fit()
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("key", ["temperature", "model"])
 def test_the_folders_of_earlier_versions_are_resumed(clips, whole, tmp_path, key):
     """Their configurations lack keys that did not exist, and have some that exist no more."""
@@ -188,6 +193,7 @@ def test_a_setting_that_is_taken_out_of_a_table_is_a_change(tmp_path):
         check_unchanged(tmp_path, now, ())
 
 
+@pytest.mark.one_backend
 def test_a_damaged_configuration_is_named(clips, whole, tmp_path):
     config = config_of(clips, tmp_path, resume=True)
     (tmp_path / "model.keras").write_bytes((whole[0] / "model.keras").read_bytes())
