@@ -58,8 +58,8 @@ def best_precision() -> tuple[str, str]:
     """Choose between float32 and mixed_bfloat16 for training on this machine.
 
     bfloat16 is chosen where it has been measured to be faster, or is known to be: on GPUs from
-    compute capability 8.0 on, on TPUs, and with TensorFlow on processors that multiply bfloat16
-    numbers, where a step takes 0.5 to 0.7 of the time (benchmarks/README.md).
+    compute capability 8.0 on, on TPUs, and with TensorFlow and PyTorch on processors that multiply
+    bfloat16 numbers, where a step takes 0.5 to 0.7 of the time (benchmarks/README.md).
 
     Returns:
         The dtype policy, and the reason, in words that follow "since".
@@ -78,9 +78,10 @@ def best_precision() -> tuple[str, str]:
         if capability >= COMPUTE_CAPABILITY:
             return BFLOAT16, "the accelerator has bfloat16"
         return SINGLE, "the accelerator is not known to have bfloat16"
-    if backend != "tensorflow":
-        return SINGLE, f"bfloat16 is not known to be faster with {backend} on a processor"
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") in ("0", "false"):
+    if backend == "jax":
+        return SINGLE, "JAX computes no faster in bfloat16 on a processor"
+    without_onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS") in ("0", "false")
+    if backend == "tensorflow" and without_onednn:
         return SINGLE, "oneDNN, which has bfloat16, is turned off (TF_ENABLE_ONEDNN_OPTS)"
     flags = cpu_flags()
     if flags is None:
