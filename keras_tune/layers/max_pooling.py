@@ -32,9 +32,11 @@ class MaxPooling1D(keras.layers.MaxPooling1D):
     def call(self, inputs: Tensor) -> Tensor:
         backend, size = keras.backend.backend(), self.pool_size[0]
         steps = inputs.shape[1 if self.data_format == "channels_last" else 2]
-        if self.strides != self.pool_size or steps is None or steps % size:
+        # Where a graph is made for any length, it is no integer.
+        whole = isinstance(steps, int) and steps > 0 and steps % size == 0
+        if not whole or self.strides != self.pool_size:
             return super().call(inputs)
-        if backend == "jax" and self.data_format == "channels_last" and steps:
+        if backend == "jax" and self.data_format == "channels_last":
             return max_of_steps(inputs, size)
         on_cpu = backend == "torch" and inputs.device.type == "cpu"
         if on_cpu and self.data_format == "channels_first":
