@@ -146,4 +146,9 @@ def summary(target, results):
 def _scores(results, names):
     for name in names:
         low, high = results[name]["interval_95"]
-        yield f"  {name:{WIDTH}} {results[name]['score']:.3f}  [{low:.3f}, {high:.3f}]"
+        line = f"  {name:{WIDTH}} {results[name]['score']:.3f}  [{low:.3f}, {high:.3f}]"
+        difference = results[name].get("pretrained_minus_this")
+        if difference is not None:
+            low, high = difference["interval_95"]
+            line += f"  pretrained {difference['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        yield line

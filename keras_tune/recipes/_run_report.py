@@ -64,10 +64,18 @@ def _probe(probe):
         title = f"The same on {probe['unseen']['folds']} folds of valid and test"
         parts.append((probe["unseen"], title))
     for results, title in parts:
-        yield from (f"## {title}", "", "| encoder | score | 95 % interval |", "|---|---|---|")
+        yield from (f"## {title}", "")
+        yield "| encoder | score | 95 % interval | pretrained minus this | 95 % interval |"
+        yield "|---|---|---|---|---|"
         for name in probe["encoders"]:
             low, high = results[name]["interval_95"]
-            yield f"| {name} | {results[name]['score']:.3f} | {low:.3f} to {high:.3f} |"
+            row = f"| {name} | {results[name]['score']:.3f} | {low:.3f} to {high:.3f} |"
+            difference = results[name].get("pretrained_minus_this")
+            if difference is None:
+                yield f"{row} | |"
+                continue
+            low, high = difference["interval_95"]
+            yield f"{row} {difference['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
         yield ""
     if "chance" in probe:
         yield f"The most frequent class alone gives {probe['chance']:.3f}."
