@@ -7,9 +7,12 @@ from keras_tune.augment.pitch_shift import PitchShift
 from keras_tune.augment.polarity_inversion import PolarityInversion
 from keras_tune.augment.reverb import Reverb
 from keras_tune.augment_config import AugmentConfig
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 
-def clmr_chain(sample_rate: int = 22050, seed: int | None = None, **settings: float) -> Compose:
+def clmr_chain(
+    sample_rate: int = DEFAULT_SAMPLE_RATE, seed: int | None = None, **settings: float
+) -> Compose:
     """Build the published augmentation chain of CLMR and TUNe, without the crop.
 
     Polarity inversion, noise, gain, filter, delay, pitch shift and reverb, in this order, each

@@ -11,7 +11,7 @@ import numpy as np
 from keras_tune.data.truncation import truncation
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, to_path
-from keras_tune.types import SAMPLE_RATES
+from keras_tune.types import DEFAULT_SAMPLE_RATE, SAMPLE_RATES
 
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
@@ -60,7 +60,7 @@ class AudioError(UserError):
 
 def load_audio(
     path: AnyPath,
-    sample_rate: int = 22050,
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
     min_samples: int = 1,
     start: float = 0.0,
     duration: float | None = None,

@@ -21,6 +21,7 @@ import numpy as np
 from keras_tune.data.audio import to_int16
 from keras_tune.files import atomic_path
 from keras_tune.storage import AnyPath
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def demo_clips(
     split: str = "train",
     num_clips: int | None = None,
     seconds: float = 6.0,
-    sample_rate: int = 22050,
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
     seed: int = 0,
     changing: bool = False,
 ) -> "tuple[np.ndarray, pd.DataFrame]":
@@ -138,7 +139,7 @@ def write_demo(
     output: AnyPath,
     num_clips: dict[str, int] | None = None,
     seconds: float = 6.0,
-    sample_rate: int = 22050,
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
     seed: int = 0,
     **options: Any,
 ) -> "DatasetInfo":
@@ -187,7 +188,7 @@ def save_demo(
     path: AnyPath,
     num_clips: dict[str, int] | None = None,
     seconds: float = 6.0,
-    sample_rate: int = 22050,
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
     seed: int = 0,
     changing: bool = False,
 ) -> None:

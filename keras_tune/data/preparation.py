@@ -31,6 +31,7 @@ from keras_tune.data.shards import (
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, remove_leftovers, text_fault, write_json
 from keras_tune.storage import AnyPath, begin_child_process, is_url, to_path
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ def prepare(
     manifest: "pd.DataFrame",
     output: AnyPath,
     name: str | None = None,
-    sample_rate: int = 22050,
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
     encoding: str = "pcm16",
     shards: int | None = None,
     workers: int | None = None,

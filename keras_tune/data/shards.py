@@ -23,6 +23,7 @@ from keras_tune.data.schema import ENCODINGS, Shard
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, remove_leftovers, write_json
 from keras_tune.storage import file_stamp, import_tensorflow, to_path
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ class ShardSettings:
 
     output: str
     name: str
-    sample_rate: int = 22050
+    sample_rate: int = DEFAULT_SAMPLE_RATE
     encoding: str = "pcm16"
     min_samples: int = 1
     labels: tuple = ()

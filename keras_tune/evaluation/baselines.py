@@ -21,6 +21,7 @@ from keras import ops
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import TooShortError, crop_start, window_length
 from keras_tune.layers.level_normalization import LevelNormalization
+from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW
 
 # The baselines that are reported by default.
 DEFAULT_BASELINES = ("untrained", "untrained_bn_level", "mel", "mel_level")
@@ -57,7 +58,10 @@ class Baseline:
 
 
 def make_baselines(
-    encoder: keras.Model, names: Sequence[str], sample_rate: int = 22050, seed: int = 0
+    encoder: keras.Model,
+    names: Sequence[str],
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
+    seed: int = 0,
 ) -> dict[str, Baseline]:
     """Build the baselines of an encoder.
 
@@ -239,9 +243,9 @@ class MelStatistics(keras.Model):
 
     def __init__(
         self,
-        sample_rate: int = 22050,
+        sample_rate: int = DEFAULT_SAMPLE_RATE,
         num_mels: int = 128,
-        input_samples: int | None = 59049,
+        input_samples: int | None = DEFAULT_WINDOW,
         level: float | None = None,
         name: str = "mel_statistics",
     ):

@@ -12,11 +12,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_tune.types import DEFAULT_SAMPLE_RATE
+
 # The sample rates in Hz that MP3 has.
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
-def deformations(sample_rate: int = 22050) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def deformations(
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """The deformations, by name.
 
     Args:
@@ -64,7 +68,7 @@ def _by_layer(layer):
     return deform
 
 
-def through_mp3(clip: np.ndarray, sample_rate: int = 22050) -> np.ndarray:
+def through_mp3(clip: np.ndarray, sample_rate: int = DEFAULT_SAMPLE_RATE) -> np.ndarray:
     """Encode a clip as MP3 at a low bit rate and decode it again, with libsndfile.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from keras_tune.checks import sample_rate_of
 from keras_tune.errors import UserError
 from keras_tune.shipped import OnnxEncoder, onnx_file
-from keras_tune.types import DEFAULT_ENCODER
+from keras_tune.types import DEFAULT_ENCODER, DEFAULT_SAMPLE_RATE
 
 if TYPE_CHECKING:
     import keras
@@ -183,7 +183,7 @@ def _preset(name):
     return load_saved_model(name)
 
 
-def hop_in_samples(hop: float | None, sample_rate: int = 22050) -> int | None:
+def hop_in_samples(hop: float | None, sample_rate: int = DEFAULT_SAMPLE_RATE) -> int | None:
     """Convert a hop from seconds to samples; None stays None.
 
     Raises:

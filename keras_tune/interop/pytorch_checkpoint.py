@@ -19,6 +19,7 @@ from keras_tune.interop.tensor_names import dense_tensors, encoder_tensors
 from keras_tune.models.tagger import Tagger
 from keras_tune.models.tune import TUNe
 from keras_tune.training.contrastive_model import ContrastiveModel
+from keras_tune.types import DEFAULT_WINDOW
 
 # The number of batches, which PyTorch counts and Keras does not; a fixed momentum needs none.
 COUNTER = "num_batches_tracked"
@@ -29,7 +30,7 @@ def load_pytorch_checkpoint(
     preset: str | None = None,
     head: str | os.PathLike | None = None,
     projector: bool = False,
-    input_samples: int | None = 59049,
+    input_samples: int | None = DEFAULT_WINDOW,
     data_format: str | None = None,
     **options: Any,
 ) -> TUNe | ContrastiveModel | Tagger:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_tune.layers.level_normalization import LevelNormalization
-from keras_tune.types import Shape, Tensor
+from keras_tune.types import DEFAULT_SAMPLE_RATE, Shape, Tensor
 
 FFT_LENGTH, HOP = 2048, 512
 # Frequencies in Hz of the bins with a pitch: below, a bin is wider than a semitone; above, there
@@ -59,7 +59,7 @@ class AcousticFeatures(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, sample_rate: int = 22050, num_mels: int = 64, **kwargs: Any):
+    def __init__(self, sample_rate: int = DEFAULT_SAMPLE_RATE, num_mels: int = 64, **kwargs: Any):
         if num_mels < GROUP or num_mels % GROUP:
             raise ValueError(
                 f"`num_mels` must be a positive multiple of {GROUP}. Received: num_mels={num_mels}"

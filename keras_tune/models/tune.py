@@ -21,7 +21,7 @@ from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.preset_weights import read_weights
 from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, SAMPLE_CNN_MULTIPLES
 from keras_tune.shipped import WEIGHTS
-from keras_tune.types import DType, Tensor
+from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW, DType, Tensor
 
 # Every change of resolution in the published models is by this factor.
 FACTOR = 3
@@ -93,8 +93,8 @@ class TUNe(keras.Model):
         tail_filters: Sequence[int] | None = None,
         extra_links: bool = False,
         tail_type: str = "pooled",
-        input_samples: int | None = 59049,
-        sample_rate: int = 22050,
+        input_samples: int | None = DEFAULT_WINDOW,
+        sample_rate: int = DEFAULT_SAMPLE_RATE,
         level: float | None = None,
         data_format: str | None = None,
         dtype: DType = None,

@@ -3,6 +3,7 @@
 import pathlib
 
 from keras_tune.errors import UserError
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 
 def load_encoder(path, sample_rate=None):
@@ -52,7 +53,7 @@ def named_encoder(name, sample_rate=None, seed=0):
     if name == "mel":
         from keras_tune.evaluation import MelStatistics
 
-        return MelStatistics(sample_rate or 22050)
+        return MelStatistics(sample_rate or DEFAULT_SAMPLE_RATE)
     if name.startswith("untrained:"):
         import keras
 
@@ -60,7 +61,9 @@ def named_encoder(name, sample_rate=None, seed=0):
 
         keras.utils.set_random_seed(seed)
         preset = name.removeprefix("untrained:")
-        return TUNe.from_preset(preset, load_weights=False, sample_rate=sample_rate or 22050)
+        return TUNe.from_preset(
+            preset, load_weights=False, sample_rate=sample_rate or DEFAULT_SAMPLE_RATE
+        )
     return load_encoder(name, sample_rate)
 
 

@@ -12,7 +12,14 @@ from typing import Literal
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.types import Repetitions, SampleRate, Samples, Seed
+from keras_tune.types import (
+    DEFAULT_SAMPLE_RATE,
+    DEFAULT_WINDOW,
+    Repetitions,
+    SampleRate,
+    Samples,
+    Seed,
+)
 
 
 @dataclasses.dataclass
@@ -34,8 +41,8 @@ class Config:
     source: str
     output: str
     views: Repetitions = 4
-    samples: Samples = 59049
-    sample_rate: SampleRate = 22050
+    samples: Samples = DEFAULT_WINDOW
+    sample_rate: SampleRate = DEFAULT_SAMPLE_RATE
     seed: Seed = 42
     each: bool = False
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
-from keras_tune.types import Samples
+from keras_tune.types import DEFAULT_WINDOW, Samples
 
 
 @dataclasses.dataclass
@@ -35,7 +35,7 @@ class Config:
     head: str | None = None
     labels: str | None = None
     projector: bool = False
-    input_samples: Samples | None = 59049
+    input_samples: Samples | None = DEFAULT_WINDOW
     backend: Literal["tensorflow", "jax", "torch"] | None = None
 
 

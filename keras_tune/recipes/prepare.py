@@ -11,7 +11,7 @@ from typing import Literal
 from keras_tune.data.datasets import DATASETS
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.types import Count, Probability, SampleRate, Seconds, Workers
+from keras_tune.types import DEFAULT_SAMPLE_RATE, Count, Probability, SampleRate, Seconds, Workers
 
 
 @dataclasses.dataclass
@@ -62,7 +62,7 @@ class Config:
     max_seconds: Seconds | None = None
     changed: Literal["leave", "take"] | None = None
     encoding: Literal["pcm16", "flac", "source"] = "pcm16"
-    sample_rate: SampleRate = 22050
+    sample_rate: SampleRate = DEFAULT_SAMPLE_RATE
     # The encoders' usual window of 59,049 samples at 22,050 Hz.
     min_seconds: Seconds = 2.68
     shards: Count | None = None

@@ -22,6 +22,7 @@ from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._lines import print_precision
 from keras_tune.search.space import Space
 from keras_tune.types import (
+    DEFAULT_WINDOW,
     ContrastBatchSize,
     Count,
     Positive,
@@ -84,7 +85,7 @@ class SearchConfig:
     budget_slack: Probability = 0.35
     seeds: Repetitions = 1
     probe: str | None = None
-    input_samples: Samples = 59049
+    input_samples: Samples = DEFAULT_WINDOW
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     epochs: Count = 10
     steps_per_epoch: Count | None = None

@@ -15,6 +15,7 @@ from keras_tuner.errors import FailedTrialError
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.models.parameter_budget import count_parameters, largest_width, tail_widths
 from keras_tune.search.space import Range, Space, as_list
+from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from keras_tune.training import ContrastiveModel
@@ -106,8 +107,8 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         space: Space | None = None,
         parameter_budget: float | None = 2.4e6,
         budget_slack: float = 0.35,
-        input_samples: int = 59049,
-        sample_rate: int = 22050,
+        input_samples: int = DEFAULT_WINDOW,
+        sample_rate: int = DEFAULT_SAMPLE_RATE,
         augment: Mapping[str, float] | None = None,
         projection_dim: int = 64,
         separate_views: bool = False,

@@ -12,10 +12,11 @@ from keras_tune.models.tune import TUNe
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.optimizers import LARS, AdamW
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 
 def build_model(
-    config: PretrainConfig, sample_rate: int = 22050, steps_per_epoch: int = 1
+    config: PretrainConfig, sample_rate: int = DEFAULT_SAMPLE_RATE, steps_per_epoch: int = 1
 ) -> ContrastiveModel:
     """Build and compile the model of a pretraining run, with the global dtype policy.
 

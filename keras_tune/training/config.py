@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.types import (
+    DEFAULT_WINDOW,
     BatchSize,
     ContrastBatchSize,
     Count,
@@ -55,7 +56,7 @@ class ModelConfig:
     base_filters: Width | None = None
     tail_filters: list[Width] | None = None
     extra_links: bool | None = None
-    input_samples: Samples = 59049
+    input_samples: Samples = DEFAULT_WINDOW
     level: Fraction | None = None
     load_weights: bool = False
 
