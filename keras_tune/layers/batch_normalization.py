@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_tune.layers.tensorflow_fast_paths import staged_normalization
-from keras_tune.layers.torch_fast_paths import normalize_batch
+from keras_tune.layers.torch_fast_paths import can_normalize, normalize_batch
 from keras_tune.types import Tensor
 
 
@@ -82,7 +82,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         relu = bool(self.activation)
         if backend == "tensorflow" and self.axis in (2, -1) and inputs.shape[1] is not None:
             return staged_normalization(self.epsilon, relu)
-        if backend == "torch" and self.axis == 1:
+        if backend == "torch" and self.axis == 1 and can_normalize(inputs):
             return functools.partial(normalize_batch, epsilon=self.epsilon, relu=relu)
         return None
 

@@ -92,7 +92,7 @@ class FusedConv1D(keras.layers.Conv1D):
         return outputs if self.activation is None else self.activation(outputs)
 
     def _padding_on_each_side(self):
-        """The zeros before and after the inputs, None where these numbers may differ."""
+        """The zeros added on each side, or None if the two sides may differ."""
         if self.padding == "valid":
             return 0
         reach = self.dilation_rate[0] * (self.kernel_size[0] - 1)

@@ -1,4 +1,4 @@
-"""Operations that JAX computes faster in another way than in Keras'."""
+"""Operations for which JAX has a faster form than the one that Keras uses."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ def _maximum():
     def backward(size, kept, upstream):
         inputs, outputs = kept
         gradients, taken = [], jnp.zeros(outputs.shape, bool)
-        for values in jnp.unstack(windows(inputs, size), axis=2):
+        zero = jnp.zeros((), upstream.dtype)
+        for values in jnp.unstack(windows(inputs, size)[:, :, :-1], axis=2):
             found = (values == outputs) & ~taken
-            gradients.append(jnp.where(found, upstream, 0).astype(upstream.dtype))
+            gradients.append(jnp.where(found, upstream, zero))
             taken |= found
+        gradients.append(jnp.where(taken, zero, upstream))
         return (jnp.stack(gradients, axis=2).reshape(inputs.shape),)
 
     maximum.defvjp(forward, backward)

@@ -1,10 +1,19 @@
-"""Operations that PyTorch computes faster in another way than in Keras'."""
+"""Operations for which PyTorch has a faster form than the one that Keras uses."""
 
 from __future__ import annotations
 
 import functools
 
 from keras_tune.types import Tensor
+
+
+def can_normalize(inputs: Tensor) -> bool:
+    """Whether `normalize_batch` can be used: on a CPU or a GPU of NVIDIA's, on a batch with values.
+
+    Args:
+        inputs: Tensor (batch, channels, time).
+    """
+    return inputs.device.type in ("cpu", "cuda", "meta") and 0 not in inputs.shape
 
 
 def normalize_batch(
@@ -14,7 +23,10 @@ def normalize_batch(
 
     Keras computes the moments and the outputs one operation at a time, in mixed precision on a
     float32 copy, and PyTorch stores what each of them needs for its gradient. PyTorch's own
-    operation passes over the inputs twice, in their precision, and adds up in double precision.
+    operation does not. On a CPU it adds float32 values up in double precision, but bfloat16 values
+    one after the other in float32, and is then 0.3 % off in the mean of 5 million values. So there
+    the moments are computed for every example and channel, and then combined, which is accurate for
+    examples of up to half a million steps.
 
     Args:
         inputs: Tensor (batch, channels, time).
@@ -29,13 +41,58 @@ def normalize_batch(
     """
     import torch
 
-    outputs, mean, inverse = torch.native_batch_norm(
-        inputs, gamma, beta, None, None, True, 0.0, epsilon
-    )
+    if inputs.device.type == "cpu" and inputs.dtype != torch.float32:
+        outputs, mean, variance = _half_precision_norm().apply(inputs, gamma, beta, epsilon)
+    else:
+        outputs, mean, inverse = torch.native_batch_norm(
+            inputs, gamma, beta, None, None, True, 0.0, epsilon
+        )
+        variance = inverse.detach().square().reciprocal() - epsilon
     if relu:
         outputs = torch.relu_(outputs)
-    mean, inverse = mean.detach(), inverse.detach()
-    return outputs, mean, inverse.square().reciprocal() - epsilon
+    return outputs, mean.detach(), variance.detach()
+
+
+@functools.cache
+def _half_precision_norm():
+    """The normalization with its gradient; its class exists only once PyTorch is imported."""
+    import torch
+
+    class HalfPrecisionNorm(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, inputs, gamma, beta, epsilon):
+            mean, variance = _moments(inputs, epsilon)
+            outputs, _, _ = torch.native_batch_norm(
+                inputs, gamma, beta, mean, variance, False, 0.0, epsilon
+            )
+            ctx.save_for_backward(inputs, gamma, mean, (variance + epsilon).rsqrt())
+            ctx.epsilon = epsilon
+            ctx.mark_non_differentiable(mean, variance)
+            return outputs, mean, variance
+
+        @staticmethod
+        def backward(ctx, upstream, *unused):
+            inputs, gamma, mean, inverse = ctx.saved_tensors
+            gradients = torch.ops.aten.native_batch_norm_backward(
+                upstream, inputs, gamma, None, None, mean, inverse, True, ctx.epsilon, [True] * 3
+            )
+            return (*gradients, None)
+
+    return HalfPrecisionNorm
+
+
+def _moments(inputs, epsilon):
+    """Mean and variance of every channel, float32, from those of its examples."""
+    import torch
+
+    batch, channels, time = inputs.shape
+    ones, zeros = torch.ones(batch * channels), torch.zeros(batch * channels)
+    rows = inputs.reshape(1, batch * channels, time)
+    _, mean, inverse = torch.native_batch_norm(rows, ones, zeros, None, None, True, 0.0, epsilon)
+    mean = mean.view(batch, channels).double()
+    variance = inverse.view(batch, channels).double() ** -2 - epsilon
+    between = mean.var(0, unbiased=False)
+    return mean.mean(0).float(), (variance.mean(0) + between).float()
 
 
 def by_channel(inputs: Tensor) -> Tensor:
@@ -48,7 +105,7 @@ def by_channel(inputs: Tensor) -> Tensor:
         inputs: Tensor (batch, channels, time).
 
     Returns:
-        The same, without a copy if there is one channel.
+        The same values; copied only where the memory is in another order.
     """
     return inputs[:, 0].contiguous()[:, None] if inputs.shape[1] == 1 else inputs.contiguous()
 
@@ -73,6 +130,17 @@ def convolve(
 
     weights = kernel.permute(2, 1, 0)
     return torch.nn.functional.conv1d(by_channel(inputs), weights, bias, stride, padding, dilation)
+
+
+def can_pool(inputs: Tensor) -> bool:
+    """Whether `max_of_windows` can be used: on a CPU, unless PyTorch compiles the model.
+
+    Args:
+        inputs: Tensor.
+    """
+    import torch
+
+    return inputs.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def max_of_windows(inputs: Tensor, size: int) -> Tensor:
@@ -122,4 +190,4 @@ def _window_maximum():
 
 def _windows(tensor, size):
     """The tensor with windows as its last axis: (…, time / size, size)."""
-    return tensor.contiguous().view(*tensor.shape[:-1], -1, size)
+    return tensor.contiguous().view(*tensor.shape[:-1], tensor.shape[-1] // size, size)

@@ -100,6 +100,28 @@ def test_inference_and_frozen_layers_use_the_moving_statistics():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
+def test_millions_of_half_precision_values_are_added_up_exactly():
+    import torch
+
+    shape = (48, 3, 59049)
+    generator = np.random.default_rng(0)
+    x = np.maximum(generator.normal(size=shape), 0).astype("float32") + np.float32(0.3)
+    upstream = (generator.normal(size=shape) * 1e-3 + 1e-4).astype("float32")
+    x, upstream = (torch.tensor(a).bfloat16().float().numpy() for a in (x, upstream))
+    layer = BatchNormalization(axis=1, momentum=0.0, epsilon=1e-5, dtype="mixed_bfloat16")
+    layer.build(shape)
+    found = _outputs_and_gradients(layer, x, upstream)
+    by_time = [a.swapaxes(1, 2) for a in (x, upstream)]
+    _, d_x, *expected, mean, variance = reference(by_time[0], 1, 0, by_time[1], 1e-5)
+    for one, two in zip(found[2:], expected, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-3 * np.linalg.norm(upstream))
+    assert np.linalg.norm(found[1].swapaxes(1, 2) - d_x) < 5e-3 * np.linalg.norm(d_x)
+    moving_mean, moving_variance = layer.get_weights()[2:]
+    np.testing.assert_allclose(moving_mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(moving_variance, variance, rtol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_pytorch_computes_what_keras_does(dtype):
     generator = np.random.default_rng(1)

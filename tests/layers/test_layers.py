@@ -226,3 +226,10 @@ def test_pooling_and_its_gradient_are_keras_own(dtype):
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(gradient[:, 3:], expected[:, 3:])
     np.testing.assert_array_equal(gradient[:, :3], [[[1] * 5, [0] * 5, [0] * 5]] * 2)
+
+
+def test_pooling_of_no_examples():
+    first = keras.backend.backend() == "torch"
+    layer = MaxPooling1D(3, data_format="channels_first" if first else "channels_last")
+    shapes = ((0, 2, 27), (0, 2, 9)) if first else ((0, 27, 2), (0, 9, 2))
+    assert tuple(layer(np.zeros(shapes[0])).shape) == shapes[1]

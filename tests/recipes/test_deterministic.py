@@ -6,11 +6,8 @@ import sys
 
 import keras
 import numpy as np
-import pytest
 
 from keras_tune.data import save_demo
-
-pytestmark = [pytest.mark.one_backend, pytest.mark.nightly]
 
 # All augmentations of the default chain, on a small encoder.
 OPTIONS = [

@@ -96,7 +96,6 @@ def test_a_frozen_encoder_stays_as_it_was(folder):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.one_backend
 def test_an_encoder_thaws(folder):
     output, report = finetune(
         folder, "thaws", "--target", "pitch", "--frozen_epochs", "1", "--epochs", "3"
@@ -180,7 +179,6 @@ def test_stopped_and_resumed(folder, monkeypatch, number, step):
     assert len(pd.read_csv(stopped / "history.csv")) == 4
 
 
-@pytest.mark.one_backend
 def test_the_best_epoch_is_kept_and_restored(folder):
     """With a rate at which the loss on valid does not only fall."""
     output, report = finetune(

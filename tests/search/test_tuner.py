@@ -56,7 +56,7 @@ def test_a_budget_that_only_one_depth_meets(tmp_path):
 @pytest.mark.parametrize(
     "kind",
     [
-        kind if kind == "random" else pytest.param(kind, marks=pytest.mark.nightly)
+        kind if kind == "hyperband" else pytest.param(kind, marks=pytest.mark.nightly)
         for kind in TUNERS
         if kind != "grid"
     ],

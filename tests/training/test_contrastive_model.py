@@ -224,7 +224,6 @@ def test_batch_norm_over_views_together_or_apart(separate):
     assert np.abs(ops.convert_to_numpy(other(x, training=True)) - found).max() > 0.01
 
 
-@pytest.mark.one_backend
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_compiled_or_not_the_loss_is_the_same(jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
