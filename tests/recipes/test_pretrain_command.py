@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from small_run import SMALL
 
 from keras_tune.data import save_demo
 from keras_tune.recipes import _cli, pretrain
@@ -17,16 +18,6 @@ from keras_tune.training import Progress
 
 # The command line is the same on all backends; test_without_tensorflow.py runs it on the others.
 pytestmark = pytest.mark.one_backend
-
-# The smallest encoder that has everything, on crops of nine tenths of a second.
-SMALL = [
-    "--model.preset=tune_plus_32",
-    "--model.base_filters=2",
-    "--model.input_samples=19683",
-    "--augment.pitch_shift_probability=0",
-    "--augment.reverb_probability=0",
-    "--batch_size=4",
-]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from small_run import SMALL
 
 from keras_tune.data import save_demo
 
@@ -16,16 +17,7 @@ sys.argv = ["pretrain", *sys.argv[1:]]
 runpy.run_module("keras_tune.recipes.pretrain", run_name="__main__")
 assert sys.modules["tensorflow"] is None
 """
-OPTIONS = [
-    "--model.preset=tune_plus_32",
-    "--model.base_filters=2",
-    "--model.input_samples=19683",
-    "--augment.pitch_shift_probability=0",
-    "--augment.reverb_probability=0",
-    "--batch_size=4",
-    "--epochs=1",
-    "--probe=instrument",
-]
+OPTIONS = [*SMALL, "--epochs=1", "--probe=instrument"]
 
 
 def test_it_trains_where_tensorflow_is_not_installed(tmp_path):
