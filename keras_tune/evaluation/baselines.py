@@ -48,13 +48,13 @@ class Baseline:
     Args:
         encoder: Keras model.
         level: Float, the root mean square to which it scales windows, or None.
-        estimates_batch_norm: Whether its batch normalization must be estimated before it is used,
-            with `estimate_batch_norm_on`. Defaults to False.
+        needs_clips: Whether something must be estimated on clips before it is used, with
+            `estimate_on`. Defaults to False.
     """
 
     encoder: keras.Model
     level: float | None
-    estimates_batch_norm: bool = False
+    needs_clips: bool = False
 
 
 def make_baselines(
@@ -67,7 +67,9 @@ def make_baselines(
 
     The name of a baseline says what it is. If the encoder itself scales its windows to one level,
     its untrained copies do so as well, and "untrained" is returned as "untrained_level". If the
-    encoder has no batch normalization, "untrained_bn" is returned as "untrained".
+    encoder has no batch normalization, "untrained_bn" is returned as "untrained". If its
+    representation is a PCA of pooled stages, so is that of "untrained_bn", and estimated as well;
+    the others output the mean of the last stage.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
@@ -107,7 +109,8 @@ def make_baselines(
         estimates = "bn" in parts and bool(batch_norm_variables(encoder))
         name = f"untrained{'_bn' if estimates else ''}{'_level' if level else ''}"
         if name not in made:
-            made[name] = Baseline(untrained_copy(encoder, seed, level), level, estimates)
+            copy = untrained_copy(encoder, seed, level, pooled=estimates)
+            made[name] = Baseline(copy, level, estimates)
     return made
 
 
@@ -117,10 +120,20 @@ def batch_norm_variables(encoder: keras.Model) -> list[keras.Variable]:
     return [variable for variable in encoder.weights if variable.path.endswith(ends)]
 
 
-def estimate_batch_norm_on(
+def estimated_variables(encoder: keras.Model) -> list[keras.Variable]:
+    """What `estimate_on` sets: batch normalization, and the map from pooled stages."""
+    found = batch_norm_variables(encoder)
+    if getattr(encoder, "pooled_stages", 0):
+        found += encoder.get_layer("representation").weights
+    return found
+
+
+def estimate_on(
     encoder: keras.Model, records: Iterable[dict[str, Any]], count: int, seed: int = 0
 ) -> None:
-    """Estimate an encoder's batch normalization on one random crop of each clip, in place.
+    """Estimate an encoder's batch normalization, and its PCA if it has one, on clips, in place.
+
+    One random crop of each clip is used, and for PCA so many of each that there are 1,024.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
@@ -135,28 +148,35 @@ def estimate_batch_norm_on(
     Example:
 
     ```python
-    from keras_tune.evaluation.baselines import estimate_batch_norm_on
+    from keras_tune.evaluation.baselines import estimate_on
 
     encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
     noise = np.random.default_rng(0).normal(0, 0.1, (4, 3000)).astype("float32")
     records = [{"id": str(number), "audio": audio} for number, audio in enumerate(noise)]
-    estimate_batch_norm_on(encoder, records, count=4)
+    estimate_on(encoder, records, count=4)
     ```
     """
-    from keras_tune.models import estimate_batch_norm
+    from keras_tune.models import estimate_batch_norm, estimate_pca
 
     window = window_length(encoder)
+    pooled = getattr(encoder, "pooled_stages", 0)
+    seeds = range(seed, seed + (-(-MOST_WINDOWS // max(count, 1)) if pooled else 1))
     crops = (
         record["audio"][start : start + window]
         for number, record in enumerate(records)
         if number % -(-count // MOST_WINDOWS) == 0 and len(record["audio"]) >= window
-        for start in [crop_start(record["id"], len(record["audio"]) - window, seed)]
+        for start in (crop_start(record["id"], len(record["audio"]) - window, s) for s in seeds)
     )
     batches = _batches(crops)
     first = next(batches, None)
     if first is None:
         raise TooShortError(window)
-    estimate_batch_norm(encoder, itertools.chain([first], batches))
+    if not pooled:
+        estimate_batch_norm(encoder, itertools.chain([first], batches))
+        return
+    batches = [first, *batches]
+    estimate_batch_norm(encoder, batches)
+    estimate_pca(encoder, batches)
 
 
 def _batches(crops):
@@ -171,7 +191,9 @@ def _batches(crops):
         yield np.stack(waiting)[..., None]
 
 
-def untrained_copy(encoder: keras.Model, seed: int = 0, level: float | None = None) -> keras.Model:
+def untrained_copy(
+    encoder: keras.Model, seed: int = 0, level: float | None = None, pooled: bool = False
+) -> keras.Model:
     """Build an encoder with the same configuration and newly initialized weights.
 
     Args:
@@ -179,6 +201,8 @@ def untrained_copy(encoder: keras.Model, seed: int = 0, level: float | None = No
         seed: Integer, the seed of the weights; it is also set as Keras' global seed. Defaults to 0.
         level: Float, the root mean square to which waveforms are scaled first, or None to keep the
             encoder's own setting. Defaults to None.
+        pooled: Whether the copy has the encoder's `pooled_stages`, whose linear map is random then
+            and must be estimated. Defaults to False: the copy outputs the mean of the last stage.
 
     Returns:
         A new model of the encoder's class and configuration, at this level. If the class has no
@@ -195,6 +219,8 @@ def untrained_copy(encoder: keras.Model, seed: int = 0, level: float | None = No
     """
     keras.utils.set_random_seed(seed)
     config = encoder.get_config()
+    if "pooled_stages" in config and not pooled:
+        config = {**config, "pooled_stages": 0}
     if level is None:
         return encoder.__class__.from_config(config)
     if "level" in config:

@@ -239,14 +239,13 @@ def embedding_model(
         return encoder
     import keras
 
+    from keras_tune.layers.statistics_pooling import StatisticsPooling1D
+
     outputs = tap_stages(encoder, layers).output
-    axis = 1 if encoder.data_format == "channels_last" else 2
-    parts = []
-    for name in layers:
-        parts.append(outputs[name])
-        if layer_pooling == "mean_std":
-            stage = keras.ops.cast(encoder.get_layer(name).output, "float32")
-            parts.append(keras.ops.std(stage, axis=axis))
+    parts = [outputs[name] for name in layers]
+    if layer_pooling == "mean_std":
+        pool = StatisticsPooling1D(encoder.data_format)
+        parts = [pool(encoder.get_layer(name).output) for name in layers]
     joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype="float32")(parts)
     return keras.Model(encoder.input, joined)
 

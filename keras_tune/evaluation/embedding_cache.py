@@ -101,8 +101,8 @@ class EmbeddingCache:
         found.save(file)
         return found
 
-    def estimate_batch_norm(self, encoder: keras.Model, splits: Sequence[str]) -> None:
-        """Estimate an encoder's batch normalization on clips of the set, in place.
+    def estimate(self, encoder: keras.Model, splits: Sequence[str]) -> None:
+        """Estimate what an untrained encoder takes from clips of the set, in place.
 
         The statistics are kept in a file as well. Read from there they are the same to the last
         bit, so the encoder's fingerprint and the names of its embedding files stay the same.
@@ -114,10 +114,10 @@ class EmbeddingCache:
         import keras
 
         from keras_tune.data import read_records
-        from keras_tune.evaluation.baselines import batch_norm_variables, estimate_batch_norm_on
+        from keras_tune.evaluation.baselines import estimate_on, estimated_variables
 
-        file = self.folder / f"{self._key(encoder, list(splits))}-batch_norm.npz"
-        variables = batch_norm_variables(encoder)
+        file = self.folder / f"{self._key(encoder, list(splits))}-estimated.npz"
+        variables = estimated_variables(encoder)
         if file.is_file():
             with np.load(file) as found:
                 for number, variable in enumerate(variables):
@@ -125,7 +125,7 @@ class EmbeddingCache:
             return
         records = (record for split in splits for record in read_records(self.data, split))
         count = sum(self.info.counts[split] for split in splits)
-        estimate_batch_norm_on(encoder, records, count, self.crop_seed)
+        estimate_on(encoder, records, count, self.crop_seed)
         values = [keras.ops.convert_to_numpy(variable) for variable in variables]
         with atomic_path(file) as temporary:
             np.savez(temporary, **{str(number): value for number, value in enumerate(values)})

@@ -123,7 +123,7 @@ def export_pytorch_checkpoint(
     Raises:
         UserError: The package that writes such files is not installed, the suffix is another, or a
             weight is not finite.
-        ValueError: The model, or its encoder, is of another kind.
+        ValueError: The model, or its encoder, is of another kind, or has pooled stages.
 
     Example:
 
@@ -139,6 +139,11 @@ def export_pytorch_checkpoint(
         raise ValueError(
             "`model` must be a TUNe, or a ContrastiveModel or Tagger of one. "
             f"Received: model={model}"
+        )
+    if encoder.pooled_stages:
+        raise ValueError(
+            "`model` must have `pooled_stages=0`, as the published modules. "
+            f"Received: pooled_stages={encoder.pooled_stages}"
         )
     check_weights(path, model)
     arrays = {name: _to_torch_layout(v) for name, v in encoder_tensors(encoder).items()}
@@ -241,7 +246,7 @@ def _build(path, tensors, preset, **options):
             # Tensors of a form that no encoder has.
             raise UserError(f"{path}: {error}") from None
     else:
-        encoder = TUNe.from_preset(preset, load_weights=False, **options)
+        encoder = TUNe.from_preset(preset, load_weights=False, pooled_stages=0, **options)
     try:
         _assign(path, encoder_tensors(encoder), tensors, encoder.name)
     except UserError as error:

@@ -10,6 +10,7 @@ from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
@@ -23,6 +24,7 @@ __all__ = [
     "LevelNormalization",
     "MaxPooling1D",
     "SampleCNNBlock",
+    "StatisticsPooling1D",
     "StridedConv1DTranspose",
     "TailBlock",
     "UpsampleBlock",

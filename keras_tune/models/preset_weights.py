@@ -77,7 +77,8 @@ def read_weights(encoder: keras.Model, path: str | os.PathLike) -> None:
     """Set an encoder's weights to those of a file that `write_weights` has written.
 
     Args:
-        encoder: `TUNe` of the same architecture, level and sample rate, for windows of any length.
+        encoder: `TUNe` of the same architecture, level and sample rate, for windows of any length,
+            or the same without `pooled_stages`.
         path: The file.
 
     Raises:
@@ -96,8 +97,11 @@ def read_weights(encoder: keras.Model, path: str | os.PathLike) -> None:
     from safetensors.numpy import load_file
 
     trained, config = json.loads(read_about(path)["config"]), encoder.get_config()
+    free = FREE
+    if not config["pooled_stages"]:
+        free += ("pooled_stages", "pooled_dim")
     for key, value in trained.items():
-        if key not in FREE and config[key] != value:
+        if key not in free and config[key] != value:
             raise ValueError(
                 f"`{key}` must be {value}, as in the trained weights, unless `load_weights=False`. "
                 f"Received: {key}={config[key]}"

@@ -30,6 +30,8 @@ class Preset:
             "pooled".
         level: Float, the root mean square level that waveforms are brought to. Defaults to None:
             their level is not changed.
+        pooled_stages: Integer, the number of last stages whose statistics make up the
+            representation (see `TUNe`). Defaults to 0.
         weights: String, the file in `keras_tune/models/weights` with trained weights. Defaults to
             None.
         description: What the variant is, in a sentence. Defaults to an empty one.
@@ -50,6 +52,7 @@ class Preset:
     extra_links: bool = False
     tail_type: str = "pooled"
     level: float | None = None
+    pooled_stages: int = 0
     weights: str | None = None
     description: str = ""
 
@@ -154,6 +157,7 @@ PUBLISHED = tuple(PRESETS)
 PRESETS[DEFAULT_ENCODER] = dataclasses.replace(
     PRESETS["tune_plus"],
     level=0.1,
+    pooled_stages=4,
     weights="tune_plus_open.safetensors",
     description="tune_plus, trained on 30 hours of freely licensed music",
 )

@@ -16,6 +16,7 @@ from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.preset_weights import read_weights
@@ -60,6 +61,11 @@ class TUNe(keras.Model):
         level: Float, the root mean square level to which every waveform is scaled first (see
             `keras_tune.layers.LevelNormalization`), or None to keep the levels, as the published
             models do. Defaults to None.
+        pooled_stages: Integer n. If it is not 0, the representation is not the mean over time of
+            the last stage, but a linear map of the mean and standard deviation over time of the
+            last n stages, which `keras_tune.models.estimate_pca` sets after training. Defaults to
+            0, as in the published models.
+        pooled_dim: Integer, the size of the representation with `pooled_stages`. Defaults to 512.
         data_format: The layout of the computation inside: "channels_last", "channels_first" or None
             for the faster one on the backend. Inputs, outputs and weights are the same with both,
             so it is not saved with the model. Defaults to None.
@@ -68,7 +74,7 @@ class TUNe(keras.Model):
         name: String. Defaults to "tune".
 
     Input shape: (batch, input_samples, 1), float, mono, in [-1, 1].
-    Output shape: (batch, tail_filters[-1]).
+    Output shape: (batch, tail_filters[-1]), or (batch, pooled_dim) with `pooled_stages`.
 
     Raises:
         ValueError: Arguments that do not fit together.
@@ -96,6 +102,8 @@ class TUNe(keras.Model):
         input_samples: int | None = DEFAULT_WINDOW,
         sample_rate: int = DEFAULT_SAMPLE_RATE,
         level: float | None = None,
+        pooled_stages: int = 0,
+        pooled_dim: int = 512,
         data_format: str | None = None,
         dtype: DType = None,
         name: str = "tune",
@@ -146,9 +154,12 @@ class TUNe(keras.Model):
             stages.update(_tail(x, tail_filters, links, data_format, policy))
         else:
             stages.update(_sample_cnn(x, tail_filters, data_format, policy))
-        outputs = keras.layers.GlobalAveragePooling1D(
-            data_format=data_format, dtype="float32", name="representation"
-        )(list(stages.values())[-1])
+        if pooled_stages:
+            outputs = _pooled(stages, pooled_stages, pooled_dim, data_format)
+        else:
+            outputs = keras.layers.GlobalAveragePooling1D(
+                data_format=data_format, dtype="float32", name="representation"
+            )(list(stages.values())[-1])
         super().__init__(inputs=waveform, outputs=outputs, name=name)
 
         self.contraction_depth = contraction_depth
@@ -160,9 +171,11 @@ class TUNe(keras.Model):
         self.input_samples = input_samples
         self.sample_rate = int(sample_rate)
         self.level = level
+        self.pooled_stages = pooled_stages
+        self.pooled_dim = pooled_dim
         self.data_format = data_format
         self.min_samples = min_samples
-        self.representation_dim = tail_filters[-1]
+        self.representation_dim = pooled_dim if pooled_stages else tail_filters[-1]
         self.stage_names = tuple(stages)
         self._layer_policy = policy.name
 
@@ -187,7 +200,8 @@ class TUNe(keras.Model):
                 shallower decoder drops the first tail blocks, as the paper's variants do. With
                 `decoder_depth=0` what is built is CLMR's SampleCNN at its published width, unless
                 `base_filters` or `tail_filters` says otherwise. With trained weights, only
-                `input_samples`, `data_format`, `dtype` and `name` can be changed.
+                `input_samples`, `data_format`, `dtype` and `name` can be changed, and
+                `pooled_stages` to 0.
 
         Returns:
             A `TUNe`.
@@ -218,11 +232,13 @@ class TUNe(keras.Model):
                 f"{hint}. Received: preset={preset}"
             )
         if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
-            chosen = dataclasses.replace(PRESETS["clmr"], level=chosen.level)
+            chosen = dataclasses.replace(
+                PRESETS["clmr"], level=chosen.level, pooled_stages=chosen.pooled_stages
+            )
         arguments = chosen.arguments(overrides.get("base_filters"))
-        arguments |= {"level": chosen.level, "name": preset}
+        arguments |= {"level": chosen.level, "pooled_stages": chosen.pooled_stages, "name": preset}
         arguments.update({k: v for k, v in overrides.items() if v is not None})
-        arguments["input_samples"] = overrides.get("input_samples", 59049)
+        arguments["input_samples"] = overrides.get("input_samples", DEFAULT_WINDOW)
         if "contraction_depth" in overrides and "decoder_depth" not in overrides:
             arguments["decoder_depth"] += arguments["contraction_depth"] - chosen.contraction_depth
         missing = (arguments["contraction_depth"] - arguments["decoder_depth"]) - (
@@ -246,6 +262,8 @@ class TUNe(keras.Model):
             "input_samples": self.input_samples,
             "sample_rate": self.sample_rate,
             "level": self.level,
+            "pooled_stages": self.pooled_stages,
+            "pooled_dim": self.pooled_dim,
             "dtype": self._layer_policy,
             "name": self.name,
             "trainable": self.trainable,
@@ -365,6 +383,21 @@ def _tail(x, filters, links, data_format, dtype):
         inputs = [x, links[index]] if index < len(links) else x
         x = stages[name] = TailBlock(width, data_format=data_format, dtype=dtype, name=name)(inputs)
     return stages
+
+
+def _pooled(stages, count, size, data_format):
+    """The representation as a linear map of the statistics of the last stages."""
+    if not (0 < count <= len(stages) and size > 0):
+        raise ValueError(
+            f"`pooled_stages` must be from 0 to {len(stages)}, the number of stages, and "
+            f"`pooled_dim` positive. Received: pooled_stages={count}, pooled_dim={size}"
+        )
+    parts = [
+        StatisticsPooling1D(data_format, name=f"{name}_statistics")(stages[name])
+        for name in list(stages)[-count:]
+    ]
+    pooled = keras.layers.Concatenate(dtype="float32", name="pooled")(parts)
+    return keras.layers.Dense(size, dtype="float32", name="representation")(pooled)
 
 
 def _sample_cnn(x, filters, data_format, dtype):

@@ -45,7 +45,7 @@ def final_probe(encoder, dataset, target, progress=False, group=None):
     """
     import numpy as np
 
-    from keras_tune.evaluation.baselines import estimate_batch_norm_on, make_baselines
+    from keras_tune.evaluation.baselines import estimate_on, make_baselines
     from keras_tune.evaluation.study import Study
     from keras_tune.evaluation.tasks import make_task
 
@@ -60,9 +60,9 @@ def final_probe(encoder, dataset, target, progress=False, group=None):
     baselines = make_baselines(encoder, BASELINES, info.sample_rate, SEED)
     for name, baseline in baselines.items():
         encoders[name] = baseline.encoder
-        if baseline.estimates_batch_norm:
+        if baseline.needs_clips:
             records = dataset.records("train")
-            estimate_batch_norm_on(baseline.encoder, records, info.counts["train"], SEED)
+            estimate_on(baseline.encoder, records, info.counts["train"], SEED)
     clips = {name: _embed(name, model, dataset, progress) for name, model in encoders.items()}
     splits = clips["pretrained"]
     task = make_task([column], splits["train"].labels)

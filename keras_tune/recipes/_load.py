@@ -61,9 +61,8 @@ def named_encoder(name, sample_rate=None, seed=0):
 
         keras.utils.set_random_seed(seed)
         preset = name.removeprefix("untrained:")
-        return TUNe.from_preset(
-            preset, load_weights=False, sample_rate=sample_rate or DEFAULT_SAMPLE_RATE
-        )
+        rate = sample_rate or DEFAULT_SAMPLE_RATE
+        return TUNe.from_preset(preset, load_weights=False, sample_rate=rate, pooled_stages=0)
     return load_encoder(name, sample_rate)
 
 

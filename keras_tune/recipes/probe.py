@@ -225,7 +225,7 @@ def _encoders(config, info):
             continue
         norm = "as built" if norms and not name.startswith("mel") else None
         found[name] = _Encoder(one.encoder, one.level, norm)
-        if one.estimates_batch_norm:
+        if one.needs_clips:
             found[name].batch_norm = f"estimated on {', '.join(splits)}"
             found[name].estimate_on = splits
     for name, one in found.items():
@@ -314,7 +314,7 @@ def _embed(encoders, cache, splits):
     for name, one in encoders.items():
         started = time.monotonic()
         if one.estimate_on:
-            cache.estimate_batch_norm(one.encoder, one.estimate_on)
+            cache.estimate(one.encoder, one.estimate_on)
         total = sum(cache.info.counts[split] for split in splits)
         with progress_bar(total, f"embedding, {name}") as bar:
             clips[name] = {split: cache.embed(one.encoder, split, bar.update) for split in splits}

@@ -9,11 +9,22 @@ from keras_tune.layers.fused_conv import FusedConv1D
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.tagger import Tagger
 from keras_tune.types import DType
+
+# What is computed in single precision whatever the precision of the model: the level, and what is
+# behind the last stage.
+EXACT = (
+    keras.layers.Concatenate,
+    keras.layers.Dense,
+    keras.layers.GlobalAveragePooling1D,
+    LevelNormalization,
+    StatisticsPooling1D,
+)
 
 
 def fold_batch_norm(model: keras.Model, dtype: DType = "float32") -> keras.Model:
@@ -94,8 +105,7 @@ def _call_folded(layer, inputs, dtype, **kwargs):
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
         return fold_batch_norm(layer, dtype)(inputs)
     config = layer.get_config()
-    exact = isinstance(layer, (keras.layers.GlobalAveragePooling1D, LevelNormalization))
-    config["dtype"] = "float32" if exact else dtype
+    config["dtype"] = "float32" if isinstance(layer, EXACT) else dtype
     return _with_weights(type(layer).from_config(config), layer.get_weights(), inputs, **kwargs)
 
 

@@ -19,6 +19,7 @@ from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.level_normalization import FLOOR, LevelNormalization
+from keras_tune.layers.statistics_pooling import EPSILON, StatisticsPooling1D
 from keras_tune.models.tagger import Tagger
 from keras_tune.serving.folding import fold_batch_norm
 from keras_tune.serving.windows import MAX_LEVEL, Windows
@@ -309,6 +310,20 @@ def _layer(graph, layer, sources, outputs):
         return graph.node("MaxPool", source, kernel_shape=size, strides=strides)
     if isinstance(layer, keras.layers.GlobalAveragePooling1D):
         return graph.node("ReduceMean", source, axes=[2], keepdims=0)
+    if isinstance(layer, StatisticsPooling1D):
+        mean = graph.node("ReduceMean", source, axes=[2], keepdims=1)
+        centred = graph.node("Sub", source, mean)
+        square = graph.node("Mul", centred, centred)
+        variance = graph.node("ReduceMean", square, axes=[2], keepdims=0)
+        variance = graph.node("Add", variance, graph.weight(np.array(EPSILON, "float32")))
+        mean = graph.node("Squeeze", mean, graph.integers([2]))
+        return graph.node("Concat", mean, graph.node("Sqrt", variance), axis=1)
+    if isinstance(layer, keras.layers.Concatenate):
+        return graph.node("Concat", *sources, axis=1)
+    if isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear:
+        kernel, bias = layer.get_weights()
+        kernel = graph.kernel(kernel.T, np.ones(kernel.shape[1]))
+        return graph.node("Gemm", source, kernel, graph.weight(bias), transB=1)
     if isinstance(layer, CropToMultiple):
         end = graph.integers([outputs.shape[1]])
         return graph.node("Slice", source, graph.integers([0]), end, graph.integers([2]))

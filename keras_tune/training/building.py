@@ -44,7 +44,9 @@ def build_model(
     ```
     """
     settings = {k: v for k, v in dataclasses.asdict(config.model).items() if v is not None}
-    encoder = TUNe.from_preset(settings.pop("preset"), sample_rate=sample_rate, **settings)
+    # Contrast trains the last stage; what is pooled from the others is computed at the end.
+    settings |= {"sample_rate": sample_rate, "pooled_stages": 0}
+    encoder = TUNe.from_preset(settings.pop("preset"), **settings)
     model = ContrastiveModel(
         encoder,
         projection_dim=config.projection_dim,

@@ -99,6 +99,11 @@ class PretrainConfig:
         batch_norm_clips: Clips of train, without augmentation, on which the batch normalization of
             the saved encoder is estimated again; 0 keeps the averages of training, which describe
             augmented views.
+        pooled_stages: Last stages of which the saved encoder's representation is made, by mean,
+            standard deviation and PCA; 0 for the mean of the last stage; by default that of the
+            preset, which is 0 for the published ones.
+        pooled_dim: Size of the representation with pooled_stages.
+        pca_clips: Clips of train, without augmentation, on which that PCA is computed.
         keep_best: Column of the history, such as val_contrastive_accuracy or val_probe; the encoder
             of the epoch that is best by it is saved as best_encoder.keras.
         separate_views: Whether batch normalization sees first and second views separately.
@@ -138,6 +143,9 @@ class PretrainConfig:
         "deterministic",
         "on_corrupt",
         "keep_best",
+        "pooled_stages",
+        "pooled_dim",
+        "pca_clips",
     )
 
     data: str | None = None
@@ -165,6 +173,9 @@ class PretrainConfig:
     acoustic_weight: NotNegative = 0.0
     group_weight: NotNegative = 0.0
     batch_norm_clips: CountFromZero = 0
+    pooled_stages: CountFromZero | None = None
+    pooled_dim: Width = 512
+    pca_clips: Count = 4096
     keep_best: str | None = None
     separate_views: bool = False
     seed: Seed = 42

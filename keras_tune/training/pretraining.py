@@ -22,6 +22,8 @@ from keras_tune.data.damage import naming_damaged_shards
 from keras_tune.data.dataset import AudioDataset, open_dataset
 from keras_tune.files import write_json
 from keras_tune.models.estimate_batch_norm import estimate_batch_norm
+from keras_tune.models.estimate_pca import estimate_pca, with_pooled_stages
+from keras_tune.models.presets import PRESETS
 from keras_tune.models.saved import save_model
 from keras_tune.models.tune import TUNe
 from keras_tune.storage import is_url
@@ -342,8 +344,18 @@ class PretrainingRun:
         }
 
     def _save_encoder(self, name):
-        batches = self.data.clean_batches() if self.config.batch_norm_clips else None
-        return save_encoder(self.model, self.folder / name, batches)
+        config, clean = self.config, self.data.clean_batches
+        stages = config.pooled_stages
+        if stages is None:
+            stages = PRESETS[config.model.preset].pooled_stages
+        return save_encoder(
+            self.model,
+            self.folder / name,
+            clean(config.batch_norm_clips) if config.batch_norm_clips else None,
+            clean(config.pca_clips) if stages else None,
+            stages,
+            config.pooled_dim,
+        )
 
     def _limit_batch(self):
         """Let a batch have at most as many clips as the split train."""
@@ -489,6 +501,9 @@ def save_encoder(
     model: ContrastiveModel,
     path: str | os.PathLike,
     batches: Iterable[np.ndarray] | None = None,
+    pca_batches: Iterable[np.ndarray] | None = None,
+    pooled_stages: int = 0,
+    pooled_dim: int = 512,
 ) -> keras.Model:
     """Save the encoder of a contrastive model on its own, in float32 whatever it was trained in.
 
@@ -499,12 +514,18 @@ def save_encoder(
         path: The `.keras` file to write.
         batches: Iterable of float arrays (batch, samples, 1), on which the statistics of batch
             normalization are estimated. Defaults to None: the averages of training.
+        pca_batches: The same, on which the linear map from pooled stages to the representation is
+            computed, see `keras_tune.models.estimate_pca`. Needed with `pooled_stages`.
+        pooled_stages: Integer, the number of last stages that the representation is made of.
+            Defaults to 0: it is the mean of the last stage.
+        pooled_dim: Integer, the size of the representation with `pooled_stages`. Defaults to 512.
 
     Returns:
         The encoder as it was saved.
 
     Raises:
         UserError: A weight is not finite.
+        ValueError: There are fewer stages than `pooled_stages`.
 
     Example:
 
@@ -521,6 +542,9 @@ def save_encoder(
         encoder.set_weights(model.encoder.get_weights())
     if batches is not None:
         estimate_batch_norm(encoder, batches)
+    if pooled_stages:
+        encoder = with_pooled_stages(encoder, pooled_stages, pooled_dim)
+        estimate_pca(encoder, pca_batches or ())
     save_model(encoder, path)
     return encoder
 

@@ -210,8 +210,12 @@ class PretrainingData:
         batch = next(stream.as_numpy_iterator())
         return [name.decode() if isinstance(name, bytes) else str(name) for name in batch["id"]]
 
-    def clean_batches(self) -> Iterator[np.ndarray]:
-        """Random windows of train without augmentation, `batch_norm_clips` of them.
+    def clean_batches(self, count: int) -> Iterator[np.ndarray]:
+        """Random windows of train without augmentation, in batches of at most 32.
+
+        Args:
+            count: Integer, the number of windows, rounded down to whole batches, of which there is
+                at least one. If the split has fewer clips, some give several windows.
 
         Yields:
             Float32 arrays (batch, samples, 1).
@@ -223,13 +227,13 @@ class PretrainingData:
         from keras_tune.training import PretrainConfig, PretrainingData
 
         save_demo("demo.npz", num_clips={"train": 8}, seconds=3.0)
-        data = PretrainingData(open_dataset("demo.npz"), PretrainConfig(batch_norm_clips=16))
-        [batch.shape for batch in data.clean_batches()]  # [(8, 59049, 1), (8, 59049, 1)]
+        data = PretrainingData(open_dataset("demo.npz"), PretrainConfig())
+        [batch.shape for batch in data.clean_batches(16)]  # [(8, 59049, 1), (8, 59049, 1)]
         ```
         """
         size = min(32, self.dataset.info.counts["train"])
-        count = max(1, self.config.batch_norm_clips // size)
-        options = {**self._train_options(), "batch_size": size, "steps_per_epoch": count}
+        steps = max(1, count // size)
+        options = {**self._train_options(), "batch_size": size, "steps_per_epoch": steps}
         for batch in self.dataset.batches("train", **options):
             yield to_float(np.asarray(batch["audio"]))[:, 0, :, None]
 

@@ -13,10 +13,14 @@ from keras_tune.evaluation import (
     make_baselines,
     untrained_copy,
 )
-from keras_tune.evaluation.baselines import batch_norm_variables, estimate_batch_norm_on
+from keras_tune.evaluation.baselines import (
+    batch_norm_variables,
+    estimate_on,
+    estimated_variables,
+)
 from keras_tune.evaluation.embedding_cache import encoder_fingerprint
 from keras_tune.evaluation.embeddings import cut_windows
-from keras_tune.models import TUNe, estimate_batch_norm
+from keras_tune.models import TUNe, estimate_batch_norm, with_pooled_stages
 
 pytestmark = pytest.mark.one_backend
 
@@ -86,9 +90,9 @@ def test_batch_norm_is_estimated_on_a_crop_of_each_clip():
     gains = np.linspace(0.1, 1, 40).astype("float32")
     made = make_baselines(encoder(), ["untrained", "untrained_bn"])
     found, expected = made["untrained_bn"].encoder, made["untrained"].encoder
-    assert made["untrained_bn"].estimates_batch_norm
+    assert made["untrained_bn"].needs_clips
     clips = [*records(gains, windows=1), {"id": "short", "audio": np.ones(9, "f"), "labels": {}}]
-    estimate_batch_norm_on(found, clips, 41)
+    estimate_on(found, clips, 41)
     windows = np.concatenate([cut_windows(clip["audio"], WINDOW) for clip in clips])[..., None]
     # 32 clips make a batch; the other 8 would be too few for one.
     estimate_batch_norm(expected, [windows[:32]])
@@ -100,7 +104,24 @@ def test_batch_norm_is_estimated_on_a_crop_of_each_clip():
     for variable in batch_norm_variables(found)[1::2]:
         assert np.abs(keras.ops.convert_to_numpy(variable) - 1).min() > 1e-3
     with pytest.raises(UserError, match="no clip is as long as the encoder's window of 2187"):
-        estimate_batch_norm_on(found, clips[-1:], 1)
+        estimate_on(found, clips[-1:], 1)
+
+
+def test_a_pca_is_estimated_as_well():
+    pooled = with_pooled_stages(encoder(), 2, 8)
+    made = make_baselines(pooled, ["untrained", "untrained_bn"])
+    assert made["untrained"].encoder.output_shape == encoder().output_shape
+    found = made["untrained_bn"].encoder
+    before = {variable.path: variable.numpy() for variable in estimated_variables(found)}
+    assert any("representation/kernel" in path for path in before)
+    # Three clips give 342 crops each, so that there are more windows than outputs.
+    clips = list(records(np.array([0.2, 0.5, 1], "float32"), windows=3))
+    estimate_on(found, clips, 3)
+    for variable in estimated_variables(found):
+        assert not np.array_equal(variable.numpy(), before[variable.path]), variable.path
+    windows = np.concatenate([cut_windows(clip["audio"], WINDOW) for clip in clips])[..., None]
+    outputs = keras.ops.convert_to_numpy(found(windows, training=False))
+    assert np.linalg.matrix_rank(outputs - outputs.mean(axis=0), tol=1e-4) == 8
 
 
 def test_of_many_clips_some_at_even_distances_are_enough(monkeypatch):
@@ -110,7 +131,7 @@ def test_of_many_clips_some_at_even_distances_are_enough(monkeypatch):
         "keras_tune.models.estimate_batch_norm", lambda _, batches: seen.extend(batches)
     )
     gains = np.arange(1, 36).astype("float32")
-    estimate_batch_norm_on(encoder(), records(gains, windows=1), 35)
+    estimate_on(encoder(), records(gains, windows=1), 35)
     levels = np.concatenate(seen).std(axis=(1, 2)) * 10
     np.testing.assert_allclose(levels, gains[::4], rtol=0.1)
 

@@ -208,6 +208,9 @@ class TestExport:
         encoder = load_pytorch_checkpoint(SMALL / "deep.safetensors")
         with pytest.raises(UserError, match="suffix"):
             export_pytorch_checkpoint(encoder, tmp_path / "encoder.keras")
+        pooled = TUNe(1, 1, base_filters=2, tail_filters=[4], pooled_stages=1)
+        with pytest.raises(ValueError, match="Received: pooled_stages=1"):
+            export_pytorch_checkpoint(pooled, tmp_path / "x.safetensors")
         with pytest.raises(ValueError, match="Received: model="):
             export_pytorch_checkpoint(keras.Sequential(), tmp_path / "encoder.ckpt")
         assert not any(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from keras_tune.layers import (
     LevelNormalization,
     MaxPooling1D,
     SampleCNNBlock,
+    StatisticsPooling1D,
     StridedConv1DTranspose,
     TailBlock,
     UpsampleBlock,
@@ -39,6 +40,8 @@ CASES = [
     (TailBlock(4, data_format="channels_last"), [(2, 27, 3), (2, 9, 2)], (2, 9, 4)),
     (CropToMultiple(9), [(2, 30, 1)], (2, 27, 1)),
     (LevelNormalization(0.2), [(2, 30, 1)], (2, 30, 1)),
+    (StatisticsPooling1D("channels_last"), [(2, 30, 3)], (2, 6)),
+    (StatisticsPooling1D("channels_first"), [(2, 3, 30)], (2, 6)),
 ]
 
 
@@ -180,6 +183,26 @@ def test_what_is_nearly_silent_is_not_blown_up():
     # Noise of -100 dB is amplified by 60 dB at most.
     quiet = 1e-5 * np.sign(noise(1, 900, 1))
     np.testing.assert_allclose(ops.convert_to_numpy(layer(quiet)), 1e3 * quiet, rtol=1e-5)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_mean_and_deviation_over_time(data_format):
+    inputs = 3 + noise(2, 50, 4)
+    expected = np.concatenate([inputs.mean(axis=1), inputs.std(axis=1)], axis=1)
+    if data_format == "channels_first":
+        inputs = inputs.transpose(0, 2, 1)
+    found = ops.convert_to_numpy(StatisticsPooling1D(data_format)(inputs))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_gradient_of_the_deviation_of_a_constant_is_finite():
+    layer = StatisticsPooling1D("channels_last")
+    # A layer behind it whose output is constant over time, as a dead channel's.
+    dense = keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer="ones")
+    model = keras.Sequential([keras.Input((9, 2)), dense, layer])
+    model.compile("sgd", "mse")
+    model.fit(noise(4, 9, 2), np.zeros((4, 2)), verbose=0)
+    assert all(np.isfinite(ops.convert_to_numpy(weight)).all() for weight in model.weights)
 
 
 @pytest.mark.parametrize("level", [0, -0.1, float("nan"), float("inf")])

@@ -13,7 +13,13 @@ from seeded import seed_weights
 from keras_tune.data import demo_clips
 from keras_tune.errors import UserError
 from keras_tune.evaluation import untrained_copy
-from keras_tune.models import PRESETS, TUNe, estimate_batch_norm
+from keras_tune.models import (
+    PRESETS,
+    TUNe,
+    estimate_batch_norm,
+    estimate_pca,
+    with_pooled_stages,
+)
 from keras_tune.models.preset_weights import read_about, read_weights, write_weights
 from keras_tune.models.saved import load_saved_model
 from keras_tune.shipped import WEIGHTS
@@ -64,6 +70,21 @@ def test_a_preset_with_weights_loads_them(trained):
     untrained = TUNe.from_preset("mine", load_weights=False)
     kernels = [model.get_layer("tail_9").weights[0].numpy() for model in (loaded, untrained)]
     assert not np.allclose(*kernels)
+
+
+def test_without_pooled_stages_the_mean_of_the_last_one(trained, tmp_path, monkeypatch):
+    pooled = dataclasses.replace(PRESETS["mine"], pooled_stages=2, weights="pooled.safetensors")
+    monkeypatch.setitem(PRESETS, "pooled", pooled)
+    encoder = with_pooled_stages(trained, 2, 512)
+    estimate_pca(encoder, [np.random.default_rng(0).normal(0, 0.1, (4, 59049, 1))])
+    write_weights(encoder, tmp_path / "pooled.safetensors")
+    assert TUNe.from_preset("pooled").output_shape == (None, 512)
+    loaded = TUNe.from_preset("pooled", pooled_stages=0)
+    assert loaded.output_shape == (None, 32)
+    for before, after in zip(trained.weights, loaded.weights, strict=True):
+        np.testing.assert_allclose(after.numpy(), before.numpy(), rtol=2.0**-11, atol=1e-7)
+    with pytest.raises(ValueError, match="`pooled_stages` must be 2, .*pooled_stages=1$"):
+        TUNe.from_preset("pooled", pooled_stages=1)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_second_run_takes_the_embeddings_of_the_first(folder, monkeypatch):
         lambda *_, **__: pytest.fail("embedded once more"),
     )
     monkeypatch.setattr(
-        "keras_tune.evaluation.baselines.estimate_batch_norm_on",
+        "keras_tune.evaluation.baselines.estimate_on",
         lambda *_, **__: pytest.fail("estimated once more"),
     )
     assert (

@@ -23,6 +23,13 @@ ENCODERS = {
         "tail_filters": [4],
         "input_samples": 700,
     },
+    "pooled": {
+        "contraction_depth": 1,
+        "decoder_depth": 1,
+        "tail_filters": [4, 5],
+        "pooled_stages": 2,
+        "pooled_dim": 3,
+    },
     "sample_cnn_tail": {
         "contraction_depth": 1,
         "decoder_depth": 1,

@@ -60,6 +60,14 @@ def test_outputs_are_those_of_keras(session, predictions, batch, samples):
             "tail_filters": [2, 3, 4],
             "level": 0.1,
         },
+        {
+            "contraction_depth": 1,
+            "decoder_depth": 1,
+            "base_filters": 2,
+            "tail_filters": [4, 5],
+            "pooled_stages": 2,
+            "pooled_dim": 3,
+        },
     ],
 )
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from keras_tune.augment import AugmentConfig
 from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
 from keras_tune.evaluation import OnlineProbe
+from keras_tune.models import with_pooled_stages
 from keras_tune.recipes import _cli
 from keras_tune.recipes import pretrain as recipe
 from keras_tune.search.space import Space
@@ -101,6 +103,24 @@ def test_a_stopped_run_is_resumed(clips, whole, tmp_path):
     assert (report["steps"], report["valid_clips"]) == (8, 4)
     assert report["chance_contrastive_accuracy"] == pytest.approx(1 / 7)
     assert report["final"]["val_loss"] == pytest.approx(expected["val_loss"].iloc[-1], rel=1e-3)
+
+
+def test_the_saved_encoder_may_pool_stages(clips, whole, tmp_path):
+    """A run that is finished, saved again with a PCA of its last stages."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    pooled = {"pooled_stages": 2, "pooled_dim": 16, "pca_clips": 64}
+    run = PretrainingRun(config_of(clips, folder, epochs=2, resume=True, **pooled))
+    run.fit(verbose=0)
+    encoder = run.save_encoder()
+    assert encoder.output_shape == (None, 16)
+    assert run.model.encoder.pooled_stages == 0
+    assert_same_weights(with_pooled_stages(encoder, 0), whole[1])
+    windows = np.concatenate(list(run.data.clean_batches(64)))
+    assert len(windows) == 60  # five of each clip of train
+    outputs = encoder.predict(windows, verbose=0)
+    np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(outputs.var(axis=0).mean(), 1, rtol=1e-2)
 
 
 @pytest.mark.one_backend

@@ -1,0 +1,105 @@
+"""The representation as a PCA of pooled stages."""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from keras_tune.models.tune import TUNe
+
+
+def estimate_pca(
+    encoder: keras.Model, batches: Iterable[np.ndarray], whitening: float = 0.7, seed: int = 0
+) -> None:
+    """Set an encoder's linear map from pooled stages to a PCA of them, in place.
+
+    An encoder with `pooled_stages` concatenates the mean and standard deviation over time of its
+    last stages; a dense layer maps them to the representation. This function sets its weights. The
+    numbers are standardized over all given windows, projected on their first principal components,
+    and component i is divided by its standard deviation to the power of `whitening`, so that the
+    first components do not outweigh all others. A random rotation then spreads the components over
+    all outputs, which keeps a probe that standardizes its inputs from undoing the weighting. The
+    mean of the outputs is 0, their mean variance 1.
+
+    Args:
+        encoder: `TUNe` with `pooled_stages`.
+        batches: Iterable of float arrays (batch, samples, 1), of some thousand windows. With no
+            more windows than outputs there are fewer components, and they are spread over all
+            outputs as well.
+        whitening: Float from 0 (plain PCA) to 1 (all components of equal variance). Defaults to
+            0.7.
+        seed: Integer, the seed of the rotation. Defaults to 0.
+
+    Raises:
+        ValueError: The encoder has no pooled stages, there are fewer than two windows, all are
+            equal, or `whitening` is out of its range.
+
+    Source: Jégou & Chum, "Negative Evidences and Co-occurrences in Image Retrieval: The Benefit of
+    PCA and Whitening" (ECCV 2012), sections 3 and 4; the rotation: Jégou et al., "Aggregating Local
+    Descriptors into a Compact Image Representation" (CVPR 2010), section 3.2.
+
+    Example:
+
+    ```python
+    encoder = keras_tune.TUNe.from_preset("tune_plus", load_weights=False, pooled_stages=4)
+    keras_tune.models.estimate_pca(encoder, [np.random.normal(0, 0.1, (16, 59049, 1))])
+    ```
+    """
+    if not getattr(encoder, "pooled_stages", 0):
+        raise ValueError(
+            "`encoder` must be a TUNe with `pooled_stages`. "
+            f"Received: encoder={type(encoder).__name__}"
+        )
+    if not 0 <= whitening <= 1:
+        raise ValueError(f"`whitening` must be from 0 to 1. Received: whitening={whitening}")
+    dense = encoder.get_layer("representation")
+    pooled = keras.Model(encoder.input, encoder.get_layer("pooled").output)
+    parts = [pooled.predict_on_batch(np.asarray(batch, "float32")) for batch in batches]
+    features = np.concatenate(parts or [np.zeros((0, 1))]).astype("float64")
+    if len(features) < 2:
+        raise ValueError(f"`batches` must have at least two windows. Received: {len(features)}")
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A channel that is always zero has nothing to say.
+    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6)
+    _, values, axes = np.linalg.svd((features - mean) * inverse, full_matrices=False)
+    values = values / np.sqrt(len(features))
+    count = min(dense.units, int(np.sum(values > 1e-6)))
+    if not count:
+        raise ValueError("`batches` must have windows that differ. Received: equal ones")
+    values, axes = values[:count], axes[:count]
+    normal = np.random.default_rng(seed).normal(size=(dense.units, count))
+    rotation, _ = np.linalg.qr(normal)
+    kernel = (inverse[:, None] * axes.T / values**whitening) @ rotation.T
+    kernel *= np.sqrt(dense.units / np.sum(values ** (2 - 2 * whitening)))
+    dense.set_weights([kernel, -mean @ kernel])
+
+
+def with_pooled_stages(encoder: TUNe, stages: int = 4, dim: int = 512) -> TUNe:
+    """Build the same encoder with a representation that is a linear map of pooled stages.
+
+    Args:
+        encoder: `TUNe`.
+        stages: Integer, the number of its last stages to pool; 0 for the mean of the last one.
+            Defaults to 4.
+        dim: Integer, the size of the representation. Defaults to 512.
+
+    Returns:
+        A new `TUNe` with the same weights, whose linear map is random: see `estimate_pca`.
+
+    Raises:
+        ValueError: The encoder has fewer stages.
+
+    Example:
+
+    ```python
+    encoder = keras_tune.TUNe.from_preset("tune_plus", load_weights=False)
+    pooled = keras_tune.models.with_pooled_stages(encoder)
+    keras_tune.models.estimate_pca(pooled, [np.random.normal(0, 0.1, (16, 59049, 1))])
+    pooled.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
+    ```
+    """
+    config = encoder.get_config()
+    built = TUNe.from_config({**config, "pooled_stages": stages, "pooled_dim": dim})
+    for name in encoder.stage_names:
+        built.get_layer(name).set_weights(encoder.get_layer(name).get_weights())
+    return built

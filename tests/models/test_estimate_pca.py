@@ -1,0 +1,121 @@
+"""The representation as a PCA of pooled stages, against scikit-learn's PCA."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from seeded import seed_weights
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from keras_tune.evaluation import embedding_model
+from keras_tune.models import TUNe, estimate_pca, with_pooled_stages
+
+
+def small(stages=2, dim=6):
+    return seed_weights(
+        TUNe(
+            1,
+            1,
+            base_filters=2,
+            tail_filters=[6, 8],
+            input_samples=243,
+            pooled_stages=stages,
+            pooled_dim=dim,
+        )
+    )
+
+
+def windows(count=60):
+    generator = np.random.default_rng(0)
+    return generator.normal(0.1, 0.3, (count, 243, 1)).astype("float32")
+
+
+def pooled(encoder, x, stages=2):
+    names = encoder.stage_names[-stages:]
+    return ops.convert_to_numpy(embedding_model(encoder, names, "mean_std")(x))
+
+
+def outputs(encoder, x):
+    return ops.convert_to_numpy(encoder(x, training=False)).astype("float64")
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.7, 1.0])
+def test_distances_are_those_of_scikit_learn_s_pca(whitening):
+    """The rotation changes no distance; the factor makes the mean variance 1."""
+    encoder, x = small(), windows()
+    estimate_pca(encoder, [x[:32], x[32:]], whitening=whitening)
+    standardized = StandardScaler().fit_transform(pooled(encoder, x).astype("float64"))
+    pca = PCA(6, svd_solver="full").fit(standardized)
+    expected = pca.transform(standardized)
+    expected /= expected.std(axis=0) ** whitening
+    expected *= np.sqrt(6 / np.sum(expected.var(axis=0)))
+    found = outputs(encoder, x)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(found.var(axis=0).mean(), 1, rtol=1e-3)
+
+
+def test_the_components_are_spread_over_all_outputs():
+    encoder, x = small(dim=12), windows()
+    estimate_pca(encoder, [x], whitening=0.0)
+    variances = outputs(encoder, x).var(axis=0)
+    components = PCA(12).fit(StandardScaler().fit_transform(pooled(encoder, x))).explained_variance_
+    assert variances.max() / variances.min() < 0.2 * components[0] / components[-1]
+
+
+def test_with_few_windows_there_are_fewer_components():
+    encoder, x = small(dim=20), windows(5)
+    estimate_pca(encoder, [x])
+    found = outputs(encoder, x)
+    assert np.linalg.matrix_rank(found, tol=1e-3) == 4
+    assert np.isfinite(found).all() and (found.std(axis=0) > 0).all()
+
+
+def test_a_channel_that_is_always_zero_has_no_weight():
+    encoder, x = small(stages=1), windows()
+    norm = encoder.get_layer("tail_2").block.normalization
+    gamma, beta = np.ones(8), np.zeros(8)
+    gamma[3], beta[3] = 0, -1
+    norm.gamma.assign(gamma)
+    norm.beta.assign(beta)
+    estimate_pca(encoder, [x])
+    kernel, _ = encoder.get_layer("representation").get_weights()
+    np.testing.assert_array_equal(kernel[[3, 11]], 0)
+    assert np.abs(kernel[[2, 10]]).max() > 0
+
+
+def test_the_other_weights_stay_and_the_stages_too():
+    plain = seed_weights(TUNe(1, 1, base_filters=2, tail_filters=[3, 4], input_samples=243))
+    encoder, x = with_pooled_stages(plain, 2, 5), windows(8)
+    estimate_pca(encoder, [x])
+    assert (encoder.representation_dim, encoder.output_shape) == (5, (None, 5))
+    np.testing.assert_array_equal(pooled(encoder, x), pooled(plain, x))
+    back = with_pooled_stages(encoder, 0)
+    np.testing.assert_array_equal(outputs(back, x), outputs(plain, x))
+
+
+def test_saved_and_loaded(tmp_path):
+    encoder, x = small(), windows(8)
+    estimate_pca(encoder, [x])
+    encoder.save(tmp_path / "encoder.keras")
+    again = keras.models.load_model(tmp_path / "encoder.keras")
+    assert again.get_config() == encoder.get_config()
+    np.testing.assert_allclose(outputs(again, x), outputs(encoder, x), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_refused():
+    plain = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=243)
+    with pytest.raises(ValueError, match="must be a TUNe with `pooled_stages`"):
+        estimate_pca(plain, [windows()])
+    with pytest.raises(ValueError, match="from 0 to 1. Received: whitening=1.5"):
+        estimate_pca(small(), [windows()], whitening=1.5)
+    for batches in ([], [windows(1)]):
+        with pytest.raises(ValueError, match="at least two windows. Received: "):
+            estimate_pca(small(), batches)
+    with pytest.raises(ValueError, match="windows that differ"):
+        estimate_pca(small(), [np.repeat(windows(1), 4, axis=0)])
+    with pytest.raises(ValueError, match="`pooled_stages` must be from 0 to 5.*pooled_stages=6"):
+        small(stages=6)
+    with pytest.raises(ValueError, match="pooled_dim=0"):
+        small(dim=0)
