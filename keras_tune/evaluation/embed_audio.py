@@ -208,7 +208,8 @@ def embedding_model(
             each stage. Defaults to "mean".
 
     Returns:
-        Keras model from (batch, samples, 1) to (batch, d).
+        Keras model from (batch, samples, 1) to (batch, d), a `keras_tune.models.StageEncoder` if
+        there are layers.
 
     Raises:
         ValueError: There is no such pooling, or it is "mean_std" without layers.
@@ -224,30 +225,15 @@ def embedding_model(
     embedding_model(encoder, ["tail_1"], layer_pooling="mean_std").output_shape  # (None, 8)
     ```
     """
-    from keras_tune.evaluation.embeddings import POOLINGS, tap_stages
-
-    if layer_pooling not in POOLINGS:
-        raise ValueError(
-            f"`layer_pooling` must be one of {', '.join(POOLINGS)}. "
-            f"Received: layer_pooling={layer_pooling}"
-        )
     if not layers:
         if layer_pooling != "mean":
             raise ValueError(
                 f"`layer_pooling` needs `layers`. Received: layer_pooling={layer_pooling}"
             )
         return encoder
-    import keras
+    from keras_tune.models import StageEncoder
 
-    from keras_tune.layers.statistics_pooling import StatisticsPooling1D
-
-    outputs = tap_stages(encoder, layers).output
-    parts = [outputs[name] for name in layers]
-    if layer_pooling == "mean_std":
-        pool = StatisticsPooling1D(encoder.data_format)
-        parts = [pool(encoder.get_layer(name).output) for name in layers]
-    joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype="float32")(parts)
-    return keras.Model(encoder.input, joined)
+    return StageEncoder(encoder, layers, layer_pooling)
 
 
 def pool_windows(clips: ClipEmbeddings, pool: str) -> np.ndarray:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_tune.checks import check_finite
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embed_audio import hop_in_samples
 from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
-from keras_tune.files import atomic_path
+from keras_tune.files import atomic_path, read_npz
 from keras_tune.shipped import OnnxEncoder
 from keras_tune.storage import to_path
 
@@ -119,10 +120,14 @@ class EmbeddingCache:
         file = self.folder / f"{self._key(encoder, list(splits))}-estimated.npz"
         variables = estimated_variables(encoder)
         if file.is_file():
-            with np.load(file) as found:
+            try:
+                found = read_npz(file)
+                check_finite(file, found.items())
                 for number, variable in enumerate(variables):
                     variable.assign(found[str(number)])
-            return
+                return
+            except (UserError, KeyError, ValueError) as error:
+                print(f"{file}: damaged, so it is written again ({error})", file=sys.stderr)
         records = (record for split in splits for record in read_records(self.data, split))
         count = sum(self.info.counts[split] for split in splits)
         estimate_on(encoder, records, count, self.crop_seed)

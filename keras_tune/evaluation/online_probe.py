@@ -97,7 +97,8 @@ class OnlineProbe(keras.callbacks.Callback):
             `OnlineProbe`.
 
         Raises:
-            ValueError: There is no such label, or no clip of train or of valid has it.
+            ValueError: There is no such label, no clip of train or of valid has it, or it is a
+                number other than 0 or 1.
 
         Example:
 
@@ -116,6 +117,13 @@ class OnlineProbe(keras.callbacks.Callback):
                 f"`label` must be a label of {dataset.path}, which has "
                 f"{', '.join(known) or 'none'}. Received: label={label}"
             )
+        if dict((column.name, column.kind) for column in dataset.info.labels)[label] == "number":
+            values = {record["labels"][label] for record in dataset.records("train")}
+            if not values <= {0, 1}:
+                raise ValueError(
+                    f"`label` must be a category, or a number that is 0 or 1. Received: {label}, "
+                    f"which has {len(values)} values"
+                )
         parts = []
         for split in ("train", "valid"):
             labelled = (

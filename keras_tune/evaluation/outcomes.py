@@ -13,6 +13,7 @@ import numpy as np
 from keras_tune.errors import UserError
 from keras_tune.evaluation.protocols import (
     DETERMINISTIC,
+    UNDEFINED,
     combine_songs,
     fit_probe,
     groups_of,
@@ -243,8 +244,16 @@ class Outcome:
 
         Args:
             samples: The result of `samples`.
+
+        Raises:
+            UserError: The score is undefined, since all test clips have the same labels.
         """
         scores = self.scores()
+        if not np.isfinite(scores[self.task.primary]):
+            raise UserError(
+                f"the {self.task.primary} is undefined, since all test clips have the same labels; "
+                "cross-validate over folds, or split the set otherwise"
+            )
         intervals = {metric: interval_95(values) for metric, values in samples.items()}
         runs = [self.task.scores(run.targets, run.predictions) for run in self.runs]
         unseen = [run.probe.cross_fitted_score for run in self.runs]
@@ -257,15 +266,20 @@ class Outcome:
             "intervals_95": intervals,
             "scores_of_runs": [run[self.task.primary] for run in runs],
             "seeds": sorted({run.seed for run in self.runs}),
-            "valid_score": float(np.mean([run.probe.valid_score for run in self.runs])),
+            "valid_score": defined(float(np.mean([run.probe.valid_score for run in self.runs]))),
             "candidates": max(1, *(len(run.probe.alternatives) for run in self.runs)),
             "cross_fitted_score": float(np.mean(unseen)) if unseen else None,
             **({"confusion": self.confusion()} if self.task.loss == "softmax" else {}),
             "chosen_on_valid": [
-                {**run.probe.configuration, "valid_score": run.probe.valid_score}
+                {**run.probe.configuration, "valid_score": defined(run.probe.valid_score)}
                 for run in self.runs
             ],
         }
+
+
+def defined(score: float) -> float | None:
+    """A score on valid, or None where its labels are all the same."""
+    return score if np.isfinite(score) and score > UNDEFINED else None
 
 
 def interval_95(values: np.ndarray) -> list[float]:
@@ -352,10 +366,10 @@ def predict_test(
     if not len(rows):
         raise UserError(f"no clip of the test split has {task.labels_in_words()}")
     test = test.take(rows)
-    songs = songs_of(test.labels)
+    songs = songs_of(test.labels, test.ids)
     predictions = probe.predict(test)
     if group:
-        groups = groups_of(test.labels, group)
+        groups = groups_of(test.labels, group, test.ids)
     else:
         groups = np.array(test.ids) if songs is None else songs
     if task.combines_songs and songs is not None:

@@ -23,6 +23,9 @@ import numpy as np
 
 from keras_tune.errors import UserError
 
+# In place of a score on valid where all labels are the same, and no probe is better than another.
+UNDEFINED = -1e9
+
 if TYPE_CHECKING:
     from keras_tune.evaluation.embeddings import ClipEmbeddings
     from keras_tune.evaluation.probe_stack import ProbeConfiguration
@@ -159,7 +162,7 @@ class _Side:
         """The primary metric of predictions (..., clips, outputs), computed as on test."""
         scores = _primary(task, self.clips.labels, self.targets, predictions)
         # If valid has only positives or only negatives, no probe is better than another.
-        return np.nan_to_num(scores, nan=-1e9)
+        return np.nan_to_num(scores, nan=UNDEFINED)
 
     def cross_fitted(self, task, predictions):
         """See `cross_fitted_score`."""
@@ -257,17 +260,33 @@ def combine_songs(
     return targets[first], mixing @ predictions
 
 
-def songs_of(labels: Sequence[dict[str, Any]]) -> np.ndarray | None:
+def songs_of(
+    labels: Sequence[dict[str, Any]], ids: Sequence[str] | None = None
+) -> np.ndarray | None:
     """The song of each clip as an array of strings, or None if the set has no such label."""
-    return groups_of(labels, "song") if any("song" in row for row in labels) else None
+    return groups_of(labels, "song", ids) if any("song" in row for row in labels) else None
 
 
-def groups_of(labels: Sequence[dict[str, Any]], column: str | None) -> np.ndarray:
-    """The group of each clip by the value of a label; a clip without it is a group of its own."""
+def groups_of(
+    labels: Sequence[dict[str, Any]], column: str | None, ids: Sequence[str] | None = None
+) -> np.ndarray:
+    """The group of each clip by the value of a label; a clip without it is a group of its own.
+
+    Args:
+        labels: List of dicts from label name to value.
+        column: Name of the label.
+        ids: List of the ids of the clips. Defaults to None: their positions.
+
+    Returns:
+        Array of strings (clips,).
+    """
+    ids = range(len(labels)) if ids is None else ids
+    # A number that is missing is NaN, which is not equal to itself.
+    values = [row.get(column) for row in labels]
     return np.array(
         [
-            f"clip {index}" if row.get(column) is None else f"{column} {row[column]}"
-            for index, row in enumerate(labels)
+            f"clip {clip}" if value is None or value != value else f"{column} {value}"
+            for clip, value in zip(ids, values, strict=True)
         ]
     )
 

@@ -68,7 +68,7 @@ def report_markdown(
             lines += [f"## {title}, {protocol}", "", *_table_of(found), ""]
     tagger = content.get("tagger")
     if tagger:
-        chosen = f"{tagger['protocol']}: {tagger['valid_score']:.3f} on valid, the best of "
+        chosen = f"{tagger['protocol']}: {_number(tagger['valid_score'])} on valid, the best of "
         chosen += f"{tagger['candidates']}"
         if tagger["cross_fitted_score"] is not None:
             chosen += f", and {tagger['cross_fitted_score']:.3f} cross-fitted, the score by which "
@@ -115,7 +115,7 @@ def _scores(reports, representations):
         unseen = report["cross_fitted_score"]
         lines.append(
             f"| {name} | {representations[name]['pooling']} | {' | '.join(cells)} "
-            f"| {report['valid_score']:.3f} | {'' if unseen is None else f'{unseen:.3f}'} "
+            f"| {_number(report['valid_score'])} | {_number(unseen)} "
             f"| {_chosen(report)} "
             f"| {', '.join(map(str, report['seeds']))} | {report['seconds']} |"
         )
@@ -154,6 +154,11 @@ def _score(report, metric):
     interval = report["intervals_95"].get(metric)
     text = f"{report[metric]:.3f}"
     return text if interval is None else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _number(score):
+    """A score, or nothing where it is not defined."""
+    return "" if score is None else f"{score:.3f}"
 
 
 def _chosen(report):

@@ -11,6 +11,7 @@ at once.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -198,10 +199,14 @@ class Tagging(Task):
         super().__init__(columns)
         if any(column.kind == "number" for column in self.columns):
             self.threshold = threshold
-        self.outputs = [
-            name
+        named = [
+            (column.name, name)
             for column in columns
             for name in (column.values if column.kind == "category" else [column.name])
+        ]
+        counts = collections.Counter(name for _, name in named)
+        self.outputs = [
+            name if counts[name] == 1 else f"{column}: {name}" for column, name in named
         ]
 
     def targets(self, values):
@@ -210,7 +215,9 @@ class Tagging(Task):
             if column.kind == "category":
                 parts.append(values[:, index, None] == np.arange(len(column.values)))
             else:
-                parts.append(values[:, index, None] >= self.threshold)
+                # Labels are stored in single precision, in which 0.7 is less than 0.7.
+                numbers = values[:, index, None].astype("float32")
+                parts.append(numbers >= np.float32(self.threshold))
         return np.concatenate(parts, axis=1)
 
     def strata(self, targets):

@@ -9,14 +9,14 @@ from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.types import Shape, Tensor
 
 # Added to the variance, so that the gradient of its root is finite for a constant channel.
-EPSILON = 1e-8
+EPSILON = 1e-12
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class StatisticsPooling1D(keras.layers.Layer):
     """Concatenate the mean and the standard deviation of every channel over time.
 
-    Computations are in float32. The deviation is the square root of the variance plus 1e-8.
+    Computations are in float32. The deviation is the square root of the variance plus 1e-12.
 
     Args:
         data_format: "channels_last", "channels_first" or None for the faster one on the backend.

@@ -6,12 +6,14 @@ from keras_tune.models.estimate_batch_norm import estimate_batch_norm
 from keras_tune.models.estimate_pca import estimate_pca, with_pooled_stages
 from keras_tune.models.parameter_budget import count_parameters, largest_width, tail_widths
 from keras_tune.models.presets import PRESETS, Preset
+from keras_tune.models.stage_encoder import StageEncoder
 from keras_tune.models.tagger import Tagger
 from keras_tune.models.tune import TUNe
 
 __all__ = [
     "PRESETS",
     "Preset",
+    "StageEncoder",
     "TUNe",
     "Tagger",
     "count_parameters",

@@ -38,8 +38,9 @@ class Tagger(keras.Model):
     Output shape: (batch, num_labels), float32 logits.
 
     Raises:
-        ValueError: Neither `num_labels` nor `labels` is given, or they disagree, the
-            activation is unknown, or the encoder does not map (batch, samples, 1) to (batch, d).
+        ValueError: Neither `num_labels` nor `labels` is given, or they disagree, a label is given
+            twice, the activation is unknown, or the encoder does not map (batch, samples, 1) to
+            (batch, d).
 
     Example:
 
@@ -70,6 +71,9 @@ class Tagger(keras.Model):
                 "`num_labels` must be at least 1 and, if `labels` are given, the number of them. "
                 f"Received: num_labels={num_labels}, labels={labels}"
             )
+        if labels is not None and len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise ValueError(f"`labels` must differ. Received: {twice!r} more than once")
         check_encoder("`encoder`", encoder)
         if activation not in ACTIVATIONS:
             raise ValueError(

@@ -18,6 +18,7 @@ import typing
 from keras_tune.errors import UserError
 from keras_tune.machine import BACKENDS, installed_backends
 from keras_tune.quiet import quiet_tensorflow
+from keras_tune.recipes._lines import plain_warnings
 from keras_tune.storage import leave
 
 # The recipes' folder: in a checkout beside the package, in an installation beside its programs.
@@ -105,7 +106,7 @@ def run(main, config_class, argv=None, demo=None):
         _stop(name, _with_option_names(str(error), config_class), 2)
     except UnicodeDecodeError as error:
         _stop(name, f"--config: not a text in UTF-8 ({error.reason})", 2)
-    with _leaving():
+    with _leaving(), plain_warnings():
         try:
             main(config)
         except UserError as error:

@@ -1,4 +1,8 @@
-"""Lines that commands print before long work, so that nobody wonders what they wait for."""
+"""Status lines that commands print, before slow steps for example."""
+
+import contextlib
+import sys
+import warnings
 
 
 def print_precision(policy, reason):
@@ -18,3 +22,23 @@ def print_compiling():
 
     if keras.backend.backend() != "torch":
         print("compiling the first step …", flush=True)
+
+
+@contextlib.contextmanager
+def plain_warnings():
+    """Print warnings of the library, about damaged shards for example, as lines on standard error.
+
+    Those that are meant for programmers, about deprecated functions for example, stay as they are.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        show = warnings.showwarning
+
+        def show_plainly(message, category, *rest, **options):
+            if category is UserWarning:
+                print(message, file=sys.stderr)
+            else:
+                show(message, category, *rest, **options)
+
+        warnings.showwarning = show_plainly
+        yield

@@ -6,7 +6,8 @@ Finished parts are kept next to the output until the end, so that a run that was
 it is started again with the same options. Files that have changed since (by size or modification
 time), and files that could not be used, are read again.
 
-The output is an .npz file with `ids`, `vectors` (clips, d) and, for a prepared set, `split`; with
+The output is an .npz file with `ids`, `vectors` (clips, d), `source`, `encoder` (a hash of it) and,
+for a prepared set, `split`; with
 --pool none it has `vectors` (windows, d), `owners` (windows,), the row in `ids` of a window's clip,
 and `starts` (windows,) in seconds. A .parquet file has the same as a table, with one row for each
 vector.
@@ -65,6 +66,7 @@ class EmbedConfig:
     backend: str | None = None
 
     def __post_init__(self):
+        self.output_is_default = self.output is None
         if self.output is None:
             name = pathlib.PurePath(self.source).name
             if not pathlib.Path(self.source).is_dir():
@@ -102,6 +104,8 @@ def main(config):
     if output.suffix == ".parquet":
         _check_parquet()
     source = _Source(to_path(config.source), config.workers)
+    if config.output_is_default:
+        _check_same_source(output, source.name)
     if config.needs_keras:
         encoder = named_encoder(config.encoder, source.sample_rate)
     else:
@@ -134,10 +138,25 @@ def main(config):
     read = (ClipEmbeddings.load(file) for file in files)
     clips = ClipEmbeddings.merge(read, windows=config.pool != "mean")
     window = window_length(encoder)
-    _write(output, clips, config.pool, source, (hop or window) / source.sample_rate)
+    seconds = (hop or window) / source.sample_rate
+    _write(output, clips, config.pool, source, seconds, encoder_fingerprint(model))
     shutil.rmtree(folder)
     vectors = len(clips.windows) if config.pool == "none" else len(clips.ids)
     print(f"{output}: {len(clips.ids)} clips, {vectors} vectors; {len(left_out)} clips left out")
+
+
+def _check_same_source(output, source):
+    """Refuse to replace embeddings of another source, such as those of a.wav by those of a.mp3."""
+    if not output.exists():
+        return
+    from keras_tune.files import read_npz
+
+    try:
+        if str(read_npz(output)["source"]) == source:
+            return
+    except (KeyError, UserError):
+        pass
+    raise UserError(f"{output}: exists, and is not of {source}; give another file by --output")
 
 
 def _embed_part(stem, source, names, encode, progress):
@@ -155,16 +174,20 @@ def _embed_part(stem, source, names, encode, progress):
     from keras_tune.evaluation.embeddings import TooShortError
     from keras_tune.files import write_json
 
-    file, left_out_file = stem.with_suffix(".npz"), stem.with_suffix(".json")
+    file, summary = stem.with_suffix(".npz"), stem.with_suffix(".json")
     known, todo, short = None, names, []
-    if left_out_file.is_file():
-        before = json.loads(left_out_file.read_text(encoding="utf-8"))
-        known = ClipEmbeddings.load(file) if file.is_file() else None
-        todo = [name for name, reason in before if reason != TOO_SHORT]
-        short = [name for name, reason in before if reason == TOO_SHORT]
-        progress((0 if known is None else len(known.ids)) + len(short))
-        if not todo:
-            return (file if known is not None else None), before
+    if summary.is_file():
+        before = json.loads(summary.read_text(encoding="utf-8"))
+        try:
+            known = ClipEmbeddings.load(file) if before["embedded"] else None
+        except UserError as error:
+            print(f"{file}: missing or damaged, so it is written again ({error})", file=sys.stderr)
+        else:
+            todo = [name for name, reason in before["left_out"] if reason != TOO_SHORT]
+            short = [name for name, reason in before["left_out"] if reason == TOO_SHORT]
+            progress(before["embedded"] + len(short))
+            if not todo:
+                return (file if known is not None else None), before["left_out"]
     left_out = []
     try:
         clips = encode(source.records(todo, left_out, progress))
@@ -174,12 +197,12 @@ def _embed_part(stem, source, names, encode, progress):
         clips = None
         short += error.skipped
     if clips is not None:
-        if known is not None:
-            clips = _in_order(names, known, clips)
-        clips.save(file)
+        known = clips if known is None else _in_order(names, known, clips)
+        known.save(file)
     left_out += [[name, TOO_SHORT] for name in short]
-    write_json(left_out_file, left_out)
-    return (file if clips is not None or known is not None else None), left_out
+    embedded = 0 if known is None else len(known.ids)
+    write_json(summary, {"embedded": embedded, "left_out": left_out})
+    return (file if known is not None else None), left_out
 
 
 def _in_order(names, *parts):
@@ -201,6 +224,8 @@ class _Source:
         from keras_tune.files import text_fault
 
         self.path = path
+        # The source as a whole, whose parts are below `path`.
+        self.name = str(path.resolve())
         self.workers = workers or os.cpu_count()
         self.dataset = self.info = None
         # Files are resampled to the encoder's rate; a set has a rate of its own.
@@ -286,7 +311,7 @@ class _Source:
                     left_out.append([name, error.reason])
 
 
-def _write(output, clips, pool, source, hop_seconds):
+def _write(output, clips, pool, source, hop_seconds, encoder):
     import numpy as np
 
     from keras_tune.evaluation.embed_audio import pool_windows
@@ -294,6 +319,7 @@ def _write(output, clips, pool, source, hop_seconds):
 
     ids = np.array(clips.ids)
     columns = {}
+    about = {"source": np.array(source.name), "encoder": np.array(encoder)}
     if source.info is not None:
         columns["split"] = np.array([labels["split"] for labels in clips.labels])
     if pool == "none":
@@ -305,7 +331,7 @@ def _write(output, clips, pool, source, hop_seconds):
         vectors, windows = pool_windows(clips, pool), {}
     if output.suffix == ".npz":
         with atomic_path(output) as temporary:
-            np.savez(temporary, ids=ids, vectors=vectors, **columns, **windows)
+            np.savez(temporary, ids=ids, vectors=vectors, **columns, **windows, **about)
         return
     import pandas as pd
 

@@ -102,6 +102,11 @@ def main(config):
     start = open_run_folder(output, config, FREE_ON_RESUME)
     if start.finished_epochs or start.finished_steps:
         tagger = load_checkpoint(output / "model.keras", compile=False)
+        if list(tagger.labels) != list(labels.task.outputs):
+            raise UserError(
+                f"--resume: the run in {output} learned {_listed(tagger.labels)}, but the set now "
+                f"has {_listed(labels.task.outputs)}; train anew in another folder"
+            )
     else:
         tagger = Tagger(
             named_encoder(config.encoder, info.sample_rate, config.seed),
@@ -125,6 +130,11 @@ def main(config):
     low, high = report["interval_95"]
     print(f"test {report['metric']}: {report['score']:.3f} [{low:.3f}, {high:.3f}]")
     print(f"report: {output / 'report.json'}")
+
+
+def _listed(names):
+    """The first names of a list."""
+    return ", ".join(map(str, names[:10])) + (", …" if len(names) > 10 else "")
 
 
 class _Labels:

@@ -8,11 +8,9 @@ killed continues with --resume. Large batches, several devices and failures: see
 docs/large_scale.md.
 """
 
-import contextlib
 import dataclasses
 import pathlib
 import sys
-import warnings
 from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
@@ -82,8 +80,7 @@ def main(config):
     if pretraining.devices.replicas > 1 and config.online_probe.label is not None:
         raise UserError("--online_probe.label: needs a single device; use --probe")
     with locked(pretraining.folder):
-        with _plain_warnings():
-            pretraining.open()
+        pretraining.open()
         _build(pretraining)
         callbacks = _callbacks(pretraining)
         _print_summary(pretraining)
@@ -97,16 +94,6 @@ def main(config):
         write_report(pretraining.output, pretraining.config, **report)
         write_run_report(pretraining.output, report)
         print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md beside it")
-
-
-@contextlib.contextmanager
-def _plain_warnings():
-    """Print warnings, about damaged shards for example, as plain lines on standard error."""
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        yield
-    for warning in found:
-        print(warning.message, file=sys.stderr)
 
 
 @names_options(clip_samples="model.input_samples")
@@ -132,10 +119,27 @@ def _callbacks(pretraining):
         if label is not None:
             dataset.info.label_column(label)
     chosen = config.online_probe
+    _check_keep_best(pretraining)
     if chosen.label is None:
         return []
     options = {"clips": chosen.clips, "every": chosen.every, "probe": chosen.probe}
     return [OnlineProbe.from_dataset(dataset, chosen.label, **options, between="nan")]
+
+
+def _check_keep_best(pretraining):
+    """Refuse a metric that the history will not have, before the first epoch."""
+    config = pretraining.config
+    if config.keep_best is None:
+        return
+    known = [metric.name for metric in pretraining.model.metrics]
+    if pretraining.streams.valid is not None:
+        known += [f"val_{name}" for name in known]
+        if pretraining.devices.replicas == 1:
+            known += ["val_effective_rank", "val_mel_accuracy"]
+    if config.online_probe.label is not None:
+        known.append("val_probe")
+    if config.keep_best not in known:
+        raise UserError(f"--keep_best {config.keep_best}: use one of {', '.join(sorted(known))}")
 
 
 def _print_summary(pretraining):

@@ -397,6 +397,7 @@ def _save_tagger(output, study, encoders, rows, protocols):
 
     A tagger scores windows or means over windows, so there is none for probes on deviations.
     """
+    from keras_tune.evaluation.outcomes import defined
     from keras_tune.evaluation.study import best_head
     from keras_tune.models import Tagger
     from keras_tune.models.saved import save_model
@@ -419,7 +420,7 @@ def _save_tagger(output, study, encoders, rows, protocols):
     score = probe.cross_fitted_score
     return {
         "protocol": protocol,
-        "valid_score": probe.valid_score,
+        "valid_score": defined(probe.valid_score),
         "candidates": len(probe.alternatives),
         "cross_fitted_score": score if math.isfinite(score) else None,
         **probe.configuration,

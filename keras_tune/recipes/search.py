@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 from typing import Literal
@@ -324,6 +325,11 @@ def _repeat(tuner, trials, data, callbacks, config, output):
                 outcome |= summary_of(
                     outcome.pop("history"), config.objective, DIRECTIONS[config.objective]
                 )
+                if not math.isfinite(outcome["score"]):
+                    raise UserError(
+                        f"trial {row['trial']} with seed {seed}: its {config.objective} is not "
+                        "finite; use a smaller --learning_rate, or another --seed"
+                    )
                 outcome |= {
                     "epochs": config.epochs,
                     "configuration": dataclasses.asdict(hypermodel.configuration(hyperparameters)),

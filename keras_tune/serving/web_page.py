@@ -26,6 +26,7 @@ import numpy as np
 
 from keras_tune.errors import UserError
 from keras_tune.files import read_npz, write_text
+from keras_tune.models.tune import TUNe
 from keras_tune.serving.onnx_export import export_onnx, export_onnx_head, import_onnx
 from keras_tune.serving.versions import check_name, write_version
 from keras_tune.serving.windows import Windows
@@ -199,7 +200,7 @@ def track_index(
     if source.is_dir():
         names, vectors, left_out = _embed(source, encoder, windows)
     else:
-        names, vectors = _read(source)
+        names, vectors = _read(source, encoder)
         left_out = []
     if vectors.ndim != 2 or vectors.shape != (len(names), windows.dimensions) or not names:
         raise _index_error(
@@ -223,7 +224,7 @@ def _index_content(names, vectors):
     return {"tracks": names, "vectors": base64.b64encode(octets).decode()}
 
 
-def _read(source):
+def _read(source, encoder):
     try:
         content = read_npz(source)
         ids, vectors = content["ids"].astype(str), content["vectors"].astype("float64")
@@ -232,11 +233,25 @@ def _read(source):
             source,
             f"must be a folder of audio files, or an .npz file written by `embed` ({error})",
         ) from None
+    if "encoder" in content and str(content["encoder"]) not in _fingerprints(encoder):
+        raise _index_error(source, "must have embeddings of the same encoder, not of another one")
     if "owners" in content:
         raise _index_error(source, "must have one vector for each track: embed with pool=mean")
     if ids.ndim != 1:
         raise _index_error(source, f"must have a list of ids, not an array of shape {ids.shape}")
     return ids.tolist(), vectors
+
+
+def _fingerprints(encoder):
+    """What `embed` may call the encoder: with ONNX Runtime one that ships has another name."""
+    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+    from keras_tune.shipped import OnnxEncoder, onnx_file
+
+    found = {encoder_fingerprint(encoder)}
+    file = onnx_file(encoder.name)
+    if file is not None and encoder_fingerprint(TUNe.from_preset(encoder.name)) in found:
+        found.add(OnnxEncoder(file).fingerprint)
+    return found
 
 
 def _embed(folder, encoder, windows):

@@ -88,3 +88,20 @@ def test_missing_file_and_unknown_dataset(tmp_path):
         csv_manifest(tmp_path / "nothing.csv")
     with pytest.raises(UserError, match="`dataset` must be one of csv, folder"):
         manifest_for("gtzam", tmp_path)
+
+
+def test_a_number_that_is_none_makes_categories_and_is_named(table):
+    source = table("path,bpm\na.wav,120\nb.wav,12O\nc.wav,90\n")
+    with pytest.warns(UserWarning, match="bpm is read as categories.*'12O' in line 3$"):
+        manifest = csv_manifest(source, label_columns=["bpm"])
+    assert list(manifest["bpm"]) == ["120", "12O", "90"]
+
+
+def test_numbers_of_a_catalogue_stay_apart(table):
+    source = table("path,song,plays\na.wav,3000000001,5000000\nb.wav,3000000002,7\nc.wav,,1\n")
+    with pytest.warns(UserWarning, match="song is read as categories"):
+        manifest = csv_manifest(source, label_columns=["song", "plays"])
+    assert list(manifest["song"][:2]) == ["3000000001", "3000000002"] and pd.isna(
+        manifest["song"][2]
+    )
+    assert list(manifest["plays"]) == [5e6, 7, 1]

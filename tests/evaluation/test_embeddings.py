@@ -140,6 +140,32 @@ def test_a_damaged_file_of_the_cache_is_written_anew(tmp_path, capsys):
         ClipEmbeddings.load(file)
 
 
+def test_a_damaged_file_of_estimates_is_written_anew(tmp_path, capsys):
+    from keras_tune.data import open_dataset
+    from keras_tune.evaluation.embedding_cache import EmbeddingCache, encoder_fingerprint
+
+    audio = np.random.default_rng(0).normal(0, 0.1, (20, 200)).astype("float32")
+    np.savez(tmp_path / "clips.npz", audio=audio)
+    cache = EmbeddingCache(
+        tmp_path, tmp_path / "clips.npz", open_dataset(tmp_path / "clips.npz").info
+    )
+
+    def estimated():
+        untrained = encoder()
+        cache.estimate(untrained, ["train"])
+        return encoder_fingerprint(untrained)
+
+    expected = estimated()
+    (file,) = tmp_path.glob("*-estimated.npz")
+    whole = file.read_bytes()
+    np.savez(tmp_path / "nan.npz", **{str(n): np.full(3, np.nan) for n in range(9)})
+    for content in (whole[:-100], b"text", (tmp_path / "nan.npz").read_bytes()):
+        file.write_bytes(content)
+        assert estimated() == expected
+        assert f"{file}: damaged, so it is written again" in capsys.readouterr().err
+    assert estimated() == expected and not capsys.readouterr().err
+
+
 def test_deviations_over_the_windows_of_a_clip():
     generator = np.random.default_rng(0)
     counts = [1, 4, 2]

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tune.data import open_dataset
 from keras_tune.evaluation import OnlineProbe
 from keras_tune.models import TUNe
 from keras_tune.training import ContrastiveModel
@@ -64,3 +65,15 @@ def test_arguments():
         OnlineProbe(tones(4, 1), tones(4, 2), probe="svm")
     with pytest.raises(ValueError, match="3 labels"):
         OnlineProbe(tones(4, 1), (tones(4, 2)[0], ["a"] * 3))
+
+
+def test_numbers_are_no_classes(tmp_path):
+    clips, names = tones(8, 1)
+    labels = {"tempo": np.linspace(60, 180, 8), "fast": np.arange(8) % 2.0, "pitch": names}
+    split = np.array(["train", "valid"])[np.arange(8) // 2 % 2]
+    np.savez(tmp_path / "clips.npz", audio=clips, split=split, **labels)
+    dataset = open_dataset(tmp_path / "clips.npz")
+    with pytest.raises(ValueError, match="0 or 1. Received: tempo, which has 4 values"):
+        OnlineProbe.from_dataset(dataset, "tempo")
+    for label in ("fast", "pitch"):
+        assert len(set(OnlineProbe.from_dataset(dataset, label).train[1])) == 2

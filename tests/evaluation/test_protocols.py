@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from keras_tune.evaluation.protocols import (
     combine_songs,
     cross_fitted_score,
     grid_configurations,
+    groups_of,
 )
 from keras_tune.evaluation.study import Study
 
@@ -304,3 +306,29 @@ def test_targets_that_do_not_do():
         fit_probe("knn", train, valid, make_task([GENRE], train.labels))
     with pytest.raises(ValueError, match="one of linear, .* Received: protocol=svm"):
         fit_probe("svm", train, valid, task)
+
+
+def test_clips_without_a_group_are_groups_of_their_own():
+    rows = [{"artist": 3.0}, {"artist": float("nan")}, {"artist": None}, {}, {"artist": 3.0}]
+    groups = groups_of(rows, "artist", ["a", "b", "c", "d", "e"])
+    assert groups.tolist() == ["artist 3.0", "clip b", "clip c", "clip d", "artist 3.0"]
+
+
+def test_scores_that_are_undefined_are_none_or_an_error():
+    train, valid, test = (embeddings(30, seed) for seed in range(3))
+    task = make_task([HIGH], train.labels, "tagging")
+
+    def report(valid, test):
+        clips = ClipEmbeddings.merge([train, valid, test])
+        outcome = evaluate("logistic", clips, [Fold(*np.split(np.arange(90), [30, 60]))], task)
+        return outcome.report(outcome.samples(20))
+
+    def only_high(clips):
+        labels = [{**row, "high": 1.0} for row in clips.labels]
+        return dataclasses.replace(clips, labels=labels)
+
+    found = report(only_high(valid), test)
+    assert found["valid_score"] is None and found["chosen_on_valid"][0]["valid_score"] is None
+    assert np.isfinite(found["score"])
+    with pytest.raises(UserError, match="is undefined, since all test clips have the same labels"):
+        report(valid, only_high(test))

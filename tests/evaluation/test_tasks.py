@@ -147,3 +147,18 @@ def test_a_tag_that_nobody_has_has_no_score():
     scores = np.array([[0.1, 0.2], [0.3, 0.1], [0.2, 0.2]])
     assert np.isnan(roc_auc(truth, scores)).all()
     assert np.isnan(average_precision(truth, scores)[0])
+
+
+def test_a_threshold_is_compared_in_the_precision_of_labels():
+    for value in np.arange(1, 10) / 10:
+        # As a prepared set returns it.
+        stored = float(np.float32(value))
+        task = make_task([CALM], [{"calm": stored}, {"calm": 0.0}], "tagging", threshold=value)
+        assert task.encode([{"calm": stored}])[1].tolist() == [[True]]
+
+
+def test_values_of_two_columns_with_one_name_are_two_tags():
+    mood = LabelColumn("mood", "category", ("calm", "unknown"))
+    genre = LabelColumn("genre", "category", ("jazz", "unknown"))
+    task = make_task([genre, mood], [{"genre": "jazz", "mood": "calm"}], "tagging")
+    assert task.outputs == ["jazz", "genre: unknown", "calm", "mood: unknown"]

@@ -168,3 +168,9 @@ def test_the_activation_is_kept(encoder, tmp_path):
     assert keras.models.load_model(tmp_path / "classifier.keras").activation == "softmax"
     with pytest.raises(ValueError, match="Received: activation=tanh"):
         Tagger(encoder, num_labels=4, activation="tanh")
+
+
+def test_labels_differ():
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=243)
+    with pytest.raises(ValueError, match="Received: 'calm' more than once"):
+        Tagger(encoder, labels=["calm", "tense", "calm"])

@@ -369,3 +369,40 @@ def test_the_output_is_named_after_the_source(tmp_path, monkeypatch, source, out
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Vol. 2").mkdir()
     assert EmbedConfig(source).output == output
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_lost_part_of_a_killed_run_is_embedded_again(
+    folder, tmp_path, monkeypatch, capsys, damage
+):
+    """Its clips are neither left out in silence nor an error that only deleting files removes."""
+    stopped(folder, tmp_path, monkeypatch)
+    parts = sorted((tmp_path / ".out.npz.parts").glob("*.npz"))
+    assert len(parts) == 2
+    if damage == "missing":
+        parts[0].unlink()
+    else:
+        parts[0].write_bytes(parts[0].read_bytes()[:-100])
+    found = embed(folder, tmp_path / "out.npz", source=tmp_path / "audio")
+    assert f"{parts[0]}: missing or damaged" in capsys.readouterr().err
+    whole = embed(folder, tmp_path / "whole.npz", source=tmp_path / "audio")
+    np.testing.assert_array_equal(found["ids"], whole["ids"])
+    np.testing.assert_allclose(found["vectors"], whole["vectors"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_default_output_of_another_source_is_not_replaced(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("song.wav", "song.flac"):
+        noise = np.random.default_rng(len(name)).normal(0, 0.1, 1000)
+        soundfile.write(name, noise, 22050)
+    options = ["--encoder", str(folder / "encoder.keras")]
+    run(main, EmbedConfig, ["song.wav", *options])
+    before = np.load("song_embedding.npz")["vectors"]
+    with pytest.raises(SystemExit):
+        run(main, EmbedConfig, ["song.flac", *options])
+    assert "song_embedding.npz: exists, and is not of" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.load("song_embedding.npz")["vectors"], before)
+    # The same song again, and another one where its name is given.
+    run(main, EmbedConfig, ["song.wav", *options])
+    run(main, EmbedConfig, ["song.flac", *options, "--output", "song_embedding.npz"])
+    assert not np.array_equal(np.load("song_embedding.npz")["vectors"], before)

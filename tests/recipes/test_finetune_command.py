@@ -207,3 +207,18 @@ def test_a_run_is_not_overwritten(folder, capsys):
     with pytest.raises(SystemExit):
         finetune(folder, "there", "--target", "label")
     assert "already contains a run; pass --resume true" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
+def test_a_run_is_not_resumed_with_other_labels(folder, tmp_path, capsys):
+    """As many as before: the outputs would mean other ones."""
+    clips = dict(np.load(folder / "tones.npz"))
+    np.savez(tmp_path / "clips.npz", **clips)
+    options = ["--target", "label", "--data", str(tmp_path / "clips.npz"), "--epochs"]
+    finetune(folder, "other_labels", *options, "1")
+    clips["label"] = np.where(clips["label"] == "low", "middle", clips["label"])
+    np.savez(tmp_path / "clips.npz", **clips)
+    with pytest.raises(SystemExit):
+        finetune(folder, "other_labels", *options, "2", "--resume")
+    error = capsys.readouterr().err
+    assert "learned high, low, but the set now has high, middle; train anew" in error

@@ -308,3 +308,20 @@ def test_a_worker_whose_chief_is_killed_ends(clips, tmp_path):
             process.kill()
     output = (tmp_path / "worker0").read_text()
     assert output.strip().splitlines()[-1].startswith("search: error: no answer from the chief")
+
+
+def test_a_repetition_that_diverges_is_no_score(clips, tmp_path, capsys, monkeypatch):
+    """A mean over the other seeds would say less than it seems to."""
+    from keras_tune.search import tuner
+
+    original = tuner.summary_of
+
+    def diverged(history, objective, direction):
+        summary = original(history, objective, direction)
+        return {**summary, "score": float("nan")} if seeds.pop(0) == 44 else summary
+
+    output, seeds = tmp_path / "search", [43, 44, 43, 44]
+    command(*arguments(clips, output))
+    monkeypatch.setattr(tuner, "summary_of", diverged)
+    line = error_of(capsys, *arguments(clips, output, "--seeds=2"))
+    assert "with seed 44: its val_contrastive_accuracy is not finite" in line

@@ -16,6 +16,8 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
 """
 
+import warnings
+
 from keras_tune.data.datasets.layout import read_table, table_column, unique_column
 from keras_tune.data.datasets.splits import hash_split
 from keras_tune.errors import UserError
@@ -39,7 +41,8 @@ def csv_manifest(
     Args:
         source: The csv or tsv file, or its URL in a store.
         label_columns: Columns to keep as labels. One whose values are all numbers is a number,
-            any other a category. Defaults to none.
+            any other a category, also one of whole numbers that
+            single precision would make equal. Defaults to none.
         path_column: Column of the audio files. Defaults to the first of path, file, filename,
             file_name, file_path, audio_path and mp3_path that the table has.
         id_column: Column of the ids. Defaults to the first of id, track_id and clip_id that the
@@ -92,7 +95,7 @@ def csv_manifest(
     for name in label_columns:
         if name in manifest.columns:
             raise UserError(f"{source}: {name!r} cannot be the name of a label. Rename the column.")
-        manifest[name] = _label(table_column(table, name, source))
+        manifest[name] = _label(table_column(table, name, source), name, source)
     return manifest
 
 
@@ -101,10 +104,28 @@ def _first(table, names):
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _label(column):
+def _label(column, name, source):
+    import numpy as np
     import pandas as pd
 
-    try:
-        return pd.to_numeric(column).astype(float)
-    except (ValueError, TypeError):
-        return column
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    others = column[numbers.isna() & column.notna()]
+    if len(others) == 0:
+        whole = (numbers.dropna() == numbers.dropna().round()).all()
+        if not whole or numbers.astype(np.float32).nunique() == numbers.nunique():
+            return numbers
+        # Numbers such as those of a catalogue.
+        warnings.warn(
+            f"{source}: {name} is read as categories, since single precision, in which numbers are "
+            "stored, would make some of its values equal",
+            stacklevel=2,
+        )
+        return column.astype(str).where(column.notna())
+    if len(others) < numbers.notna().sum():
+        row = others.index[0] + 2
+        warnings.warn(
+            f"{source}: {name} is read as categories, since not all of its values are numbers; the "
+            f"first that is none is {others.iloc[0]!r} in line {row}",
+            stacklevel=2,
+        )
+    return column
