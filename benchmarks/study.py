@@ -267,6 +267,11 @@ def main():
             encoder.set_weights(weights)
         embed = encoder_function(encoder)
         keep(name, {**scores(sets, embed), **trained})
+        from keras_tune.models import estimate_pca, with_pooled_stages
+
+        pooled = with_pooled_stages(encoder)
+        estimate_pca(pooled, train_windows(arguments.pool, 2048))
+        keep(f"{name}, PCA of the last four stages", scores(sets, encoder_function(pooled)))
         if name == "base":
             keep("base, mean and deviation", scores(sets, embed, mean_and_deviation))
             stages = encoder.stage_names[-4:]

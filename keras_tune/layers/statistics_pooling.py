@@ -49,7 +49,7 @@ class StatisticsPooling1D(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         channels = input_shape[2 if self.data_format == "channels_last" else 1]
-        return (input_shape[0], 2 * channels)
+        return (input_shape[0], None if channels is None else 2 * channels)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}

@@ -7,6 +7,10 @@ import numpy as np
 
 from keras_tune.models.tune import TUNe
 
+# The root mean square of the outputs' deviations, about that of a stage averaged over time. Probes
+# and heads with a learning rate of their own then train as on the other encoders.
+DEVIATION = 0.3
+
 
 def estimate_pca(
     encoder: keras.Model, batches: Iterable[np.ndarray], whitening: float = 0.7, seed: int = 0
@@ -19,7 +23,7 @@ def estimate_pca(
     and component i is divided by its standard deviation to the power of `whitening`, so that the
     first components do not outweigh all others. A random rotation then spreads the components over
     all outputs, which keeps a probe that standardizes its inputs from undoing the weighting. The
-    mean of the outputs is 0, their mean variance 1.
+    mean of the outputs is 0, the root mean square of their deviations 0.3.
 
     Args:
         encoder: `TUNe` with `pooled_stages`.
@@ -70,7 +74,7 @@ def estimate_pca(
     normal = np.random.default_rng(seed).normal(size=(dense.units, count))
     rotation, _ = np.linalg.qr(normal)
     kernel = (inverse[:, None] * axes.T / values**whitening) @ rotation.T
-    kernel *= np.sqrt(dense.units / np.sum(values ** (2 - 2 * whitening)))
+    kernel *= DEVIATION * np.sqrt(dense.units / np.sum(values ** (2 - 2 * whitening)))
     dense.set_weights([kernel, -mean @ kernel])
 
 
