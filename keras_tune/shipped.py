@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import re
 from typing import TYPE_CHECKING
 
 from keras_tune.machine import has_gpu, installed_backends
@@ -74,6 +75,11 @@ class OnnxEncoder:
         chunks = [waveforms[at : at + CHUNK] for at in range(0, len(waveforms), CHUNK)]
         run = functools.partial(self._session.run, ["embedding"])
         return np.concatenate([run({"waveform": chunk})[0] for chunk in chunks])
+
+
+def is_shipped(name: str) -> bool:
+    """Whether the package comes with trained weights of this name, without importing Keras."""
+    return bool(re.fullmatch(r"\w+", name)) and (WEIGHTS / f"{name}.safetensors").is_file()
 
 
 def onnx_file(name: str) -> pathlib.Path | None:

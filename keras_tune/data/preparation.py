@@ -30,6 +30,7 @@ from keras_tune.data.shards import (
 )
 from keras_tune.errors import UserError
 from keras_tune.files import is_utf8, name_fault, remove_leftovers, text_fault, write_json
+from keras_tune.progress_bar import progress_bar
 from keras_tune.storage import AnyPath, begin_child_process, is_url, to_path
 from keras_tune.types import DEFAULT_SAMPLE_RATE
 
@@ -354,10 +355,8 @@ def _default_shards(manifest, split, settings):
 
 def _write_all(manifest, tasks, settings, workers, progress):
     """Write all shards and return their reports in the order of `tasks`."""
-    import tqdm
-
     reports = {}
-    with tqdm.tqdm(total=len(manifest), unit="clip", disable=not progress) as bar:
+    with progress_bar(len(manifest), "preparing", shown=progress) as bar:
 
         def done(task, report):
             reports[task] = report

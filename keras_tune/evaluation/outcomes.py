@@ -189,6 +189,18 @@ class Outcome:
         found = [self.task.scores(run.targets, run.predictions) for run in self.runs]
         return {metric: float(np.nanmean([run[metric] for run in found])) for metric in found[0]}
 
+    def chance(self) -> float:
+        """The primary metric of a constant prediction, the mean of the targets.
+
+        For classification it is the share of the most frequent class.
+        """
+        found = []
+        for run in self.runs:
+            mean = self.task.matrix(run.targets).mean(axis=0, keepdims=True)
+            constant = np.repeat(mean, len(run.targets), axis=0)
+            found.append(self.task.scores(run.targets, constant)[self.task.primary])
+        return float(np.nanmean(found))
+
     def confusion(self) -> dict[str, Any]:
         """Confusion matrix in clips (or songs).
 
@@ -265,6 +277,7 @@ class Outcome:
             **scores,
             "intervals_95": intervals,
             "scores_of_runs": [run[self.task.primary] for run in runs],
+            "chance": self.chance(),
             "seeds": sorted({run.seed for run in self.runs}),
             "valid_score": defined(float(np.mean([run.probe.valid_score for run in self.runs]))),
             "candidates": max(1, *(len(run.probe.alternatives) for run in self.runs)),

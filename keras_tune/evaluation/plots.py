@@ -23,7 +23,12 @@ COLOURS += ("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black", "gold", "
 MOST_DOTS = 3000
 
 
-def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], metric: str) -> None:
+def draw_layers(
+    path: str | pathlib.Path,
+    curves: dict[str, dict[str, Any]],
+    metric: str,
+    chance: float | None = None,
+) -> None:
     """Draw the score of each stage, with intervals.
 
     Args:
@@ -31,6 +36,7 @@ def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], met
         curves: Dict from the name of an encoder to a dict from stage to a dict with `score` and
             `interval_95`.
         metric: Name of the metric.
+        chance: Float, the score of a constant prediction. Defaults to None: not drawn.
 
     Example:
 
@@ -48,10 +54,15 @@ def draw_layers(path: str | pathlib.Path, curves: dict[str, dict[str, Any]], met
         axes.plot(list(curve), scores, "o-", color=colour, label=name)
         axes.fill_between(np.arange(len(scores)), low, high, color=colour, alpha=0.12)
     _slant(axes)
-    _finish(figure, axes, metric, path)
+    _finish(figure, axes, metric, path, chance=chance)
 
 
-def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], metric: str) -> None:
+def draw_scores(
+    path: str | pathlib.Path,
+    results: dict[str, dict[str, Any]],
+    metric: str,
+    chance: float | None = None,
+) -> None:
     """Draw the scores of all protocols and representations side by side, with intervals.
 
     Args:
@@ -59,6 +70,7 @@ def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], me
         results: Dict from protocol to a dict from representation to a dict with `score` and
             `interval_95`.
         metric: Name of the metric.
+        chance: Float, the score of a constant prediction. Defaults to None: not drawn.
     """
     names = list(dict.fromkeys(name for entries in results.values() for name in entries))
     figure, axes = new_figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
@@ -73,7 +85,7 @@ def draw_scores(path: str | pathlib.Path, results: dict[str, dict[str, Any]], me
         axes.errorbar(at, scores, bars, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(np.arange(len(results)), list(results))
     axes.set_xlim(-0.5, len(results) - 0.5)
-    _finish(figure, axes, metric, path, grid="y")
+    _finish(figure, axes, metric, path, grid="y", chance=chance)
 
 
 def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
@@ -83,6 +95,8 @@ def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
         path: The `.png` to write.
         history: DataFrame with the columns of `history.csv`; `x` and `val_x` share a panel.
     """
+    from matplotlib.ticker import MaxNLocator
+
     columns = [name for name in history.columns if name != "epoch"]
     panels = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
     wide = min(3, len(panels))
@@ -97,6 +111,7 @@ def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
                 [lines[side]] = axes.plot(history["epoch"] + 1, history[column], color=colour)
         axes.set_title(name)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     figure.legend(
         lines.values(), lines, loc="outside upper center", ncols=len(lines), frameon=False
@@ -302,11 +317,12 @@ def draw_study(
     """
     drawing = _Drawing(pathlib.Path(output), study)
     results = {k: v for k, v in content["results"].items() if k != "layers"}
+    chance = next((outcome.chance() for outcome in study.outcomes.values()), None)
     if results:
-        drawing.draw("scores.png", draw_scores, results, study.task.primary)
+        drawing.draw("scores.png", draw_scores, results, study.task.primary, chance)
     if "layers" in content["results"]:
         layers = content["results"]["layers"]
-        drawing.draw("layers.png", draw_layers, layers, study.task.primary)
+        drawing.draw("layers.png", draw_layers, layers, study.task.primary, chance)
     for protocol in results:
         drawing.outcomes(protocol)
     for name, clips in study.clips.items():
@@ -362,7 +378,7 @@ class _Drawing:
                 draw_map,
                 clips.vectors[rows],
                 shown,
-                f"{name}, by {column}",
+                f"t-SNE of {name}, by {column}",
             )
 
     def label_fractions(self, protocol, curves):
@@ -453,8 +469,10 @@ def _distinct(count):
     return colormaps["turbo"](np.linspace(0, 1, count))
 
 
-def _finish(figure, axes, metric, path, grid="both"):
+def _finish(figure, axes, metric, path, grid="both", chance=None):
     """Label the axis of the scores, add grid and legend, and write the figure."""
+    if chance is not None:
+        axes.axhline(chance, color="gray", linestyle=":", label="constant prediction")
     axes.set_ylabel(_in_words(metric))
     axes.grid(axis=grid, alpha=0.3)
     _legend(figure, axes)

@@ -95,13 +95,13 @@ def run(main, config_class, argv=None, demo=None):
         namespace.pop("config", None)
         _refuse_null(namespace, config_class)
         config = from_options(config_class, vars(parser.instantiate(namespace)))
+        # Also commands without a backend import TensorFlow, and so do their workers.
+        quiet_tensorflow()
         if getattr(config, "needs_keras", hasattr(config, "backend")):
             backend = choose_backend(config.backend)
             if "keras" not in sys.modules and sys.stderr.isatty():
                 # Seconds pass before a command can print anything of its own.
                 print(f"loading Keras with {backend} …", file=sys.stderr, flush=True)
-        elif hasattr(config, "backend"):
-            quiet_tensorflow()
     except (_Usage, UserError) as error:
         _stop(name, _with_option_names(str(error), config_class), 2)
     except UnicodeDecodeError as error:
@@ -187,12 +187,28 @@ def _described(message, options=()):
         return f"{stray[1]}: not an option; a value comes after its option, and lists are [a,b]"
     unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
     if unknown:
-        hint = did_you_mean(unknown[1], options)
+        hint = _nearest_option(unknown[1], options)
         return f"{unknown[1]}: no such option; {hint or 'see --help'}"
+    required = re.match(r"the following arguments are required: (.*)", message)
+    if required:
+        names = (f"--{name}" for name in required[1].split(", "))
+        return f"{', '.join(names)}: required; see --help"
     key = re.match(r'Parser key "([^"]+)": (.*)', message)
     if key is None:
         return message
     option, rest = key.groups()
+    missing = re.match(r"File does not exist: '(.*)'", rest)
+    if missing:
+        recipes = {file.name: name for name, file in shipped_recipes().items()}
+        hint = did_you_mean(pathlib.Path(missing[1]).name, recipes)
+        name = recipes.get(hint.removeprefix("did you mean ").removesuffix("?"))
+        of_package = f"; did you mean the recipe {name}, which comes with the package?"
+        return f"--{option} {missing[1]}: no such file{of_package if name else ''}"
+    choice = re.match(r"Expected a typing.Literal\[(.*?)\]. Got value: (.*)$", rest)
+    if choice:
+        known = re.findall(r"'([^']*)'", choice[1])
+        hint = did_you_mean(choice[2], known)
+        return f"--{option} {choice[2]}: {hint or 'take one of ' + ', '.join(known)}"
     one = re.match(r"Not of type (.+?): got (.*)$", rest)
     several = re.search(r"Subtypes: [\[(](.*?)[\])] Errors: .* Given value: (.*)$", rest)
     if one is None and several is None:
@@ -202,6 +218,18 @@ def _described(message, options=()):
     kinds = re.sub(r"<class '([^']+)'>", r"\1", kinds).replace("keras_tune.recipes._types.", "")
     kinds = kinds.replace("NoneType", "null")
     return f"--{option} {value}: takes {kinds.replace(', null', ' or null')}"
+
+
+def _nearest_option(option, options):
+    """The option that is meant: of all options, or by the last part of its name, model.preset."""
+    options = [name for name in options if name not in ("--help", "--config")]
+    ends = {f"--{name.rpartition('.')[2].removeprefix('--')}": name for name in reversed(options)}
+    if option in ends:
+        return f"did you mean {ends[option]}?"
+    # Every name has the two hyphens; with them, words that have little in common would be near.
+    names = {name.removeprefix("--"): name for name in options}
+    close = difflib.get_close_matches(option.removeprefix("--"), names, n=1)
+    return f"did you mean {names[close[0]]}?" if close else ""
 
 
 @contextlib.contextmanager
@@ -281,7 +309,8 @@ def shipped_recipes():
     shipped_recipes()["emotify"]  # PosixPath('.../recipes/emotify.yaml')
     ```
     """
-    if CHECKOUT.is_dir():
+    # An installation may have a folder of this name that is another package's.
+    if CHECKOUT.is_dir() and CHECKOUT.with_name("setup.cfg").is_file():
         found = {path.relative_to(CHECKOUT): path for path in CHECKOUT.rglob("*.yaml")}
     else:
         found = {}
@@ -458,21 +487,3 @@ def _keep_compiled():
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
     # By default what compiles within a second is not kept, and a start has a lot of that.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
-
-def progress_bar(total, title, unit="clip", shown=None):
-    """A tqdm bar on standard error, for a terminal only unless `shown` says otherwise.
-
-    Args:
-        total: Integer, the number of units.
-        title: String.
-        unit: String. Defaults to "clip".
-        shown: Whether to show it. Defaults to None: if standard error is a terminal.
-
-    Returns:
-        A tqdm bar, a context manager.
-    """
-    from tqdm import tqdm
-
-    shown = sys.stderr.isatty() if shown is None else shown
-    return tqdm(total=total, desc=title, unit=unit, disable=not shown)

@@ -3,7 +3,7 @@
 import contextlib
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import progress_bar
+from keras_tune.progress_bar import progress_bar
 
 # Cross-validation on clips that pretraining has not seen, and the fewest clips for it.
 FOLDS, REPETITIONS, LEAST = 5, 3, 50

@@ -19,6 +19,7 @@ import sys
 from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
+from keras_tune.progress_bar import progress_bar
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.shipped import OnnxEncoder, onnx_file
@@ -87,8 +88,6 @@ def main(config):
     import json
     import shutil
 
-    from tqdm import tqdm
-
     from keras_tune.checks import check_encoder, sample_rate_of
     from keras_tune.evaluation import ClipEmbeddings, embed_clips
     from keras_tune.evaluation.embed_audio import hop_in_samples
@@ -122,7 +121,7 @@ def main(config):
         return embed_clips(model, records, hop_samples=hop, batch_size=config.batch_size)
 
     parts = []
-    with tqdm(total=len(source), unit="clip", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(len(source), "embedding") as bar:
         for names in source.parts(PART):
             content = json.dumps([what, names, source.stamps(names)])
             key = hashlib.sha256(content.encode()).hexdigest()[:20]

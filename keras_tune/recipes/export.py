@@ -6,12 +6,15 @@ with `--format web` it gets NAME/index.html, a page that tags audio files in the
 """
 
 import dataclasses
+import importlib.util
+import os
 import pathlib
 from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import choose_backend, names_options, run
 from keras_tune.recipes._folder import writes
+from keras_tune.shipped import is_shipped
 from keras_tune.types import SampleRate, Samples
 
 
@@ -47,6 +50,11 @@ def main(config):
 
     if config.index is not None and config.format != "web":
         raise UserError(f"--index {config.index}: only --format web has one")
+    # Before Keras, whose import takes seconds.
+    if config.format in ("onnx", "web") and not importlib.util.find_spec("onnx"):
+        raise UserError(f"--format {config.format}: needs onnx: pip install 'keras_tune[onnx]'")
+    if not os.path.exists(config.model) and not is_shipped(config.model):
+        raise UserError(f"--model {config.model}: no such file, folder of a run or preset")
     if "keras" not in sys.modules:
         # A SavedModel is written by TensorFlow whatever the model was trained with.
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)

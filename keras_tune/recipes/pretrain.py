@@ -185,7 +185,7 @@ def _final_probe(pretraining, encoder):
         encoder,
         pretraining.dataset,
         config.probe,
-        progress=sys.stderr.isatty(),
+        progress=True,
         group=config.probe_group,
     )
     print(summary(config.probe, results))

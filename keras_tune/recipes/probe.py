@@ -9,6 +9,7 @@ tagger.keras, the encoder with the probe that was best on valid.
 """
 
 import dataclasses
+import importlib.util
 import math
 import pathlib
 import time
@@ -16,7 +17,8 @@ from typing import Literal
 
 from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import names_options, progress_bar, run
+from keras_tune.progress_bar import progress_bar
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._load import chosen_stages, named_encoder
 from keras_tune.types import (
@@ -164,6 +166,8 @@ def _protocols(config):
             "--folds: give --group too, the label whose clips must stay together (an artist, a "
             "song), or a label that is unique for each clip if there is no such group"
         )
+    if config.task == "key" and not importlib.util.find_spec("mir_eval"):
+        raise UserError("--task key: needs mir_eval: pip install 'keras_tune[key]'")
     if config.fold_splits and not config.folds:
         raise UserError("--fold_splits: only valid together with --folds")
     if config.label_fraction and config.folds:

@@ -3,7 +3,14 @@ import pytest
 from scipy import stats
 
 from keras_tune.data import LabelColumn
-from keras_tune.evaluation import Outcome, group_folds, make_task
+from keras_tune.evaluation import (
+    ClipEmbeddings,
+    Fold,
+    Outcome,
+    evaluate,
+    group_folds,
+    make_task,
+)
 from keras_tune.evaluation.outcomes import Run
 
 pytestmark = pytest.mark.one_backend
@@ -79,3 +86,31 @@ def test_copies_of_a_song_do_not_narrow_the_interval():
     ungrouped = interval(*copies[:2], np.arange(500), resamples=2000)
     assert grouped == pytest.approx(single, abs=0.02)
     assert ungrouped[1] - ungrouped[0] < 0.5 * (grouped[1] - grouped[0])
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "reference"),
+    [
+        (LabelColumn("genre", "category", ("folk", "jazz")), None, "most_frequent"),
+        (LabelColumn("level", "number"), None, "mean"),
+    ],
+)
+def test_chance_is_the_score_of_scikit_learn_s_dummy(column, kind, reference):
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
+    generator = np.random.default_rng(0)
+    values = generator.choice(["folk", "jazz"], 40, p=[0.7, 0.3]).tolist()
+    if column.kind == "number":
+        values = generator.normal(size=40).tolist()
+    embedded = ClipEmbeddings(
+        [str(k) for k in range(40)],
+        generator.normal(size=(40, 3)).astype("float32"),
+        [{column.name: value} for value in values],
+    )
+    task = make_task([column], embedded.labels, kind)
+    outcome = evaluate("knn", embedded, [Fold(*np.split(np.arange(40), [15, 25]))], task)
+    dummy = {"most_frequent": DummyClassifier, "mean": DummyRegressor}[reference]
+    features, tested = np.zeros((15, 1)), values[25:]
+    expected = dummy(strategy=reference).fit(features, tested).score(features, tested)
+    assert outcome.chance() == pytest.approx(expected, abs=1e-6)
+    assert outcome.report(outcome.samples(10))["chance"] == outcome.chance()

@@ -230,6 +230,9 @@ def test_a_recipe_is_found_by_its_name_unless_there_is_such_a_file(tmp_path, mon
     recipe.parent.mkdir(parents=True)
     recipe.write_text("fast: true\n")
     monkeypatch.setattr("keras_tune.recipes._cli.CHECKOUT", tmp_path / "recipes")
+    # Without a setup.cfg beside it, it is another package's folder.
+    assert "own/fast" not in _cli.shipped_recipes()
+    (tmp_path / "setup.cfg").touch()
     assert parse("--config", "own/fast").fast
     assert parse("--config=own/fast").fast
     monkeypatch.chdir(tmp_path)
@@ -285,3 +288,36 @@ def test_help_begins_with_a_sentence_and_the_main_options(capsys):
     named = [line.split()[0] for line in lines if line.startswith("  --")]
     assert named[:5] == ["--source", "--encoder", "--output", "--hop", "--pool"]
     assert named[-2:] == ["--config", "--print_config"]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "answer"),
+    [
+        (
+            "pretrain",
+            ["--preset", "clmr"],
+            "--preset: no such option; did you mean --model.preset?",
+        ),
+        ("pretrain", ["--lr", "1"], "--lr: no such option; see --help"),
+        (
+            "pretrain",
+            ["--batchsize", "8"],
+            "--batchsize: no such option; did you mean --batch_size?",
+        ),
+        ("prepare", ["--source", "x"], "--dataset, --output: required; see --help"),
+        ("embed", ["x.wav", "--pool", "max"], "--pool max: take one of mean, mean_max, none"),
+        ("embed", ["x.wav", "--pool", "mean_mx"], "--pool mean_mx: did you mean mean_max?"),
+        (
+            "pretrain",
+            ["--config", "x/emotify.yaml"],
+            "did you mean the recipe emotify, which comes",
+        ),
+        ("pretrain", ["--config", "x/y.yaml"], "x/y.yaml: no such file"),
+    ],
+)
+def test_wrong_options_are_answered_with_the_right_ones(capsys, command, options, answer):
+    module = importlib.import_module(f"keras_tune.recipes.{command}")
+    with pytest.raises(SystemExit) as stop:
+        module.cli(options)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and answer in line and "Parser key" not in line
