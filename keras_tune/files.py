@@ -25,10 +25,10 @@ class LockedError(Exception):
 
 @contextlib.contextmanager
 def file_lock(path, wait=False):
-    """Hold a lock that one process at a time can have; the system takes it back from a dead one.
+    """Hold a lock that one process at a time can have; the system releases it if its holder dies.
 
     Args:
-        path: The file that the lock hangs on, in a folder that exists. It is removed in the end.
+        path: The lock file, in a folder that exists. It is removed on release.
         wait: Whether to wait for a process that holds it. Defaults to False.
 
     Raises:
@@ -60,7 +60,7 @@ def file_lock(path, wait=False):
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a temporary path to write to, which becomes `path` once the block ends well.
+    """Give a temporary path to write to, which replaces `path` if the block succeeds.
 
     The temporary file lies in the same folder, keeps the suffix of `path` (Keras looks at it), and
     is removed if the block raises, so `path` holds the old content or the new one, never a part.

@@ -18,7 +18,7 @@ import types
 
 from keras_tune.errors import UserError
 
-# Stores that know names alone: making a folder there would leave an empty object of its name.
+# Object stores without folders: making one there would leave an empty object of its name.
 WITHOUT_FOLDERS = ("az", "gs", "s3")
 
 
@@ -235,7 +235,7 @@ class ObjectPath:
         """Open the object for reading bytes."""
         if mode != "rb":
             raise ValueError(f"`mode` must be 'rb'. Received: mode={mode}")
-        # A file as Python knows them: gfile's own has neither readinto nor seekable.
+        # A standard file object: gfile's own has neither readinto nor seekable.
         return io.BufferedReader(_Reader(self))
 
     def read_bytes(self):
@@ -391,7 +391,7 @@ def _end_with_parent():
 def leave(status):
     """End this process at once where a plug-in for a store was loaded, else return.
 
-    A process that has used the one for S3 is aborted by it when it ends, whatever came of its work
+    A process that has used the one for S3 is aborted by it when it ends, regardless of its result
     (tensorflow-io 0.37.1, https://github.com/tensorflow/io/issues/2039). To be called when all is
     done, at exit.
 

@@ -72,11 +72,11 @@ class Range:
         return " ".join(filter(None, words))
 
 
-# Lowest and highest sample rate in Hz. Others are errors of a header or of typing, and resampling
+# Lowest and highest sample rate in Hz. Others are wrong headers or typos, and resampling
 # from 1 Hz would take memory without end.
 SAMPLE_RATES = (1000, 1_000_000)
 
-# Larger counts are typing errors.
+# Larger counts are typos.
 Count = Annotated[int, Range(1, 1_000_000)]
 CountFromZero = Annotated[int, Range(0, 1_000_000)]
 BatchSize = Annotated[int, Range(1, 65_536)]

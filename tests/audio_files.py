@@ -43,6 +43,6 @@ def bad_files(tmp_path):
         "empty.wav": "cannot be decoded (the file is empty)",
         "silent.wav": "silent",
         "short.wav": "too short (0.01 s of 0.05 s)",
-        "nan.wav": "not finite (holds NaN or infinity)",
+        "nan.wav": "contains NaN or infinity",
     }
     return folder, reasons

@@ -141,7 +141,7 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate = file.samplerate
             if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-                raise AudioError(path, f"has a sample rate of {rate} Hz")
+                raise AudioError(path, f"unsupported sample rate: {rate} Hz")
             first = round(start * rate)
             stop = -1 if duration is None else first + round(duration * rate)
             # In other formats, such as MP3, seeking is not exact: they are read from the beginning.
@@ -160,7 +160,7 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
     if missing:
         raise AudioError(path, f"truncated ({missing}, {end / rate:.2f} s decoded)")
     if end < stop:
-        raise AudioError(path, f"ends at {end / rate:.2f} s, a part of it at {stop / rate:.2f} s")
+        raise AudioError(path, f"ends at {end / rate:.2f} s, before the requested {stop / rate:.2f} s")
     return samples[first - sought :], rate
 
 
@@ -194,7 +194,7 @@ def checked(samples, path, sample_rate, min_samples=1):
             f"too short ({len(samples) / sample_rate:.2f} s of {min_samples / sample_rate:.2f} s)",
         )
     if not np.isfinite(samples).all():
-        raise AudioError(path, "not finite (holds NaN or infinity)")
+        raise AudioError(path, "contains NaN or infinity")
     if np.abs(samples).max() < SILENCE_PEAK:
         raise AudioError(path, "silent")
     reason = out_of_scale(samples)

@@ -306,7 +306,7 @@ def _agreed_plan(manifest, settings, shards):
                 "asked": f"another number of shards ({there[key] or 'the default'}, not {value})",
             }.get(key, f"another {key} ({there[key]}, not {value})")
             raise UserError(
-                f"`output` contains records of {difference}; choose another folder, or "
+                f"`output` was prepared from {difference}; choose another folder, or "
                 f"delete this one. Received: output={output}"
             )
     return there["shards"]

@@ -157,8 +157,8 @@ def _on_device(blocks, name):
     free = _free_bytes()
     if free is not None and blocks.nbytes > free:
         raise UserError(
-            f"{name}: takes {blocks.nbytes / 1e9:.1f} GB, and the device has {free / 1e9:.1f} GB "
-            "free; read batches instead"
+            f"{name}: needs {blocks.nbytes / 1e9:.1f} GB of the device's memory, of which "
+            f"{free / 1e9:.1f} GB are free; use resident=False"
         )
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

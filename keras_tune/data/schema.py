@@ -197,7 +197,7 @@ class DatasetInfo:
             info._check_types()
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path / FILE_NAME}: not a description of records ({error}). Run prepare again."
+                f"{path / FILE_NAME}: not a valid dataset.json ({error}). Run prepare again."
             ) from error
         check_names([shard.split for shard in info.shards], info.labels, path / FILE_NAME)
         for shard in info.shards:
@@ -293,7 +293,7 @@ def _read_description(path):
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not valid JSON ({error}). Run prepare again.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{file}: not a description of records. Run prepare again.")
+        raise UserError(f"{file}: not a valid dataset.json. Run prepare again.")
     return content
 
 

@@ -255,7 +255,7 @@ def _record(row, settings):
     checked(resampled, path, settings.sample_rate, settings.min_samples)
     if settings.encoding == "source":
         if part:
-            raise AudioError(path, "a part of a file cannot be kept as it is (use pcm16 or flac)")
+            raise AudioError(path, "encoding source cannot store a part of a file; use pcm16 or flac")
         audio, encoding, count = content, _source_encoding(content, path), len(samples)
     else:
         pcm = to_int16(resampled)
@@ -293,7 +293,7 @@ def _source_encoding(content, path):
         return SOURCE_ENCODINGS[info.format, info.subtype]
     except KeyError:
         raise AudioError(
-            path, f"{info.format} {info.subtype} cannot be kept as it is (use pcm16 or flac)"
+            path, f"encoding source cannot store {info.format} {info.subtype}; use pcm16 or flac"
         ) from None
 
 

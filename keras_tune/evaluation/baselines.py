@@ -2,7 +2,7 @@
 
 The score of a trained encoder means little without the score of an encoder that has learned
 nothing. A new encoder has batch normalization with mean 0 and variance 1, and no biases, so its
-outputs mostly tell how loud a window is. It becomes a much stronger baseline if batch normalization
+outputs mostly reflect loudness. It becomes a much stronger baseline if batch normalization
 is estimated on clips and all windows have one level. The mel spectrogram is reported with and
 without its level as well.
 """

@@ -1,4 +1,4 @@
-"""How good a representation is while it is trained: a probe every few epochs."""
+"""A logistic or k-NN probe every few epochs of pretraining."""
 
 from __future__ import annotations
 

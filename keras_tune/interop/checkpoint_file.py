@@ -125,7 +125,7 @@ def _read_safetensors(path):
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file, or cut off ({error})") from None
+        raise UserError(f"{path}: not a safetensors file, or truncated ({error})") from None
     except TypeError as error:
         raise UserError(f"{path}: {error}; save its tensors as float32") from None
     try:
@@ -148,7 +148,7 @@ def _read_torch(path):
                 f"{path}: refused, because loading it would run code ({refused[1]}); "
                 "ask its author for a file with tensors only"
             ) from None
-        raise UserError(f"{path}: not a PyTorch checkpoint, or cut off") from None
+        raise UserError(f"{path}: not a PyTorch checkpoint, or truncated") from None
     state, hyper_parameters = content, {}
     if isinstance(content, dict) and "state_dict" in content:
         state, hyper_parameters = content["state_dict"], content.get("hyper_parameters")

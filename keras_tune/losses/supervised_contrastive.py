@@ -1,4 +1,4 @@
-"""Supervised contrast: clips that share a label attract one another.
+"""Supervised contrast: clips with the same label are positives.
 
 NT-Xent draws the two views of one clip together. Here all views of all clips with the anchor's
 label (an artist's, say) are positives. Artist labels cost nothing, since files come with them, and

@@ -184,7 +184,7 @@ def _described(message, options=()):
     """The parser's message; of a value of the wrong type `--option value: takes ...`."""
     stray = re.match(r"unrecognized arguments: ([^-].*)", message)
     if stray:
-        return f"{stray[1]}: not an option; a value comes after its option, and lists are [a,b]"
+        return f"{stray[1]}: unexpected; write --option value, and lists as [a,b]"
     unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
     if unknown:
         hint = _nearest_option(unknown[1], options)

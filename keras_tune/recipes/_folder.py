@@ -49,8 +49,8 @@ def local_path(output):
 def locked(output, kind="folder"):
     """Keep other processes from writing an output; its folder is made if it is missing.
 
-    The system gives the lock back when the process ends, however that happens. The empty file that
-    it hangs on goes with it, unless the process is killed; so does the folder if it is still empty.
+    The system releases the lock when the process ends, however that happens. The empty lock file is
+    removed then, unless the process is killed; so is the folder if it is still empty.
 
     Args:
         output: A folder, or a file.

@@ -8,7 +8,7 @@ METRICS = {
     "val_loss": "loss, valid",
     "contrastive_accuracy": "contrastive accuracy, training views",
     "val_contrastive_accuracy": "contrastive accuracy, valid",
-    "val_mel_accuracy": "the same of mel statistics, which are not trained",
+    "val_mel_accuracy": "contrastive accuracy of mel statistics (untrained), valid",
     "val_effective_rank": "effective rank of the representation",
     "val_probe": "online probe",
 }

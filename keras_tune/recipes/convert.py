@@ -62,7 +62,7 @@ def main(config):
     if config.projector and config.head:
         raise UserError("--projector true --head: use only one of them; a tagger has no projector")
     if config.labels and not config.head:
-        raise UserError("--labels: names the outputs of a head; give --head as well")
+        raise UserError("--labels: requires --head, whose outputs it names")
     if from_keras:
         from keras_tune.models.saved import load_saved_model
 

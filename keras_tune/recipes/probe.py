@@ -158,7 +158,7 @@ def _protocols(config):
     asked = list(known) if asked == ["all"] else list(dict.fromkeys(asked))
     for protocol in asked:
         if protocol == "layers" and config.layers:
-            raise UserError("--layers: not together with --protocol layers, which probes them all")
+            raise UserError("--layers: cannot be combined with --protocol layers, which probes every stage")
         if protocol not in known:
             raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(known)}, all")
     if config.folds and not config.group:

@@ -209,7 +209,7 @@ def _child(job, sender):
 
 def _death(exit_code):
     if exit_code is not None and exit_code < 0:
-        reason = " (the system does that when memory runs out)" if exit_code == -9 else ""
+        reason = " (usually because memory ran out)" if exit_code == -9 else ""
         return f"its process was killed by signal {-exit_code}{reason}"
     return f"its process ended with status {exit_code}"
 

@@ -100,7 +100,7 @@ class _Hyperband(ResumableOracle, HyperbandOracle):
     """Hyperband whose brackets are filled again when a trial fails.
 
     A bracket promotes only once its first round is complete; KerasTuner counts failed trials as
-    part of it and then waits for successes that never come.
+    part of it, and then never finishes.
     """
 
     def end_trial(self, trial):
@@ -312,8 +312,8 @@ class TUNeTuner(BaseTuner):
             if error.code() not in gone:
                 raise
             raise UserError(
-                f"no answer from the chief at {_chief()} for {self.chief_timeout:g} s: the search "
-                "has ended, or the chief is gone. Start the chief and then its workers to resume "
+                f"the chief at {_chief()} did not respond for {self.chief_timeout:g} s: the search "
+                "has ended, or the chief has stopped. Start the chief and then its workers to resume "
                 "the search."
             ) from error
 

@@ -197,7 +197,7 @@ class _Graph:
             stored = unscaled.astype("float16")
         if not np.isfinite(stored).all():
             raise ValueError(
-                "`half_precision` must be False for kernels that are too large for it. "
+                "`half_precision` must be False for kernels beyond the range of float16. "
                 "Received: half_precision=True"
             )
         stored = self.weight(stored)

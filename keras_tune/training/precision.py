@@ -79,17 +79,17 @@ def best_precision() -> tuple[str, str]:
             return BFLOAT16, "the accelerator has bfloat16"
         return SINGLE, "the accelerator is not known to have bfloat16"
     if backend == "jax":
-        return SINGLE, "JAX computes no faster in bfloat16 on a processor"
+        return SINGLE, "JAX is not faster in bfloat16 on a CPU"
     without_onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS") in ("0", "false")
     if backend == "tensorflow" and without_onednn:
         return SINGLE, "oneDNN, which has bfloat16, is turned off (TF_ENABLE_ONEDNN_OPTS)"
     flags = cpu_flags()
     if flags is None:
-        return SINGLE, "the system does not tell whether the processor has bfloat16"
+        return SINGLE, "it is not known whether the CPU has bfloat16"
     found = next((name for name in CPU_INSTRUCTIONS if name in flags), None)
     if found is None:
-        return SINGLE, "the processor has no bfloat16"
-    return BFLOAT16, f"the processor has {found}"
+        return SINGLE, "the CPU has no bfloat16"
+    return BFLOAT16, f"the CPU has {found}"
 
 
 def _of_tensorflow():

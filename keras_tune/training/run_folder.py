@@ -128,8 +128,8 @@ def check_unchanged(
         key, old, new = changed
         file = pathlib.Path(folder) / "config.yaml"
         raise ValueError(
-            f"`{key}` was {old} in the run in {folder}, and must stay the same when it is resumed; "
-            f"its configuration is {file}. Received: {key}={new}"
+            f"`{key}` must not change when a run is resumed; the run in {folder} used {old} "
+            f"({file}). Received: {key}={new}"
         )
 
 

@@ -76,7 +76,7 @@ def test_unusable_files_say_why(tmp_path):
         "empty.wav": "cannot be decoded (the file is empty)",
         "silent.wav": "silent",
         "short.wav": "too short (1.00 s of 2.00 s)",
-        "nan.wav": "not finite (holds NaN or infinity)",
+        "nan.wav": "contains NaN or infinity",
         "folder.wav": "missing",
         "absent.wav": "missing",
     }

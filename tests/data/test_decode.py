@@ -139,4 +139,4 @@ def test_what_cannot_be_kept_is_named(tmp_path):
     ).assign(split="train")
     info = prepare(manifest, tmp_path / "out", encoding="source", workers=1, progress=False)
     assert [entry["id"] for entry in info.failed] == ["a"]
-    assert "AIFF PCM_16 cannot be kept as it is" in info.failed[0]["reason"]
+    assert "encoding source cannot store AIFF PCM_16" in info.failed[0]["reason"]

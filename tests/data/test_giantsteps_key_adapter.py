@@ -133,12 +133,12 @@ def test_what_parts_cannot_be(tmp_path):
     pytest.importorskip("tensorflow")
     manifest = manifest_for("giantsteps_key", build(tmp_path / "source"))
     options = {"workers": 1, "progress": False}
-    with pytest.raises(UserError, match="a part of a file cannot be kept as it is"):
+    with pytest.raises(UserError, match="encoding source cannot store a part of a file"):
         prepare(manifest[:3], tmp_path / "source_encoding", encoding="source", **options)
     late = manifest[:2].assign(start=[0.0, 45.0])
     info = prepare(late, tmp_path / "late", **options)
     assert [entry["reason"] for entry in info.failed] == [
-        "ends at 61.00 s, a part of it at 75.00 s"
+        "ends at 61.00 s, before the requested 75.00 s"
     ]
 
 
@@ -158,7 +158,7 @@ def test_a_part_is_what_the_whole_holds_there(tmp_path, suffix):
         np.testing.assert_array_equal(part, whole[first : first + rate // 2])
         np.testing.assert_array_equal(load_audio(file, rate, start=start), whole[first:])
     for start, end in ((2.75, "3.25"), (4.0, "4.50")):
-        with pytest.raises(AudioError, match=f"ends at 3.00 s, a part of it at {end} s"):
+        with pytest.raises(AudioError, match=f"ends at 3.00 s, before the requested {end} s"):
             load_audio(file, rate, start=start, duration=0.5)
 
 
@@ -226,6 +226,6 @@ def test_damaged_audio_is_named(tmp_path):
     info = prepare(manifest, tmp_path / "out", workers=1, progress=False, sample_rate=RATE)
     assert {entry["id"]: (entry["path"], entry["reason"]) for entry in info.failed} == {
         "102-0": (str(damaged), "cannot be decoded (Format not recognised)"),
-        "201-0": (str(short), "ends at 1.00 s, a part of it at 30.00 s"),
+        "201-0": (str(short), "ends at 1.00 s, before the requested 30.00 s"),
         "203-0": (str(short.parent / "203.LOFI.mp3"), "missing"),
     }

@@ -127,7 +127,7 @@ def test_several_processes_write_to_a_store_and_go_on(clips, local, tmp_path):
     before = kept.stat().st_mtime_ns
     prepare(clips, url, workers=1, **OPTIONS)
     assert content(url) == content(local) and kept.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match=f"contains records of another encoding.*={url}"):
+    with pytest.raises(UserError, match=f"was prepared from another encoding.*={url}"):
         prepare(clips, url, workers=1, encoding="flac", **OPTIONS)
     with pytest.raises(LeftOutError):
         prepare(clips, f"{url}2", workers=1, min_samples=1005, strict=True, **OPTIONS)

@@ -224,7 +224,7 @@ def test_only_bad_files_is_an_error(clips, tmp_path):
 def test_other_settings_are_refused(clips, tmp_path, change):
     run(clips, tmp_path, shards=2)
     before = content(tmp_path)
-    with pytest.raises(UserError, match="contains records of another"):
+    with pytest.raises(UserError, match="was prepared from another"):
         run(clips, tmp_path, **({"shards": 2} | change))
     assert content(tmp_path) == before
 

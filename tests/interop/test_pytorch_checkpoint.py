@@ -329,7 +329,7 @@ class TestFilesThatCannotBeRead:
         for name in ("plus.ckpt", "deep.safetensors"):
             content = (SMALL / name).read_bytes()
             (tmp_path / name).write_bytes(content[: int(share * len(content))])
-            with pytest.raises(UserError, match="or cut off"):
+            with pytest.raises(UserError, match="or truncated"):
                 load_pytorch_checkpoint(tmp_path / name)
 
     @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])

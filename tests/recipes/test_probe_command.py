@@ -361,7 +361,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         (("--target", "genre", "--layers", "tail_2"), "the encoder has no stage 'tail_2'"),
         (
             ("--target", "genre", "--layers", "tail_1", "--protocol", "layers"),
-            "--layers: not together with --protocol layers",
+            "--layers: cannot be combined with --protocol layers",
         ),
     ],
 )

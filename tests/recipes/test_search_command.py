@@ -105,7 +105,7 @@ def test_a_search_leaves_everything_behind(clips, tmp_path, capsys):
     command(*arguments(clips, output, "--seeds=2"))
     assert (output / "search.csv").read_text() == before
     line = error_of(capsys, *arguments(clips, output, "--epochs=2"))
-    assert "--epochs 2: was 1 in the run in" in line and str(output / "config.yaml") in line
+    assert "--epochs 2: must not change when a run is resumed; the run in" in line and str(output / "config.yaml") in line
 
 
 def best_recipe(tmp_path, tail):
@@ -273,7 +273,7 @@ def test_a_worker_without_a_chief_ends(clips, tmp_path):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in output, output
     line = output.strip().splitlines()[-1]
-    assert line.startswith(f"search: error: no answer from the chief at 127.0.0.1:{port} for 2 s")
+    assert line.startswith(f"search: error: the chief at 127.0.0.1:{port} did not respond for 2 s")
 
 
 @pytest.mark.nightly
@@ -307,7 +307,7 @@ def test_a_worker_whose_chief_is_killed_ends(clips, tmp_path):
         for process in processes:
             process.kill()
     output = (tmp_path / "worker0").read_text()
-    assert output.strip().splitlines()[-1].startswith("search: error: no answer from the chief")
+    assert output.strip().splitlines()[-1].startswith("search: error: the chief at ")
 
 
 def test_a_repetition_that_diverges_is_no_score(clips, tmp_path, capsys, monkeypatch):

@@ -64,10 +64,10 @@ def torch_with(*capabilities, mps=False):
 @pytest.mark.parametrize(
     "flags, policy, reason",
     [
-        ("avx512f avx512_bf16", "mixed_bfloat16", "the processor has avx512_bf16"),
-        ("avx512_bf16 amx_bf16", "mixed_bfloat16", "the processor has amx_bf16"),
-        ("avx2 avx512f", "float32", "the processor has no bfloat16"),
-        (None, "float32", "the system does not tell whether the processor has bfloat16"),
+        ("avx512f avx512_bf16", "mixed_bfloat16", "the CPU has avx512_bf16"),
+        ("avx512_bf16 amx_bf16", "mixed_bfloat16", "the CPU has amx_bf16"),
+        ("avx2 avx512f", "float32", "the CPU has no bfloat16"),
+        (None, "float32", "it is not known whether the CPU has bfloat16"),
     ],
 )
 def test_on_a_processor(machine, monkeypatch, flags, policy, reason):
@@ -89,7 +89,7 @@ def test_on_a_processor_with_another_backend(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch_with())
     # This is about TensorFlow only.
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert best_precision() == ("mixed_bfloat16", "the processor has amx_bf16")
+    assert best_precision() == ("mixed_bfloat16", "the CPU has amx_bf16")
     machine("torch", "avx2")
     assert best_precision()[0] == "float32"
 
@@ -111,7 +111,7 @@ def test_on_a_processor_with_another_backend(machine, monkeypatch):
     ],
 )
 def test_on_accelerators(machine, monkeypatch, backend, module, policy):
-    # Whatever the processor has.
+    # Whatever the CPU has.
     machine(backend, "amx_bf16")
     monkeypatch.setitem(sys.modules, backend, module)
     found, reason = best_precision()
