@@ -6,17 +6,17 @@ Outside `keras_tune.augment`, because command lines show these options without i
 import dataclasses
 from typing import Annotated
 
-from keras_tune.types import Probability, Range
+from keras_tune.types import Interval, Probability
 
-Ratio = Annotated[float, Range(0)]
-Percent = Annotated[float, Range(0, 100)]
-Decibels = Annotated[float, Range(-200, 200)]
-Cents = Annotated[float, Range(-12_000, 12_000)]
+Ratio = Annotated[float, Interval(0)]
+Percent = Annotated[float, Interval(0, 100)]
+Decibels = Annotated[float, Interval(-200, 200)]
+Cents = Annotated[float, Interval(-12_000, 12_000)]
 # No audio file has a higher sample rate.
-Frequency = Annotated[float, Range(above=0, high=1_000_000)]
-Milliseconds = Annotated[float, Range(0, 60_000)]
+Frequency = Annotated[float, Interval(above=0, high=1_000_000)]
+Milliseconds = Annotated[float, Interval(0, 60_000)]
 # Every delay from the shortest to the longest is kept in memory.
-StepMilliseconds = Annotated[float, Range(0.01, 60_000)]
+StepMilliseconds = Annotated[float, Interval(0.01, 60_000)]
 
 
 @dataclasses.dataclass

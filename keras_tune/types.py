@@ -29,7 +29,7 @@ DEFAULT_WINDOW, DEFAULT_SAMPLE_RATE = 59049, 22050
 
 
 @dataclasses.dataclass(frozen=True)
-class Range:
+class Interval:
     """The finite numbers that a setting may have, as a part of its annotation.
 
     Args:
@@ -43,9 +43,9 @@ class Range:
     ```python
     from typing import Annotated
 
-    from keras_tune.types import Range
+    from keras_tune.types import Interval
 
-    Probability = Annotated[float, Range(0, 1)]
+    Probability = Annotated[float, Interval(0, 1)]
     ```
     """
 
@@ -77,29 +77,29 @@ class Range:
 SAMPLE_RATES = (1000, 1_000_000)
 
 # Larger counts are typos.
-Count = Annotated[int, Range(1, 1_000_000)]
-CountFromZero = Annotated[int, Range(0, 1_000_000)]
-BatchSize = Annotated[int, Range(1, 65_536)]
+Count = Annotated[int, Interval(1, 1_000_000)]
+CountFromZero = Annotated[int, Interval(0, 1_000_000)]
+BatchSize = Annotated[int, Interval(1, 65_536)]
 # Contrast needs a second clip.
-ContrastBatchSize = Annotated[int, Range(2, 65_536)]
-Workers = Annotated[int, Range(1, 1_024)]
-Folds = Annotated[int, Range(2, 1_000)]
-Repetitions = Annotated[int, Range(1, 1_000)]
+ContrastBatchSize = Annotated[int, Interval(2, 65_536)]
+Workers = Annotated[int, Interval(1, 1_024)]
+Folds = Annotated[int, Interval(2, 1_000)]
+Repetitions = Annotated[int, Interval(1, 1_000)]
 # Some seeds are added up, and the sums must fit into 32 bits.
-Seed = Annotated[int, Range(0, 2**31 - 1)]
-Depth = Annotated[int, Range(0, 99)]
-Width = Annotated[int, Range(1, 65_536)]
-Samples = Annotated[int, Range(1, 100_000_000)]
-SampleRate = Annotated[int, Range(*SAMPLE_RATES)]
+Seed = Annotated[int, Interval(0, 2**31 - 1)]
+Depth = Annotated[int, Interval(0, 99)]
+Width = Annotated[int, Interval(1, 65_536)]
+Samples = Annotated[int, Interval(1, 100_000_000)]
+SampleRate = Annotated[int, Interval(*SAMPLE_RATES)]
 # In seconds; a millisecond is one sample at the lowest sample rate.
-Hop = Annotated[float, Range(0.001, 3_600)]
-Seconds = Annotated[float, Range(0, 86_400)]
-Positive = Annotated[float, Range(above=0)]
-NotNegative = Annotated[float, Range(0)]
-Finite = Annotated[float, Range()]
-Probability = Annotated[float, Range(0, 1)]
-Fraction = Annotated[float, Range(above=0, high=1)]
-Decay = Annotated[float, Range(above=0, below=1)]
+Hop = Annotated[float, Interval(0.001, 3_600)]
+Seconds = Annotated[float, Interval(0, 86_400)]
+Positive = Annotated[float, Interval(above=0)]
+NotNegative = Annotated[float, Interval(0)]
+Finite = Annotated[float, Interval()]
+Probability = Annotated[float, Interval(0, 1)]
+Fraction = Annotated[float, Interval(above=0, high=1)]
+Decay = Annotated[float, Interval(above=0, below=1)]
 # A dtype policy of training, or "auto" for what suits the machine.
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -108,8 +108,8 @@ def check_values(config: Any, prefix: str = "") -> None:
     """Raise unless the fields of a configuration have values that their annotations allow.
 
     Args:
-        config: Dataclass instance. Numbers with a `Range`, `Literal` choices, and lists and nested
-            dataclasses of them are checked; other fields are not.
+        config: Dataclass instance. Numbers with an `Interval`, `Literal` choices, and lists and
+            nested dataclasses of them are checked; other fields are not.
         prefix: Text before the names of the fields. Defaults to "".
 
     Raises:
@@ -143,7 +143,7 @@ def check_values(config: Any, prefix: str = "") -> None:
 def _is_allowed(value, hint, allowed):
     """Whether an annotation allows a value; what it allows is added to `allowed`, in words."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated and isinstance(parts[1], Range):
+    if origin is Annotated and isinstance(parts[1], Interval):
         kind = "an integer" if parts[0] is int else "a number"
         allowed.append(f"{kind} {parts[1]}".rstrip())
         kinds = int if parts[0] is int else (int, float)

@@ -425,12 +425,12 @@ def crc32c_masked(content):
 
 
 COMMANDS = {
-    "augment": (augment.Config, ["--source=x", "--output=x"]),
-    "convert": (convert.Config, ["--checkpoint=x", "--output=x"]),
+    "augment": (augment.AugmentViewsConfig, ["--source=x", "--output=x"]),
+    "convert": (convert.ConvertConfig, ["--checkpoint=x", "--output=x"]),
     "embed": (embed.EmbedConfig, ["--encoder=x", "--source=x", "--output=x"]),
     "export": (export.ExportConfig, ["--model=x", "--format=onnx", "--output=x"]),
     "finetune": (finetune.FinetuneConfig, "--encoder=x --data=x --target=x --output=x".split()),
-    "prepare": (prepare_recipe.Config, ["--dataset=csv", "--source=x", "--output=x"]),
+    "prepare": (prepare_recipe.PrepareConfig, ["--dataset=csv", "--source=x", "--output=x"]),
     "pretrain": (pretrain.PretrainConfig, []),
     "probe": (probe.ProbeConfig, "--encoder=x --data=x --target=x --output=x".split()),
     "search": (search.SearchConfig, []),

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from keras_tune.types import Count, Fraction, Positive, Range, Width, check_values
+from keras_tune.types import Count, Fraction, Interval, Positive, Width, check_values
 
 pytestmark = pytest.mark.one_backend
 
@@ -62,9 +62,9 @@ def test_what_is_refused(config, message):
 
 
 def test_ranges():
-    assert 0 in Range(0, 1) and 1 in Range(0, 1) and 1.1 not in Range(0, 1)
-    assert 0 not in Range(above=0) and 1 not in Range(below=1)
-    assert float("nan") not in Range() and 10**30 in Range()
-    assert str(Range(1, 1_000_000)) == "from 1 to 1,000,000"
-    assert str(Range(above=0, high=1)) == "above 0 to 1"
-    assert str(Range()) == ""
+    assert 0 in Interval(0, 1) and 1 in Interval(0, 1) and 1.1 not in Interval(0, 1)
+    assert 0 not in Interval(above=0) and 1 not in Interval(below=1)
+    assert float("nan") not in Interval() and 10**30 in Interval()
+    assert str(Interval(1, 1_000_000)) == "from 1 to 1,000,000"
+    assert str(Interval(above=0, high=1)) == "above 0 to 1"
+    assert str(Interval()) == ""

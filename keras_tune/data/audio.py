@@ -160,7 +160,9 @@ def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
     if missing:
         raise AudioError(path, f"truncated ({missing}, {end / rate:.2f} s decoded)")
     if end < stop:
-        raise AudioError(path, f"ends at {end / rate:.2f} s, before the requested {stop / rate:.2f} s")
+        raise AudioError(
+            path, f"ends at {end / rate:.2f} s, before the requested {stop / rate:.2f} s"
+        )
     return samples[first - sought :], rate
 
 

@@ -28,7 +28,9 @@ class CropStream(keras.utils.PyDataset):
     def __init__(self, lengths, options, columns=None):
         super().__init__()
         if options.batch_size is None:
-            raise ValueError("`batch_size` must be an integer for arrays. Received: batch_size=None")
+            raise ValueError(
+                "`batch_size` must be an integer for arrays. Received: batch_size=None"
+            )
         samples = int(min(lengths))
         if options.clip_samples is not None and options.clip_samples > samples:
             raise ValueError(

@@ -255,7 +255,9 @@ def _record(row, settings):
     checked(resampled, path, settings.sample_rate, settings.min_samples)
     if settings.encoding == "source":
         if part:
-            raise AudioError(path, "encoding source cannot store a part of a file; use pcm16 or flac")
+            raise AudioError(
+                path, "encoding source cannot store a part of a file; use pcm16 or flac"
+            )
         audio, encoding, count = content, _source_encoding(content, path), len(samples)
     else:
         pcm = to_int16(resampled)

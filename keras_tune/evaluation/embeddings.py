@@ -19,8 +19,6 @@ from keras_tune.types import DEFAULT_WINDOW
 if TYPE_CHECKING:
     import keras
 
-POOLINGS = ("mean", "mean_std")
-
 
 class TooShortError(UserError):
     """No clip is as long as a window.

@@ -12,7 +12,7 @@ from keras_tune.checks import check_encoder, check_finite
 from keras_tune.types import DEFAULT_WINDOW
 
 ACTIVATIONS = ("sigmoid", "softmax")
-POOLINGS = ("embeddings", "scores")
+SCORE_POOLINGS = ("embeddings", "scores")
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -79,8 +79,10 @@ class Tagger(keras.Model):
             raise ValueError(
                 f"`activation` must be one of {ACTIVATIONS}. Received: activation={activation}"
             )
-        if pooling not in POOLINGS:
-            raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling}")
+        if pooling not in SCORE_POOLINGS:
+            raise ValueError(
+                f"`pooling` must be one of {SCORE_POOLINGS}. Received: pooling={pooling}"
+            )
         layers = [keras.layers.Dense(num_labels, dtype="float32", name="logits")]
         if hidden_units:
             layers.insert(

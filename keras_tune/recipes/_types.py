@@ -14,7 +14,7 @@ import typing
 
 from jsonargparse.typing import register_type
 
-from keras_tune.types import Range
+from keras_tune.types import Interval
 
 
 @functools.cache
@@ -22,8 +22,8 @@ def as_options(config_class):
     """Make the class that the parser reads instead of a configuration.
 
     Args:
-        config_class: A dataclass. Fields may be annotated with a `keras_tune.types.Range`, within
-            lists and unions too, and may be dataclasses themselves.
+        config_class: A dataclass. Fields may be annotated with a `keras_tune.types.Interval`, also
+            within lists and unions, and may be dataclasses themselves.
 
     Returns:
         A subclass whose types are those of the parser, and whose docstring also has the arguments
@@ -93,7 +93,7 @@ def _default(options_class, factory):
 def _option(hint):
     """The parser's type for an annotation."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated and isinstance(parts[1], Range):
+    if origin is typing.Annotated and isinstance(parts[1], Interval):
         return _number(parts[0], parts[1])
     if origin in (typing.Union, types.UnionType):
         kinds = [_option(part) for part in parts]
@@ -106,7 +106,7 @@ def _option(hint):
 
 @functools.cache
 def _number(base, limits):
-    """Register a type whose values are the numbers of the class `base` within a `Range`."""
+    """Register a type whose values are the numbers of the class `base` within a `Interval`."""
 
     def read(value):
         try:

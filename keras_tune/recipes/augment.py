@@ -23,7 +23,7 @@ from keras_tune.types import (
 
 
 @dataclasses.dataclass
-class Config:
+class AugmentViewsConfig:
     """Options of the views.
 
     Args:
@@ -54,7 +54,7 @@ def main(config):
     """Write the views.
 
     Args:
-        config: `Config`.
+        config: `AugmentViewsConfig`.
 
     Raises:
         UserError: The file cannot be read or is too short, or an option is out of range.
@@ -186,7 +186,7 @@ def draw_comparison(path, title, before, after, sample_rate):
 
 def cli(argv=None):
     """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, Config, argv)
+    run(main, AugmentViewsConfig, argv)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from keras_tune.types import DEFAULT_WINDOW, Samples
 
 
 @dataclasses.dataclass
-class Config:
+class ConvertConfig:
     """Options of a conversion.
 
     Args:
@@ -45,7 +45,7 @@ def main(config):
     """Convert a file and print its content.
 
     Args:
-        config: `Config`.
+        config: `ConvertConfig`.
 
     Raises:
         UserError: A file cannot be read or written, or options do not go together.
@@ -116,7 +116,7 @@ def _load_checkpoint(config):
 
 def cli(argv=None):
     """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, Config, argv)
+    run(main, ConvertConfig, argv)
 
 
 if __name__ == "__main__":

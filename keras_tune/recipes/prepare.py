@@ -15,7 +15,7 @@ from keras_tune.types import DEFAULT_SAMPLE_RATE, Count, Probability, SampleRate
 
 
 @dataclasses.dataclass
-class Config:
+class PrepareConfig:
     """Options of a preparation.
 
     Args:
@@ -92,7 +92,7 @@ def main(config):
     """Prepare a set and print what came of it.
 
     Args:
-        config: `Config`.
+        config: `PrepareConfig`.
 
     Raises:
         UserError: If the source or an option is wrong, or with `strict` a file has to be left out.
@@ -142,7 +142,7 @@ def print_left_out(failed):
 
 def cli(argv=None):
     """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, Config, argv)
+    run(main, PrepareConfig, argv)
 
 
 if __name__ == "__main__":

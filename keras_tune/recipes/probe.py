@@ -158,7 +158,9 @@ def _protocols(config):
     asked = list(known) if asked == ["all"] else list(dict.fromkeys(asked))
     for protocol in asked:
         if protocol == "layers" and config.layers:
-            raise UserError("--layers: cannot be combined with --protocol layers, which probes every stage")
+            raise UserError(
+                "--layers: cannot be combined with --protocol layers, which probes every stage"
+            )
         if protocol not in known:
             raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(known)}, all")
     if config.folds and not config.group:
@@ -240,12 +242,15 @@ def _encoders(config, info):
 
 def _rows(config, protocols, encoders):
     """The rows of the report: pairs of an encoder's name and a pooling, by the row's name."""
-    from keras_tune.evaluation.embeddings import POOLINGS, default_pooling
+    from keras_tune.evaluation.embeddings import default_pooling
+    from keras_tune.models.stage_encoder import LAYER_POOLINGS
 
     asked = _list(config.pooling, ())
     for pooling in asked:
-        if pooling not in POOLINGS:
-            raise UserError(f"--pooling {pooling}: unknown; take {' or '.join(POOLINGS)}, or both")
+        if pooling not in LAYER_POOLINGS:
+            raise UserError(
+                f"--pooling {pooling}: unknown; take {' or '.join(LAYER_POOLINGS)}, or both"
+            )
     if "linear" in protocols and config.encoder != "mel" and asked and "mean" not in asked:
         raise UserError(
             "--pooling mean_std: --protocol linear uses single windows, which have no deviation "

@@ -313,8 +313,8 @@ class TUNeTuner(BaseTuner):
                 raise
             raise UserError(
                 f"the chief at {_chief()} did not respond for {self.chief_timeout:g} s: the search "
-                "has ended, or the chief has stopped. Start the chief and then its workers to resume "
-                "the search."
+                "has ended, or the chief has stopped. Start the chief and then its workers to "
+                "resume the search."
             ) from error
 
     def run_trial(self, trial: Any, streams: Any, epochs: int, callbacks: Any) -> dict[str, float]:

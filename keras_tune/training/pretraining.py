@@ -50,13 +50,6 @@ if TYPE_CHECKING:
 
 # Clips of valid on which the representation is monitored.
 MONITORED_CLIPS = 256
-# The corpus of a run without data. Recordings that change within a clip are what contrast can learn
-# to ignore; at this rate, views of 2.5 s cost as much as those of 0.9 s at 22,050 Hz.
-DEMO_CORPUS: dict[str, Any] = {
-    "num_clips": {"train": 160, "valid": 40, "test": 320},
-    "sample_rate": 8000,
-    "changing": True,
-}
 
 
 def pretrain(
@@ -232,7 +225,7 @@ class PretrainingRun:
             free.add("precision")
         self.start = open_run_folder(self.output, config, free)
         if not hasattr(self, "dataset"):
-            self.dataset = open_dataset(demo_corpus(self.output, config.seed, **DEMO_CORPUS))
+            self.dataset = open_dataset(demo_corpus(self.output, config.seed))
         self.data = PretrainingData(self.dataset, config, self.devices)
 
     def build(self) -> None:

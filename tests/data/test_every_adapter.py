@@ -61,7 +61,7 @@ def test_command_writes_what_is_there_and_names_the_rest(name, tmp_path, capsys)
     assert set(manifest["split"]) <= {"train", "valid", "test"}
     arguments = ["--dataset", name, "--source", source, "--output", output]
     arguments += ["--min_seconds", 0.1, "--workers", 1, "--shards", 1, "--sample_rate", 8000]
-    run(prepare.main, prepare.Config, [str(argument) for argument in arguments])
+    run(prepare.main, prepare.PrepareConfig, [str(argument) for argument in arguments])
     printed = capsys.readouterr().out
     info = open_dataset(output).info
     assert split_report(manifest) in printed

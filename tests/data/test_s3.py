@@ -32,7 +32,7 @@ from keras_tune.data import (
 from keras_tune.storage import to_path
 from keras_tune.errors import UserError
 from keras_tune.recipes import _cli
-from keras_tune.recipes.prepare import Config
+from keras_tune.recipes.prepare import PrepareConfig
 
 url, local, shard = sys.argv[1:]
 
@@ -68,7 +68,7 @@ def main(config):
     print(json.dumps(found), flush=True)
     raise UserError("the end")
 
-_cli.run(main, Config, ["--dataset=csv", "--source=x", "--output=y"])
+_cli.run(main, PrepareConfig, ["--dataset=csv", "--source=x", "--output=y"])
 """
 
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from keras_tune.errors import UserError
-from keras_tune.recipes.augment import AugmentConfig, Config, main
+from keras_tune.recipes.augment import AugmentConfig, AugmentViewsConfig, main
 
 pytestmark = pytest.mark.one_backend
 
@@ -28,7 +28,11 @@ def test_views_are_written_as_sound_and_picture(source, tmp_path):
     keys = {field.name: 0.0 for field in dataclasses.fields(AugmentConfig)}
     keys = {name: value for name, value in keys.items() if name.endswith("_probability")}
     keys |= {"gain_probability": 1.0, "min_gain_db": -6.0, "max_gain_db": -6.0}
-    main(Config(source, str(output), views=2, samples=20000, augment=AugmentConfig(**keys)))
+    main(
+        AugmentViewsConfig(
+            source, str(output), views=2, samples=20000, augment=AugmentConfig(**keys)
+        )
+    )
     names = [f"view-{n}{end}" for n in (1, 2) for end in ("-after.wav", "-before.wav", ".png")]
     assert sorted(path.name for path in output.iterdir()) == names
     for number in (1, 2):
@@ -42,7 +46,7 @@ def test_views_are_written_as_sound_and_picture(source, tmp_path):
 
 def test_every_augmentation_gets_a_view(source, tmp_path):
     output = tmp_path / "views"
-    main(Config(source, str(output), views=1, samples=20000, each=True))
+    main(AugmentViewsConfig(source, str(output), views=1, samples=20000, each=True))
     pictures = {path.stem for path in output.glob("*.png")}
     assert {"view-1", "PitchShift", "Reverb", "BackgroundMix", "TimeStretch"} < pictures
     for name in pictures - {"view-1"}:
@@ -54,6 +58,6 @@ def test_every_augmentation_gets_a_view(source, tmp_path):
 def test_mistakes_are_one_line(source, tmp_path):
     with pytest.raises(UserError, match="probability=2"):
         augment = AugmentConfig(gain_probability=2.0)
-        main(Config(source, str(tmp_path / "views"), samples=20000, augment=augment))
+        main(AugmentViewsConfig(source, str(tmp_path / "views"), samples=20000, augment=augment))
     with pytest.raises(UserError, match="tone.wav"):
-        main(Config(source, str(tmp_path / "views"), samples=10**6))
+        main(AugmentViewsConfig(source, str(tmp_path / "views"), samples=10**6))

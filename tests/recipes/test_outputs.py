@@ -32,12 +32,12 @@ from keras_tune.recipes._folder import locked
 pytestmark = pytest.mark.one_backend
 
 COMMANDS = {
-    "augment": (augment.Config, ["--source=x.wav"]),
-    "convert": (convert.Config, ["--checkpoint=x.keras"]),
+    "augment": (augment.AugmentViewsConfig, ["--source=x.wav"]),
+    "convert": (convert.ConvertConfig, ["--checkpoint=x.keras"]),
     "embed": (embed.EmbedConfig, ["--encoder=mel", "--source=x"]),
     "export": (export.ExportConfig, ["--model=x", "--format=onnx"]),
     "finetune": (finetune.FinetuneConfig, ["--encoder=x", "--data=x", "--target=x"]),
-    "prepare": (prepare.Config, ["--dataset=csv", "--source=x.csv"]),
+    "prepare": (prepare.PrepareConfig, ["--dataset=csv", "--source=x.csv"]),
     "pretrain": (pretrain.PretrainConfig, ["--data=x"]),
     "probe": (probe.ProbeConfig, ["--encoder=x", "--data=x", "--target=x"]),
     "search": (search.SearchConfig, ["--data=x"]),

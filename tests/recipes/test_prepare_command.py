@@ -20,7 +20,7 @@ def command(capsys):
     def call(*arguments):
         status = 0
         try:
-            run(prepare.main, prepare.Config, [str(argument) for argument in arguments])
+            run(prepare.main, prepare.PrepareConfig, [str(argument) for argument in arguments])
         except SystemExit as stop:
             status = stop.code
         return status, *capsys.readouterr()

@@ -368,7 +368,10 @@ def test_a_cosine_is_not_made_longer(clips, tmp_path, capsys):
     options = ["--data", clips, "--output", output, "--schedule=cosine", "--optimizer=lars"]
     command(*options, "--epochs=1")
     line = error_of(capsys, *options, "--epochs=2", "--resume")
-    assert "--epochs 2: must not change when a run is resumed; the run in" in line and "config.yaml" in line
+    assert (
+        "--epochs 2: must not change when a run is resumed; the run in" in line
+        and "config.yaml" in line
+    )
 
 
 @pytest.mark.nightly

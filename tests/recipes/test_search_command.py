@@ -105,7 +105,10 @@ def test_a_search_leaves_everything_behind(clips, tmp_path, capsys):
     command(*arguments(clips, output, "--seeds=2"))
     assert (output / "search.csv").read_text() == before
     line = error_of(capsys, *arguments(clips, output, "--epochs=2"))
-    assert "--epochs 2: must not change when a run is resumed; the run in" in line and str(output / "config.yaml") in line
+    assert (
+        "--epochs 2: must not change when a run is resumed; the run in" in line
+        and str(output / "config.yaml") in line
+    )
 
 
 def best_recipe(tmp_path, tail):
