@@ -135,7 +135,7 @@ def print_left_out(failed):
     if not failed:
         return
     width = max(len(entry["path"]) for entry in failed)
-    print(f"{len(failed)} files left out:")
+    print(f"{len(failed)} {'file' if len(failed) == 1 else 'files'} left out:")
     for entry in failed:
         print(f"  {entry['path']:<{width}}  {entry['reason']}")
 

@@ -144,6 +144,9 @@ def _check_keep_best(pretraining):
 
 def _print_summary(pretraining):
     config, streams = pretraining.config, pretraining.streams
+    done = pretraining.start.finished_epochs or pretraining.start.finished_steps
+    if config.resume and not done:
+        print(f"nothing to resume in {pretraining.output}; starting")
     print_precision(config.precision, pretraining.precision_reason)
     print(
         f"{config.model.preset}: {pretraining.model.encoder.count_params():,} parameters; "
