@@ -30,6 +30,7 @@ from keras_tune.models.tune import TUNe
 from keras_tune.serving.onnx_export import export_onnx, export_onnx_head, import_onnx
 from keras_tune.serving.versions import check_name, write_version
 from keras_tune.serving.windows import Windows
+from keras_tune.shipped import onnx_file
 
 # The sample rates in Hz at which every browser can decode audio.
 RATES = (8000, 96000)
@@ -245,12 +246,11 @@ def _read(source, encoder):
 def _fingerprints(encoder):
     """What `embed` may call the encoder: with ONNX Runtime one that ships has another name."""
     from keras_tune.evaluation.embedding_cache import encoder_fingerprint
-    from keras_tune.shipped import OnnxEncoder, onnx_file
 
     found = {encoder_fingerprint(encoder)}
     file = onnx_file(encoder.name)
     if file is not None and encoder_fingerprint(TUNe.from_preset(encoder.name)) in found:
-        found.add(OnnxEncoder(file).fingerprint)
+        found.add(hashlib.sha256(file.read_bytes()).hexdigest())
     return found
 
 

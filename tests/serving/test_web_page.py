@@ -1,5 +1,6 @@
 import csv
 import functools
+import hashlib
 import http.server
 import importlib.resources
 import io
@@ -445,3 +446,36 @@ def test_nothing_comes_from_elsewhere(browser, site, song):
     assert loaded and all(name.startswith((site, "data:")) for name in loaded)
     complaints = [entry["message"] for entry in browser.get_log("browser")]
     assert not [text for text in complaints if "Content Security Policy" in text]
+
+
+def test_an_index_of_another_encoder_is_refused(tagger, tmp_path):
+    """Vectors of the same width would give neighbours that mean nothing."""
+    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+    from keras_tune.serving.web_page import track_index
+    from keras_tune.serving.windows import Windows
+
+    width = tagger.encoder.output_shape[-1]
+    content = {"ids": np.array(["a", "b"]), "vectors": np.eye(2, width)}
+    windows, right = Windows.of(tagger), encoder_fingerprint(tagger.encoder)
+    for number, about in enumerate(({}, {"encoder": np.array(right)})):
+        np.savez(tmp_path / f"{number}.npz", **content, **about)
+        names, _, _ = track_index(tmp_path / f"{number}.npz", tagger.encoder, windows)
+        assert names == ["a", "b"]
+    np.savez(tmp_path / "other.npz", **content, encoder=np.array("0" * 64))
+    with pytest.raises(
+        UserError, match="of the same encoder, not of another one. Received: index="
+    ):
+        track_index(tmp_path / "other.npz", tagger.encoder, windows)
+
+
+def test_the_encoder_that_ships_has_two_names(monkeypatch):
+    """`embed` computes it with ONNX Runtime where that is installed."""
+    from keras_tune.serving.web_page import _fingerprints
+    from keras_tune.shipped import WEIGHTS
+
+    monkeypatch.setattr(
+        "keras_tune.serving.web_page.onnx_file", lambda name: WEIGHTS / f"{name}.onnx"
+    )
+    found = _fingerprints(TUNe.from_preset("tune_plus_open"))
+    assert hashlib.sha256((WEIGHTS / "tune_plus_open.onnx").read_bytes()).hexdigest() in found
+    assert len(found) == 2
