@@ -44,6 +44,7 @@ def progress_bar(total: int, title: str, unit: str = "clip", shown: bool = True)
         file=_Lines(sys.stderr),
         delay=INTERVAL,
         mininterval=INTERVAL,
+        maxinterval=INTERVAL,
         bar_format="{desc}: {n_fmt} of {total_fmt} {unit}s, about {remaining} left",
     )
 

@@ -160,11 +160,13 @@ def estimate_on(
 
     window = window_length(encoder)
     pooled = getattr(encoder, "pooled_stages", 0)
-    seeds = range(seed, seed + (-(-MOST_WINDOWS // max(count, 1)) if pooled else 1))
+    stride = max(1, -(-count // MOST_WINDOWS))
+    used = max(1, -(-count // stride))
+    seeds = range(seed, seed + (-(-MOST_WINDOWS // used) if pooled else 1))
     crops = (
         record["audio"][start : start + window]
         for number, record in enumerate(records)
-        if number % -(-count // MOST_WINDOWS) == 0 and len(record["audio"]) >= window
+        if number % stride == 0 and len(record["audio"]) >= window
         for start in (crop_start(record["id"], len(record["audio"]) - window, s) for s in seeds)
     )
     batches = _batches(crops)

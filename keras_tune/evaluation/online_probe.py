@@ -118,7 +118,9 @@ class OnlineProbe(keras.callbacks.Callback):
                 f"{', '.join(known) or 'none'}. Received: label={label}"
             )
         if dict((column.name, column.kind) for column in dataset.info.labels)[label] == "number":
-            values = {record["labels"][label] for record in dataset.records("train")}
+            place = known.index(label)
+            values = {float(vector[place]) for vector in dataset.label_vectors("train")}
+            values = {value for value in values if not math.isnan(value)}
             if not values <= {0, 1}:
                 raise ValueError(
                     f"`label` must be a category, or a number that is 0 or 1. Received: {label}, "
@@ -130,6 +132,8 @@ class OnlineProbe(keras.callbacks.Callback):
                 (record["audio"], record["labels"][label])
                 for record in dataset.records(split)
                 if record["labels"][label] is not None
+                # A number that is missing is NaN.
+                and record["labels"][label] == record["labels"][label]
             )
             found = list(itertools.islice(labelled, clips))
             if not found:

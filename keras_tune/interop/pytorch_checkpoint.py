@@ -142,7 +142,8 @@ def export_pytorch_checkpoint(
         )
     if encoder.pooled_stages:
         raise ValueError(
-            "`model` must have `pooled_stages=0`, as the published modules. "
+            "`model` must have `pooled_stages=0`, as the published modules; see "
+            "`keras_tune.models.with_pooled_stages`. "
             f"Received: pooled_stages={encoder.pooled_stages}"
         )
     check_weights(path, model)

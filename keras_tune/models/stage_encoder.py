@@ -30,7 +30,7 @@ class StageEncoder(keras.Model):
 
     Raises:
         ValueError: There is no such pooling, or there are no stages.
-        UserError: The encoder has no such stage.
+        UserError: The encoder has no such stage, or one is named twice.
 
     Example:
 
@@ -52,6 +52,8 @@ class StageEncoder(keras.Model):
                 f"`pooling` must be one of {', '.join(LAYER_POOLINGS)}, and `stages` names of "
                 f"stages. Received: pooling={pooling}, stages={stages}"
             )
+        if len(set(stages)) < len(stages):
+            raise UserError(f"every stage can be named once only, not {', '.join(stages)}")
         known = getattr(encoder, "stage_names", ())
         for stage in stages:
             if stage not in known:

@@ -31,12 +31,13 @@ def plain_warnings():
     Those that are meant for programmers, about deprecated functions for example, stay as they are.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        show = warnings.showwarning
+        show, printed = warnings.showwarning, set()
 
         def show_plainly(message, category, *rest, **options):
             if category is UserWarning:
-                print(message, file=sys.stderr)
+                if str(message) not in printed:
+                    print(message, file=sys.stderr)
+                printed.add(str(message))
             else:
                 show(message, category, *rest, **options)
 

@@ -106,7 +106,7 @@ def _option(hint):
 
 @functools.cache
 def _number(base, limits):
-    """Register a type whose values are the numbers of the class `base` within a `Interval`."""
+    """Register a type whose values are the numbers of the class `base` within an `Interval`."""
 
     def read(value):
         try:

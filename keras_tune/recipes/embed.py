@@ -7,10 +7,9 @@ it is started again with the same options. Files that have changed since (by siz
 time), and files that could not be used, are read again.
 
 The output is an .npz file with `ids`, `vectors` (clips, d), `source`, `encoder` (a hash of it) and,
-for a prepared set, `split`; with
---pool none it has `vectors` (windows, d), `owners` (windows,), the row in `ids` of a window's clip,
-and `starts` (windows,) in seconds. A .parquet file has the same as a table, with one row for each
-vector.
+for a prepared set, `split`; with --pool none it has `vectors` (windows, d), `owners` (windows,),
+the row in `ids` of a window's clip, and `starts` (windows,) in seconds. A .parquet file has the
+ids, splits, starts and vectors as a table, with one row for each vector.
 """
 
 import dataclasses
@@ -151,11 +150,12 @@ def _check_same_source(output, source):
     from keras_tune.files import read_npz
 
     try:
-        if str(read_npz(output)["source"]) == source:
-            return
-    except (KeyError, UserError):
-        pass
-    raise UserError(f"{output}: exists, and is not of {source}; give another file by --output")
+        there = read_npz(output).get("source")
+    except UserError:
+        there = None
+    if there is None or str(there) != source:
+        of = "something else" if there is None else there
+        raise UserError(f"{output}: exists, and is of {of}, not of {source}; give --output")
 
 
 def _embed_part(stem, source, names, encode, progress):

@@ -30,7 +30,7 @@ from keras_tune.models.tune import TUNe
 from keras_tune.serving.onnx_export import export_onnx, export_onnx_head, import_onnx
 from keras_tune.serving.versions import check_name, write_version
 from keras_tune.serving.windows import Windows
-from keras_tune.shipped import onnx_file
+from keras_tune.shipped import WEIGHTS, is_shipped
 
 # The sample rates in Hz at which every browser can decode audio.
 RATES = (8000, 96000)
@@ -248,9 +248,10 @@ def _fingerprints(encoder):
     from keras_tune.evaluation.embedding_cache import encoder_fingerprint
 
     found = {encoder_fingerprint(encoder)}
-    file = onnx_file(encoder.name)
-    if file is not None and encoder_fingerprint(TUNe.from_preset(encoder.name)) in found:
-        found.add(hashlib.sha256(file.read_bytes()).hexdigest())
+    if is_shipped(encoder.name):
+        file = WEIGHTS / f"{encoder.name}.onnx"
+        if encoder_fingerprint(TUNe.from_preset(encoder.name)) in found and file.is_file():
+            found.add(hashlib.sha256(file.read_bytes()).hexdigest())
     return found
 
 

@@ -251,6 +251,8 @@ class PretrainingRun:
                 )
             if self.devices.strategy and config.sync_batch_norm:
                 synchronize_batch_normalization(self.model)
+        # Before the training, not after it.
+        self._pooled_stages()
         if self.data.resident is not None:
             self.model.read_from(self.data.resident)
 
@@ -337,10 +339,7 @@ class PretrainingRun:
         }
 
     def _save_encoder(self, name):
-        config, clean = self.config, self.data.clean_batches
-        stages = config.pooled_stages
-        if stages is None:
-            stages = PRESETS[config.model.preset].pooled_stages
+        config, clean, stages = self.config, self.data.clean_batches, self._pooled_stages()
         return save_encoder(
             self.model,
             self.folder / name,
@@ -349,6 +348,19 @@ class PretrainingRun:
             stages,
             config.pooled_dim,
         )
+
+    def _pooled_stages(self):
+        """How many stages the saved encoder pools; raises unless the encoder has as many."""
+        stages = self.config.pooled_stages
+        if stages is None:
+            stages = PRESETS[self.config.model.preset].pooled_stages
+        most = len(self.model.encoder.stage_names)
+        if stages > most:
+            raise ValueError(
+                f"`pooled_stages` must be at most {most}, the stages of this encoder. "
+                f"Received: pooled_stages={stages}"
+            )
+        return stages
 
     def _limit_batch(self):
         """Let a batch have at most as many clips as the split train."""
@@ -518,7 +530,7 @@ def save_encoder(
 
     Raises:
         UserError: A weight is not finite.
-        ValueError: There are fewer stages than `pooled_stages`.
+        ValueError: There are fewer stages than `pooled_stages`, or no `pca_batches` for them.
 
     Example:
 
@@ -530,6 +542,8 @@ def save_encoder(
     save_encoder(ContrastiveModel(encoder), "encoder.keras")
     ```
     """
+    if pooled_stages and pca_batches is None:
+        raise ValueError("`pca_batches` must be given with `pooled_stages`. Received: None")
     encoder = TUNe.from_config({**model.encoder.get_config(), "dtype": "float32"})
     with _averaged(model):
         encoder.set_weights(model.encoder.get_weights())

@@ -97,6 +97,12 @@ def test_a_number_that_is_none_makes_categories_and_is_named(table):
     assert list(manifest["bpm"]) == ["120", "12O", "90"]
 
 
+def test_a_number_that_is_nan_is_missing(table):
+    source = table("path,bpm\na.wav,120\nb.wav,nan\nc.wav, NaN\nd.wav,\n")
+    manifest = csv_manifest(source, label_columns=["bpm"])
+    assert manifest["bpm"][0] == 120 and manifest["bpm"][1:].isna().all()
+
+
 def test_numbers_of_a_catalogue_stay_apart(table):
     source = table("path,song,plays\na.wav,3000000001,5000000\nb.wav,3000000002,7\nc.wav,,1\n")
     with pytest.warns(UserWarning, match="song is read as categories"):

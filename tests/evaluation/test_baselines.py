@@ -124,6 +124,18 @@ def test_a_pca_is_estimated_as_well():
     assert np.linalg.matrix_rank(outputs - outputs.mean(axis=0), tol=1e-4) == 8
 
 
+@pytest.mark.parametrize("count", [3, 9, 10, 11, 15, 20, 25])
+def test_a_pca_has_enough_windows_whatever_the_number_of_clips(monkeypatch, count):
+    monkeypatch.setattr("keras_tune.evaluation.baselines.MOST_WINDOWS", 10)
+    monkeypatch.setattr("keras_tune.evaluation.baselines.BATCH", 1)
+    seen = []
+    monkeypatch.setattr("keras_tune.models.estimate_batch_norm", lambda *_: None)
+    monkeypatch.setattr("keras_tune.models.estimate_pca", lambda _, batches: seen.extend(batches))
+    pooled = with_pooled_stages(encoder(), 2, 8)
+    estimate_on(pooled, list(records(np.ones(count, "float32"), windows=3)), count)
+    assert 10 <= sum(len(batch) for batch in seen) < 20
+
+
 def test_of_many_clips_some_at_even_distances_are_enough(monkeypatch):
     monkeypatch.setattr("keras_tune.evaluation.baselines.MOST_WINDOWS", 10)
     seen = []

@@ -62,6 +62,8 @@ def test_a_tagger_of_stages_knows_its_sample_rate_after_loading(tmp_path):
 def test_what_is_refused():
     with pytest.raises(UserError, match="no stage 'tail_9'; its stages: contract_1"):
         StageEncoder(small(), ["tail_9"])
+    with pytest.raises(UserError, match="named once only, not tail_1, tail_1"):
+        StageEncoder(small(), ["tail_1", "tail_1"])
     with pytest.raises(ValueError, match="Received: pooling=max"):
         StageEncoder(small(), ["tail_1"], "max")
     with pytest.raises(ValueError, match=r"stages=\[\]"):

@@ -468,14 +468,11 @@ def test_an_index_of_another_encoder_is_refused(tagger, tmp_path):
         track_index(tmp_path / "other.npz", tagger.encoder, windows)
 
 
-def test_the_encoder_that_ships_has_two_names(monkeypatch):
+def test_the_encoder_that_ships_has_two_names():
     """`embed` computes it with ONNX Runtime where that is installed."""
     from keras_tune.serving.web_page import _fingerprints
     from keras_tune.shipped import WEIGHTS
 
-    monkeypatch.setattr(
-        "keras_tune.serving.web_page.onnx_file", lambda name: WEIGHTS / f"{name}.onnx"
-    )
     found = _fingerprints(TUNe.from_preset("tune_plus_open"))
     assert hashlib.sha256((WEIGHTS / "tune_plus_open.onnx").read_bytes()).hexdigest() in found
     assert len(found) == 2

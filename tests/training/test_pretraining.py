@@ -124,6 +124,14 @@ def test_the_saved_encoder_may_pool_stages(clips, whole, tmp_path):
 
 
 @pytest.mark.one_backend
+def test_more_pooled_stages_than_there_are_are_refused_before_the_training(clips, tmp_path):
+    run = PretrainingRun(config_of(clips, tmp_path / "run", epochs=1, pooled_stages=9))
+    with pytest.raises(ValueError, match="at most 7, .* Received: pooled_stages=9"):
+        run.fit(verbose=0)
+    assert not (tmp_path / "run" / "history.csv").exists()
+
+
+@pytest.mark.one_backend
 def test_callbacks_are_in_the_history_and_settings_stay_as_they_were(clips, tmp_path):
     before = keras.config.dtype_policy().name
     dataset = open_dataset(clips)
@@ -184,7 +192,9 @@ def test_a_folder_with_a_run(clips, whole):
     other = dataclasses.replace(
         config, resume=True, model=dataclasses.replace(config.model, base_filters=3)
     )
-    with pytest.raises(ValueError, match=r"was 2 in the run .* Received: model\.base_filters=3"):
+    with pytest.raises(
+        ValueError, match=r"the run in .* used 2 .* Received: model\.base_filters=3"
+    ):
         PretrainingRun(other).fit()
 
 
@@ -209,7 +219,9 @@ def test_a_setting_that_is_taken_out_of_a_table_is_a_change(tmp_path):
     write_config(tmp_path, before)
     check_unchanged(tmp_path, before, ())
     check_unchanged(tmp_path, now, ("augment",))
-    with pytest.raises(ValueError, match=r"`augment` was .*gain_probability.* augment=\{\}"):
+    with pytest.raises(
+        ValueError, match=r"`augment` must not .* used .*gain_probability.* augment=\{\}"
+    ):
         check_unchanged(tmp_path, now, ())
 
 

@@ -109,7 +109,8 @@ def _label(column, name, source):
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    others = column[numbers.isna() & column.notna()]
+    missing = column.isna() | (column.astype(str).str.strip().str.lower() == "nan")
+    others = column[numbers.isna() & ~missing]
     if len(others) == 0:
         whole = (numbers.dropna() == numbers.dropna().round()).all()
         if not whole or numbers.astype(np.float32).nunique() == numbers.nunique():
