@@ -109,8 +109,8 @@ def check_encoder(name: object, encoder: keras.Model, sample_rate: int | None = 
     ```python
     from keras_tune.checks import check_encoder
 
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
-    check_encoder("tune_plus_32", encoder, sample_rate=22050)
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    check_encoder("encoder.keras", encoder, sample_rate=22050)
     ```
     """
     # Models with several inputs or outputs have lists or dicts of shapes.

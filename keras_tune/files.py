@@ -97,9 +97,9 @@ def atomic_path(path: AnyPath) -> Iterator[pathlib.Path]:
     ```python
     from keras_tune.files import atomic_path
 
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
-    with atomic_path("runs/demo/encoder.keras") as temporary:
-        encoder.save(temporary)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with atomic_path("runs/demo/model.keras") as temporary:
+        model.save(temporary)
     ```
     """
     path = to_path(path)
