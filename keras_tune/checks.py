@@ -1,11 +1,20 @@
 """Checks of what comes from outside: weights and numbers, encoders, archives."""
 
+from __future__ import annotations
+
 import io
 import math
 import zipfile
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from keras_tune.errors import UserError
-from keras_tune.types import DEFAULT_SAMPLE_RATE
+from keras_tune.types import DEFAULT_SAMPLE_RATE, Tensor
+
+if TYPE_CHECKING:
+    import pathlib
+
+    import keras
 
 # The largest ratio of unpacked to packed size, and the unpacked size that is always allowed.
 # Weights can hardly be compressed; the zeros in the state of a new optimizer can.
@@ -13,7 +22,7 @@ LARGEST_EXPANSION = 20
 UNPACKED_BYTES = 2**26
 
 
-def first_not_finite(arrays):
+def first_not_finite(arrays: Iterable[tuple[str, Tensor]]) -> str | None:
     """Find an array that contains NaN or infinity.
 
     Args:
@@ -25,7 +34,10 @@ def first_not_finite(arrays):
     Example:
 
     ```python
-    first_not_finite((weight.path, weight) for weight in model.weights)
+    from keras_tune.checks import first_not_finite
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    first_not_finite((weight.path, weight) for weight in model.weights)  # None
     ```
     """
     import numpy as np
@@ -40,7 +52,7 @@ def first_not_finite(arrays):
     return None
 
 
-def check_finite(name, arrays, hint=""):
+def check_finite(name: object, arrays: Iterable[tuple[str, Tensor]], hint: str = "") -> None:
     """Raise unless all numbers are finite.
 
     Args:
@@ -54,7 +66,9 @@ def check_finite(name, arrays, hint=""):
     Example:
 
     ```python
-    check_finite("clips.npz", [("audio", audio)])
+    from keras_tune.checks import check_finite
+
+    check_finite("clips.npz", [("audio", np.zeros((2, 22050)))])
     ```
     """
     found = first_not_finite(arrays)
@@ -62,12 +76,22 @@ def check_finite(name, arrays, hint=""):
         raise UserError(f"{name}: {found} is not finite (contains NaN or infinity){hint}")
 
 
-def check_weights(name, model, hint=""):
-    """Raise a `UserError` that begins with `name` unless all weights of a model are finite."""
+def check_weights(name: object, model: keras.Model, hint: str = "") -> None:
+    """Raise a `UserError` that begins with `name` unless all weights of a model are finite.
+
+    Example:
+
+    ```python
+    from keras_tune.checks import check_weights
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    check_weights("model.keras", model)
+    ```
+    """
     check_finite(name, ((f"the weight {weight.path}", weight) for weight in model.weights), hint)
 
 
-def check_encoder(name, encoder, sample_rate=None):
+def check_encoder(name: object, encoder: keras.Model, sample_rate: int | None = None) -> None:
     """Raise unless a model is an encoder of mono waveforms, at the sample rate of the data.
 
     Args:
@@ -83,7 +107,10 @@ def check_encoder(name, encoder, sample_rate=None):
     Example:
 
     ```python
-    check_encoder("encoder.keras", encoder, info.sample_rate)
+    from keras_tune.checks import check_encoder
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    check_encoder("encoder.keras", encoder, sample_rate=22050)
     ```
     """
     # Models with several inputs or outputs have lists or dicts of shapes.
@@ -105,7 +132,7 @@ def check_encoder(name, encoder, sample_rate=None):
         )
 
 
-def sample_rate_of(encoder):
+def sample_rate_of(encoder: keras.Model) -> int:
     """The sample rate of an encoder in Hz; that of the publications if it does not know its own.
 
     Example:
@@ -120,7 +147,7 @@ def sample_rate_of(encoder):
     return getattr(encoder, "sample_rate", None) or DEFAULT_SAMPLE_RATE
 
 
-def check_unpacked(name, unpacked, packed):
+def check_unpacked(name: object, unpacked: int, packed: int) -> None:
     """Raise if a file is much too small for the size to which it unpacks.
 
     Args:
@@ -134,7 +161,10 @@ def check_unpacked(name, unpacked, packed):
     Example:
 
     ```python
-    check_unpacked("model.keras", 6 * 10**9, 14 * 10**6)  # raises
+    from keras_tune.checks import check_unpacked
+
+    # 6 GB in 14 MB would be refused.
+    check_unpacked("model.keras", 15 * 10**6, 14 * 10**6)
     ```
     """
     if unpacked > UNPACKED_BYTES + LARGEST_EXPANSION * packed:
@@ -144,7 +174,7 @@ def check_unpacked(name, unpacked, packed):
         )
 
 
-def check_archive(path):
+def check_archive(path: pathlib.Path) -> None:
     """Raise if a zip archive, or an HDF5 file in it, is much too small for its unpacked size.
 
     The sizes that the archive declares are checked before anything is unpacked; readers of zip
@@ -159,6 +189,11 @@ def check_archive(path):
     Example:
 
     ```python
+    import pathlib
+
+    from keras_tune.checks import check_archive
+
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save("model.keras")
     check_archive(pathlib.Path("model.keras"))
     ```
     """

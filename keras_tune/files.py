@@ -1,5 +1,7 @@
 """Writing files so that a killed process never leaves half of one behind."""
 
+from __future__ import annotations
+
 import contextlib
 import glob
 import json
@@ -7,9 +9,14 @@ import os
 import pathlib
 import tempfile
 import unicodedata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from keras_tune.errors import UserError
-from keras_tune.storage import ObjectPath, to_path
+from keras_tune.storage import AnyPath, ObjectPath, to_path
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class LockedError(Exception):
@@ -18,13 +25,20 @@ class LockedError(Exception):
     Example:
 
     ```python
-    raise LockedError
+    from keras_tune.files import LockedError, file_lock
+
+    with file_lock("run.lock"):
+        try:
+            with file_lock("run.lock"):
+                pass
+        except LockedError:
+            print("another process works on this run")
     ```
     """
 
 
 @contextlib.contextmanager
-def file_lock(path, wait=False):
+def file_lock(path: str | os.PathLike, wait: bool = False) -> Iterator[None]:
     """Hold a lock that one process at a time can have; the system releases it if its holder dies.
 
     Args:
@@ -37,8 +51,12 @@ def file_lock(path, wait=False):
     Example:
 
     ```python
-    with file_lock("runs/mine/run.lock"):
-        ...
+    import pathlib
+
+    from keras_tune.files import file_lock
+
+    with file_lock("run.lock"):
+        pathlib.Path("log.txt").write_text("mine")
     ```
     """
     import filelock
@@ -59,7 +77,7 @@ def file_lock(path, wait=False):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: AnyPath) -> Iterator[pathlib.Path]:
     """Give a temporary path to write to, which replaces `path` if the block succeeds.
 
     The temporary file lies in the same folder, keeps the suffix of `path` (Keras looks at it), and
@@ -77,20 +95,22 @@ def atomic_path(path):
     Example:
 
     ```python
-    with atomic_path("runs/demo/encoder.keras") as temporary:
-        encoder.save(temporary)
+    from keras_tune.files import atomic_path
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with atomic_path("runs/demo/model.keras") as temporary:
+        model.save(temporary)
     ```
     """
     path = to_path(path)
-    in_store = isinstance(path, ObjectPath)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = None if in_store else path.parent
+    folder = None if isinstance(path, ObjectPath) else path.parent
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=folder)
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
         yield temporary
-        if in_store:
+        if isinstance(path, ObjectPath):
             path.take(temporary)
             return
         sync(temporary)
@@ -115,7 +135,7 @@ LONGEST_NAME = 100
 LONGEST_TEXT = 1000
 
 
-def name_fault(name):
+def name_fault(name: str) -> str | None:
     """Say why a text cannot be the name of a file, or a part of one, on every system.
 
     Args:
@@ -127,6 +147,8 @@ def name_fault(name):
     Example:
 
     ```python
+    from keras_tune.files import name_fault
+
     name_fault("../x")  # "contains '/', which file names cannot contain"
     ```
     """
@@ -145,11 +167,11 @@ def name_fault(name):
     return None
 
 
-def text_fault(text):
+def text_fault(text: object) -> str | None:
     r"""Say why a text cannot be an id or a label: it is empty, long or not written in a line.
 
     Args:
-        text: The text.
+        text: The text, or a path.
 
     Returns:
         The end of a sentence that begins with the text, or None if it can.
@@ -157,6 +179,8 @@ def text_fault(text):
     Example:
 
     ```python
+    from keras_tune.files import text_fault
+
     text_fault("two\nlines")  # "contains control characters"
     ```
     """
@@ -175,8 +199,20 @@ def text_fault(text):
     return None
 
 
-def is_utf8(text):
-    """Whether a text can be written as UTF-8, as that of a file name in another encoding cannot."""
+def is_utf8(text: str) -> bool:
+    r"""Whether a text can be written as UTF-8, as that of a file name in another encoding cannot.
+
+    Example:
+
+    ```python
+    import os
+
+    from keras_tune.files import is_utf8
+
+    is_utf8("Dvořák.mp3")  # True
+    is_utf8(os.fsdecode(b"Dvo\xf8\xe1k.mp3"))  # False on Linux
+    ```
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -184,7 +220,7 @@ def is_utf8(text):
     return True
 
 
-def remove_leftovers(path):
+def remove_leftovers(path: AnyPath) -> None:
     """Remove what killed processes have left of their attempts to write `path`.
 
     Nothing else may be writing it. There is nothing of the kind in a store.
@@ -195,6 +231,8 @@ def remove_leftovers(path):
     Example:
 
     ```python
+    from keras_tune.files import remove_leftovers
+
     remove_leftovers("tfrecords/mine/mine-train-00000-of-00008.tfrecord")
     ```
     """
@@ -204,13 +242,22 @@ def remove_leftovers(path):
             leftover.unlink()
 
 
-def write_text(path, text):
-    """Write `text` to `path` in one step; see `atomic_path`."""
+def write_text(path: AnyPath, text: str) -> None:
+    """Write `text` to `path` in one step; see `atomic_path`.
+
+    Example:
+
+    ```python
+    from keras_tune.files import write_text
+
+    write_text("runs/demo/notes.txt", "Two epochs.")
+    ```
+    """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def sync(path):
+def sync(path: pathlib.Path) -> None:
     """Wait until a file or a folder is on the disk.
 
     Args:
@@ -223,7 +270,14 @@ def sync(path):
     Example:
 
     ```python
-    sync(pathlib.Path("model/saved_model.pb"))
+    import pathlib
+
+    from keras_tune.files import sync
+
+    file = pathlib.Path("labels.txt")
+    file.write_text("calm")
+    sync(file)
+    sync(file.parent)
     ```
     """
     if path.is_dir():
@@ -239,12 +293,21 @@ def sync(path):
         os.fsync(file.fileno())
 
 
-def write_json(path, content):
-    """Write `content` as indented JSON to `path` in one step; see `atomic_path`."""
+def write_json(path: AnyPath, content: Any) -> None:
+    """Write `content` as indented JSON to `path` in one step; see `atomic_path`.
+
+    Example:
+
+    ```python
+    from keras_tune.files import write_json
+
+    write_json("runs/demo/scores.json", {"roc_auc": 0.89})
+    ```
+    """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_npz(path):
+def read_npz(path: AnyPath) -> dict[str, np.ndarray]:
     """Read the arrays of an `.npz` file.
 
     Args:
@@ -259,7 +322,10 @@ def read_npz(path):
     Example:
 
     ```python
-    read_npz("embeddings.npz")["vectors"].shape
+    from keras_tune.files import read_npz
+
+    np.savez("embeddings.npz", vectors=np.zeros((3, 64)))
+    read_npz("embeddings.npz")["vectors"].shape  # (3, 64)
     ```
     """
     import numpy as np

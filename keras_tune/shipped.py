@@ -78,7 +78,16 @@ class OnnxEncoder:
 
 
 def is_shipped(name: str) -> bool:
-    """Whether the package comes with trained weights of this name, without importing Keras."""
+    """Whether the package comes with trained weights of this name, without importing Keras.
+
+    Example:
+
+    ```python
+    from keras_tune.shipped import is_shipped
+
+    is_shipped("tune_plus_open")  # True
+    ```
+    """
     return bool(re.fullmatch(r"\w+", name)) and (WEIGHTS / f"{name}.safetensors").is_file()
 
 

@@ -7,6 +7,8 @@ for endpoint and credentials. The paths of `etils` know four schemes instead of 
 TensorFlow and its plug-ins have, and pass on TensorFlow's errors.
 """
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import io
@@ -15,14 +17,19 @@ import pathlib
 import sys
 import threading
 import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from keras_tune.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Object stores without folders: making one there would leave an empty object of its name.
 WITHOUT_FOLDERS = ("az", "gs", "s3")
 
 
-def import_tensorflow():
+def import_tensorflow() -> types.ModuleType:
     """Import TensorFlow.
 
     Returns:
@@ -34,6 +41,8 @@ def import_tensorflow():
     Example:
 
     ```python
+    from keras_tune.storage import import_tensorflow
+
     tf = import_tensorflow()
     ```
     """
@@ -52,7 +61,7 @@ def import_tensorflow():
     return tf
 
 
-def to_path(path):
+def to_path(path: AnyPath) -> FilePath:
     """Turn what a user has given into a path that can be worked with.
 
     Args:
@@ -68,32 +77,52 @@ def to_path(path):
     Example:
 
     ```python
+    from keras_tune.storage import to_path
+
     to_path("tfrecords/mine")  # PosixPath('tfrecords/mine')
     to_path("s3://bucket/mine") / "dataset.json"  # ObjectPath('s3://bucket/mine/dataset.json')
     ```
     """
     if isinstance(path, ObjectPath):
         return path
-    return ObjectPath(path) if is_url(path) else pathlib.Path(path)
+    return ObjectPath(str(path)) if is_url(path) else pathlib.Path(path)
 
 
-def is_url(path):
-    """Whether a path, of any kind, is that of an object in a store."""
+def is_url(path: AnyPath) -> bool:
+    """Whether a path, of any kind, is that of an object in a store.
+
+    Example:
+
+    ```python
+    from keras_tune.storage import is_url
+
+    is_url("gs://bucket/clips.npz")  # True
+    is_url("clips.npz")  # False
+    ```
+    """
     return isinstance(path, ObjectPath) or (isinstance(path, str) and "://" in path)
 
 
-def beside(folder, path):
+def beside(folder: FilePath, path: str) -> str:
     """Return the path, as text, that a table in `folder` means by `path`.
 
     Args:
         folder: `pathlib.Path` or `ObjectPath`.
         path: Text: relative to the folder, absolute, or a URL.
+
+    Example:
+
+    ```python
+    from keras_tune.storage import beside, to_path
+
+    beside(to_path("s3://bucket/music"), "jazz/01.mp3")  # "s3://bucket/music/jazz/01.mp3"
+    ```
     """
     absolute = is_url(path) or (is_url(folder) and path.startswith("/"))
     return path if absolute else str(folder / path)
 
 
-def files_below(folder):
+def files_below(folder: FilePath) -> list[pathlib.PurePath]:
     """List the files in a folder and its sub-folders.
 
     Args:
@@ -101,13 +130,25 @@ def files_below(folder):
 
     Returns:
         Sorted list of paths relative to the folder, `pathlib.PurePath` each.
+
+    Example:
+
+    ```python
+    import pathlib
+
+    from keras_tune.storage import files_below
+
+    pathlib.Path("music/jazz").mkdir(parents=True)
+    pathlib.Path("music/jazz/01.mp3").touch()
+    files_below(pathlib.Path("music"))  # [PosixPath('jazz/01.mp3')]
+    ```
     """
     if isinstance(folder, ObjectPath):
         return sorted(folder.walk())
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
-def file_stamp(path):
+def file_stamp(path: FilePath) -> list[int] | None:
     """The size and the modification time of a file, which change when it is replaced.
 
     Args:
@@ -119,7 +160,12 @@ def file_stamp(path):
     Example:
 
     ```python
-    file_stamp(pathlib.Path("clips/03.wav"))  # [88244, 1764041325000000000]
+    import pathlib
+
+    from keras_tune.storage import file_stamp
+
+    pathlib.Path("notes.txt").write_text("mine")
+    file_stamp(pathlib.Path("notes.txt"))  # [4, 1764041325000000000]
     ```
     """
     try:
@@ -145,116 +191,118 @@ class ObjectPath:
     Example:
 
     ```python
+    from keras_tune.storage import ObjectPath
+
     path = ObjectPath("gs://bucket/tfrecords") / "dataset.json"
     path.name  # "dataset.json"
     ```
     """
 
-    def __init__(self, url):
+    def __init__(self, url: str):
         self.scheme, _, rest = str(url).partition("://")
         self._path = pathlib.PurePosixPath(rest)
         if not rest.strip("/"):
             raise UserError(f"{url}: has no bucket. Give a URL like gs://bucket/folder.")
 
-    def __str__(self):
+    def __str__(self) -> str:
         # The bucket itself is only known with a slash at its end.
         root = "/" if len(self._path.parts) == 1 else ""
         return f"{self.scheme}://{self._path}{root}"
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"ObjectPath({str(self)!r})"
 
-    def __truediv__(self, name):
+    def __truediv__(self, name: str | pathlib.PurePath) -> ObjectPath:
         return ObjectPath(f"{self.scheme}://{self._path / name}")
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The last part, the bucket's name for the bucket itself."""
         return self._path.name
 
     @property
-    def stem(self):
+    def stem(self) -> str:
         """The last part without its suffix."""
         return self._path.stem
 
     @property
-    def suffix(self):
+    def suffix(self) -> str:
         """The suffix of the last part, with its dot."""
         return self._path.suffix
 
     @property
-    def parent(self):
+    def parent(self) -> ObjectPath:
         """The folder that contains this."""
         return ObjectPath(f"{self.scheme}://{self._path.parent}")
 
-    def resolve(self):
+    def resolve(self) -> ObjectPath:
         """Return the path itself: URLs are absolute."""
         return self
 
-    def exists(self):
+    def exists(self) -> bool:
         """Whether there is an object of this name, or one below it."""
         return self._found() is not None
 
-    def is_dir(self):
+    def is_dir(self) -> bool:
         """Whether there are objects below."""
         found = self._found()
         return found is not None and found.is_directory
 
-    def is_file(self):
+    def is_file(self) -> bool:
         """Whether there is an object of this name."""
         found = self._found()
         return found is not None and not found.is_directory
 
-    def stat(self):
+    def stat(self) -> types.SimpleNamespace:
         """Return what is known of the object: `st_size` (bytes) and `st_mtime_ns`."""
         found = self._found()
         if found is None:
             raise self._missing()
         return types.SimpleNamespace(st_size=found.length, st_mtime_ns=found.mtime_nsec)
 
-    def mkdir(self, parents=False, exist_ok=False):
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Make the folder where the scheme has such; elsewhere it comes with its first object."""
         if self.scheme not in WITHOUT_FOLDERS:
             with self._translated() as gfile:
                 gfile.makedirs(str(self))
 
-    def iterdir(self):
+    def iterdir(self) -> Iterator[ObjectPath]:
         """Iterate over what lies directly below."""
         with self._translated() as gfile:
             names = gfile.listdir(str(self))
         return (self / name.rstrip("/") for name in names)
 
-    def walk(self):
+    def walk(self) -> Iterator[pathlib.PurePosixPath]:
         """Iterate over all objects below, relative to this, `pathlib.PurePosixPath` each."""
         with self._translated() as gfile:
             for folder, _, names in gfile.walk(str(self)):
                 within = pathlib.PurePosixPath(folder.partition("://")[2]).relative_to(self._path)
                 yield from (within / name for name in names)
 
-    def open(self, mode="rb"):
+    def open(self, mode: str = "rb") -> io.BufferedReader:
         """Open the object for reading bytes."""
         if mode != "rb":
             raise ValueError(f"`mode` must be 'rb'. Received: mode={mode}")
         # A standard file object: gfile's own has neither readinto nor seekable.
         return io.BufferedReader(_Reader(self))
 
-    def read_bytes(self):
+    def read_bytes(self) -> bytes:
         """Return the object's content."""
         with self._translated() as gfile, gfile.GFile(str(self), "rb") as file:
             return file.read()
 
-    def read_text(self, encoding="utf-8"):
+    def read_text(self, encoding: str = "utf-8") -> str:
         """Return the object's content as text."""
         return self.read_bytes().decode(encoding)
 
-    def unlink(self, missing_ok=False):
+    def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""
         if missing_ok and not self.is_file():
             return
         with self._translated() as gfile:
             gfile.remove(str(self))
 
-    def take(self, file):
+    def take(self, file: str | os.PathLike) -> None:
         """Copy a local file to this path; the object is there once it is whole.
 
         Args:
@@ -292,14 +340,27 @@ class ObjectPath:
 
 # What a user may give as a path; see `to_path`.
 AnyPath = str | os.PathLike | ObjectPath
+# What `to_path` makes of it: a local path, or one in a store.
+FilePath = pathlib.Path | ObjectPath
 
 
-def store_error(path, error):
+def store_error(path: AnyPath, error: tf.errors.OpError) -> UserError:
     """Return the `UserError` that says in one line what a store's answer means, and the fix.
 
     Args:
         path: What was asked for, `ObjectPath` or text.
         error: `tf.errors.OpError`.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+
+    from keras_tune.storage import store_error
+
+    error = tf.errors.NotFoundError(None, None, "the bucket is missing")
+    print(store_error("gs://bucket/clips.npz", error))
+    ```
     """
     tf = import_tensorflow()
     if isinstance(error, tf.errors.NotFoundError):
@@ -375,8 +436,19 @@ def _load_plugin(tf, path):
     _plugin_in_use = True
 
 
-def begin_child_process():
-    """Prepare a process that another one has started: it ends with that one, and by `leave`."""
+def begin_child_process() -> None:
+    """Prepare a process that another one has started: it ends with that one, and by `leave`.
+
+    Example:
+
+    ```python
+    import concurrent.futures
+
+    from keras_tune.storage import begin_child_process
+
+    concurrent.futures.ProcessPoolExecutor(2, initializer=begin_child_process).shutdown()
+    ```
+    """
     atexit.register(leave, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -388,7 +460,7 @@ def _end_with_parent():
     os._exit(1)
 
 
-def leave(status):
+def leave(status: int) -> None:
     """End this process at once where a plug-in for a store was loaded, else return.
 
     A process that has used the one for S3 is aborted by it when it ends, regardless of its result
@@ -402,6 +474,8 @@ def leave(status):
 
     ```python
     import atexit
+
+    from keras_tune.storage import leave
 
     atexit.register(leave, 0)
     ```

@@ -8,16 +8,26 @@ import keras_tune
 
 ROOT = pathlib.Path(keras_tune.__file__).parent
 # Of these folders all modules are looked at; of the others what the folder exports, and some more.
-WHOLE = ("evaluation", "interop", "losses", "models", "search", "serving", "training")
+WHOLE = (
+    "data.datasets",
+    "evaluation",
+    "interop",
+    "losses",
+    "models",
+    "search",
+    "serving",
+    "training",
+)
 EXPORTED = ("augment", "data", "layers")
-MORE = ("augment.augmentation", "augment.phase_vocoder", "augment.spectral", "errors")
-MORE += ("keras_internals", "machine", "shipped")
+MORE = ("augment.augmentation", "augment.phase_vocoder", "augment.spectral", "checks")
+MORE += ("data.array_dataset", "data.crop_stream", "data.shards", "errors", "files")
+MORE += ("keras_internals", "machine", "quiet", "shipped", "storage")
 
 
 def modules():
     """Dotted names of the modules all of whose public objects are looked at."""
     for folder in WHOLE:
-        for path in sorted((ROOT / folder).glob("[!_]*.py")):
+        for path in sorted((ROOT / folder.replace(".", "/")).glob("[!_]*.py")):
             yield f"{folder}.{path.stem}"
     yield from MORE
 

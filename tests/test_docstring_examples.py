@@ -4,8 +4,12 @@ They see only `keras`, `keras_tune`, NumPy as `np` and Keras' operations as `ops
 else they need. Files and models that an example cannot make by itself are prepared here.
 """
 
+import functools
+import importlib
 import inspect
+import pathlib
 import re
+import sys
 import types
 
 import keras
@@ -75,10 +79,49 @@ def search(folder, monkeypatch):
     }
 
 
+def small_set(name, folder, monkeypatch, source=None, **options):
+    """The small copy of a set that the tests of its adapter read, in a folder of its name."""
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent / "data")
+    tests = importlib.import_module(f"test_{name}_adapter")
+    if name == "debian_music":
+        # The shortest track only: the others take long to encode.
+        monkeypatch.setattr(tests, "TRACKS", tests.TRACKS[1:2])
+    tests.build(folder / (source or name), **options)
+    return {}
+
+
+def at_exit(folder, monkeypatch):
+    """What an example registers is not to run when the tests end."""
+    monkeypatch.setattr("atexit.register", lambda *args: None)
+    return {}
+
+
+def quiet(folder, monkeypatch):
+    """The log level and the way to find TensorFlow are restored after the example."""
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    return {}
+
+
+# The options of the small copies of sets.
+SMALL_SETS = {
+    "debian_music": {"source": "packages"},
+    "emomusic": {"audio": False},
+    "fma": {"subset": "medium", "audio": False},
+    "giantsteps_key": {"source": "giantsteps", "audio": False},
+    "gtzan": {},
+    "magnatagatune": {"audio": False},
+    "mcgill_billboard": {"source": "billboard"},
+}
 # What examples need besides that, by the name of their object: a function of the folder in which
 # the example runs that may write files to it and returns further names.
 PREPARED = {
+    f"data.datasets.{name}_manifest": functools.partial(small_set, name, **options)
+    for name, options in SMALL_SETS.items()
+}
+PREPARED |= {
     "models.Tagger": song,
+    "quiet.quiet_tensorflow": quiet,
     "search.Job": search,
     "search.TUNeTuner.give_up_reason": search,
     "search.TUNeTuner.search": search,
@@ -92,6 +135,7 @@ PREPARED = {
     "serving.web_page.track_index": tagger,
     "serving.windows.Windows": tagger,
     "shipped.OnnxEncoder": tagger,
+    "storage.leave": at_exit,
 }
 # Examples that are not run, and why not.
 NOT_RUN = {

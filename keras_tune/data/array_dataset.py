@@ -13,6 +13,10 @@ An `.npz` file of clips (`numpy.savez`) contains
 Labels of text are categories, "" for a missing one; numbers are numbers, NaN for a missing one.
 """
 
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
 import numpy as np
 
 from keras_tune.data.audio import out_of_scale, to_float
@@ -26,7 +30,7 @@ from keras_tune.data.schema import (
 )
 from keras_tune.errors import UserError
 from keras_tune.files import read_npz, text_fault
-from keras_tune.storage import to_path
+from keras_tune.storage import AnyPath, to_path
 from keras_tune.types import SAMPLE_RATES
 
 
@@ -60,11 +64,11 @@ class ArrayDataset(AudioDataset):
     ```
     """
 
-    def __init__(self, path):
+    def __init__(self, path: AnyPath):
         self.path = to_path(path)
         self.audio, self.labels, self.ids, self.split, self.info = _load(self.path)
 
-    def records(self, split, shards=None):
+    def records(self, split: str, shards: Collection[str] | None = None) -> Iterator[dict]:
         for row in self._rows(split):
             yield {
                 "id": str(self.ids[row]),
@@ -72,13 +76,13 @@ class ArrayDataset(AudioDataset):
                 "labels": self.info.decode_labels(self.labels[row]),
             }
 
-    def label_vectors(self, split):
+    def label_vectors(self, split: str) -> np.ndarray:
         return self.labels[self._rows(split)]
 
-    def count(self, split, clip_samples=None):
+    def count(self, split: str, clip_samples: int | None = None) -> int:
         return len(self._rows(split)) * (self.audio.shape[1] >= (clip_samples or 0))
 
-    def groups(self, split, group_by="id"):
+    def groups(self, split: str, group_by: str = "id") -> np.ndarray:
         """Return which clips of a split belong together, an int32 array (clips,).
 
         Args:
@@ -114,7 +118,9 @@ class ArrayDataset(AudioDataset):
         return clips, self.ids[rows].tolist(), self.groups(split, group_by)
 
 
-def group_numbers(info, group_by, own, labels):
+def group_numbers(
+    info: DatasetInfo, group_by: str, own: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
     """Number the groups of clips; equal labels give equal numbers, wherever the clips are read.
 
     Args:

@@ -1,6 +1,9 @@
 """Batches of crops whose order and positions depend only on a seed and the batch number."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -25,7 +28,12 @@ class CropStream(keras.utils.PyDataset):
         ValueError: If a clip is shorter than `clip_samples`, or there are too few for a batch.
     """
 
-    def __init__(self, lengths, options, columns=None):
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        options: BatchOptions,
+        columns: dict[str, np.ndarray] | None = None,
+    ):
         super().__init__()
         if options.batch_size is None:
             raise ValueError(
@@ -75,7 +83,7 @@ class CropStream(keras.utils.PyDataset):
             yield self[index]
             index += 1
 
-    def as_numpy_iterator(self):
+    def as_numpy_iterator(self) -> Iterator[dict[str, np.ndarray]]:
         """Iterate over the batches, like `tf.data.Dataset.as_numpy_iterator`."""
         return iter(self)
 
@@ -88,7 +96,7 @@ class CropStream(keras.utils.PyDataset):
             batch["weight"] = self.weights(index)
         return batch
 
-    def cut(self, rows, starts):
+    def cut(self, rows: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
         """Return the crops of a batch.
 
         Args:
@@ -100,7 +108,7 @@ class CropStream(keras.utils.PyDataset):
         """
         raise NotImplementedError
 
-    def positions(self, index):
+    def positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the clips of batch `index` and the first samples of their crops.
 
         Args:
@@ -116,7 +124,7 @@ class CropStream(keras.utils.PyDataset):
         part = self._part
         return rows[part], self._starts(index, self.lengths[rows] - self.clip_samples)[part]
 
-    def weights(self, index):
+    def weights(self, index: int) -> np.ndarray:
         """Return the weights of the clips of batch `index`, with `fill_remainder`.
 
         Returns:
@@ -168,11 +176,16 @@ class ArrayStream(CropStream):
         columns: As for `CropStream`. Defaults to None.
     """
 
-    def __init__(self, audio, options, columns=None):
+    def __init__(
+        self,
+        audio: np.ndarray,
+        options: BatchOptions,
+        columns: dict[str, np.ndarray] | None = None,
+    ):
         super().__init__(np.full(len(audio), audio.shape[1]), options, columns)
         self.audio = audio
 
-    def cut(self, rows, starts):
+    def cut(self, rows: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
         samples = starts[:, :, None] + np.arange(self.clip_samples)
         crops = self.audio[rows[:, None, None], samples]
         return {"audio": crops[:, 0] if self.options.crops == 1 else crops}

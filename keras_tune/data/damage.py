@@ -128,7 +128,7 @@ def naming_damaged_shards(path: AnyPath | None, split: str | None = None) -> Ite
             tf.errors.UnauthenticatedError,
             tf.errors.UnavailableError,
         )
-        if is_url(path) and isinstance(error, answers):
+        if path is not None and is_url(path) and isinstance(error, answers):
             raise store_error(path, error) from error
         if not isinstance(error, tf.errors.DataLossError):
             raise

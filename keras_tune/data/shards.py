@@ -4,11 +4,14 @@ A shard depends only on the manifest and the settings, so it does not matter whi
 it, how many there are, or how often the work was interrupted.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import io
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from keras_tune.data.audio import (
     AudioError,
@@ -93,8 +96,8 @@ class ShardReport:
 
 
 def write_shard(
-    manifest: "pd.DataFrame", split: str, shard: int, of: int, settings: ShardSettings
-) -> "ShardReport":
+    manifest: pd.DataFrame, split: str, shard: int, of: int, settings: ShardSettings
+) -> ShardReport:
     """Write one shard of a split, unless it exists already and was made from the same files.
 
     The records of a split are distributed to its shards in the order of a hash of their ids, so
@@ -180,12 +183,12 @@ def _write_records(tf, path, rows, settings):
     return ids, failed, shortest
 
 
-def id_hash(text):
+def id_hash(text: object) -> int:
     """Hash a text to an integer of 256 bits, the same on every machine."""
     return int.from_bytes(hashlib.sha256(str(text).encode()).digest(), "big")
 
 
-def finished_report(split, shard, of, settings):
+def finished_report(split: str, shard: int, of: int, settings: ShardSettings) -> ShardReport | None:
     """Return the `ShardReport` of a shard, None if it has not been written."""
     file, report_file = _files(split, shard, of, settings)
     if not (file.is_file() and report_file.is_file()):
@@ -195,8 +198,8 @@ def finished_report(split, shard, of, settings):
         ids, failed = tuple(content["ids"]), tuple(content["failed"])
         report = ShardReport(Shard(**content["shard"]), ids, failed, content.get("stamps"))
         whole = (file.name, split, len(ids), file.stat().st_size)
-        shard = report.shard
-        if (shard.file, shard.split, shard.records, shard.bytes) != whole:
+        found = report.shard
+        if (found.file, found.split, found.records, found.bytes) != whole:
             return None
     except (ValueError, KeyError, TypeError, RecursionError):
         # Damaged.
@@ -271,7 +274,7 @@ def _record(row, settings):
     return record, len(resampled)
 
 
-def part_of(row):
+def part_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the start and duration of a row as a dict, empty for the whole file."""
     part = {name: row[name] for name in ("start", "duration") if name in row}
     # A missing value of a column of numbers is NaN, which does not equal itself.
@@ -299,7 +302,7 @@ def _source_encoding(content, path):
         ) from None
 
 
-def check_encoding(encoding):
+def check_encoding(encoding: str) -> None:
     """Raise a `UserError` unless `encoding` is one that shards can be written in."""
     if encoding not in ENCODINGS:
         raise UserError(

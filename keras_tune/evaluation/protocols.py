@@ -138,12 +138,12 @@ def fit_probe(
             f"the train split has fewer than two classes of the label {task.columns[0].name}"
         )
     if task.loss != "mse":
-        return PROTOCOLS[protocol](*sides, task, seed)
+        return PROTOCOLS[protocol](sides[0], sides[1], task, seed)
     # Probes learn values with mean 0 and deviation 1, whatever the unit of the labels.
     mean, deviation = sides[0].targets.mean(axis=0), sides[0].targets.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1)
     scaled = [_Side(side.clips, (side.targets - mean) / deviation) for side in sides]
-    probe = PROTOCOLS[protocol](*scaled, task, seed)
+    probe = PROTOCOLS[protocol](scaled[0], scaled[1], task, seed)
 
     def predict(clips):
         return probe.predict(clips) * deviation + mean
@@ -155,7 +155,7 @@ def fit_probe(
 class _Side:
     """The clips of train or valid with known labels, and their targets."""
 
-    clips: object
+    clips: ClipEmbeddings
     targets: np.ndarray
 
     def score(self, task, predictions):

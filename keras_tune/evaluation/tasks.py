@@ -103,7 +103,7 @@ class Classification(Task):
     loss = "softmax"
     metrics: tuple[str, ...] = ("accuracy",)
 
-    def __init__(self, columns):
+    def __init__(self, columns: Sequence[LabelColumn]):
         super().__init__(columns)
         if len(columns) != 1 or columns[0].kind != "category":
             raise ValueError(
@@ -112,16 +112,16 @@ class Classification(Task):
             )
         self.outputs = list(columns[0].values)
 
-    def targets(self, values):
+    def targets(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0].astype(int)
 
-    def matrix(self, targets):
+    def matrix(self, targets: np.ndarray) -> np.ndarray:
         return np.eye(len(self.outputs), dtype="float32")[targets]
 
-    def strata(self, targets):
+    def strata(self, targets: np.ndarray) -> np.ndarray:
         return targets
 
-    def scores(self, targets, predictions):
+    def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
 
         named = predictions.argmax(axis=-1)
@@ -130,7 +130,7 @@ class Classification(Task):
             "macro_f1": float(f1_score(targets, named, average="macro", zero_division=0)),
         }
 
-    def quick_scores(self, targets, predictions):
+    def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         return {"accuracy": np.mean(predictions.argmax(axis=-1) == targets, axis=-1)}
 
 
@@ -148,7 +148,7 @@ class Key(Classification):
     metrics = ("weighted_score", "accuracy")
     combines_songs = True
 
-    def __init__(self, columns):
+    def __init__(self, columns: Sequence[LabelColumn]):
         super().__init__(columns)
         try:
             import mir_eval
@@ -165,7 +165,7 @@ class Key(Classification):
         except ValueError as error:
             raise UserError(f"label {columns[0].name}: {error}") from error
 
-    def scores(self, targets, predictions):
+    def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         import mir_eval
 
         pairs = zip(targets, predictions.argmax(axis=-1), strict=True)
@@ -175,7 +175,7 @@ class Key(Classification):
         ]
         return {"weighted_score": float(np.mean(weighted)), **super().scores(targets, predictions)}
 
-    def quick_scores(self, targets, predictions):
+    def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         named = predictions.argmax(axis=-1)
         return {
             "weighted_score": self.weights[targets, named].mean(axis=-1),
@@ -209,7 +209,7 @@ class Tagging(Task):
             name if counts[name] == 1 else f"{column}: {name}" for column, name in named
         ]
 
-    def targets(self, values):
+    def targets(self, values: np.ndarray) -> np.ndarray:
         parts = []
         for index, column in enumerate(self.columns):
             if column.kind == "category":
@@ -220,7 +220,7 @@ class Tagging(Task):
                 parts.append(numbers >= np.float32(self.threshold))
         return np.concatenate(parts, axis=1)
 
-    def strata(self, targets):
+    def strata(self, targets: np.ndarray) -> np.ndarray:
         # The rarest tag of a clip is the one that a fold is most likely to lack.
         counts = np.where(targets, targets.sum(axis=0), len(targets) + 1)
         return np.where(targets.any(axis=1), counts.argmin(axis=1), -1)
@@ -239,13 +239,13 @@ class Tagging(Task):
             for tag in np.flatnonzero(_varied(targets))
         }
 
-    def scores(self, targets, predictions):
+    def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         tags = self.per_tag(targets, predictions).values()
         auc = float(np.mean([tag["roc_auc"] for tag in tags])) if tags else float("nan")
         ap = float(np.mean([tag["average_precision"] for tag in tags])) if tags else float("nan")
         return {"mean_of_roc_auc_and_ap": (auc + ap) / 2, "roc_auc": auc, "average_precision": ap}
 
-    def quick_scores(self, targets, predictions):
+    def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         tags = _varied(targets)
         if not tags.any():
             undefined = np.full(predictions.shape[:-2], np.nan)
@@ -330,7 +330,7 @@ class Regression(Task):
     loss = "mse"
     metrics = ("r2",)
 
-    def __init__(self, columns):
+    def __init__(self, columns: Sequence[LabelColumn]):
         super().__init__(columns)
         for column in columns:
             if column.kind != "number":
@@ -339,21 +339,21 @@ class Regression(Task):
                     f"Received: columns={[column.name for column in columns]}"
                 )
 
-    def targets(self, values):
+    def targets(self, values: np.ndarray) -> np.ndarray:
         return values
 
-    def strata(self, targets):
+    def strata(self, targets: np.ndarray) -> np.ndarray:
         edges = np.quantile(targets[:, 0], [0.2, 0.4, 0.6, 0.8])
         return np.searchsorted(edges, targets[:, 0])
 
-    def scores(self, targets, predictions):
+    def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import r2_score
 
         raw = r2_score(targets, predictions, multioutput="raw_values")
         named = {f"r2_{name}": float(value) for name, value in zip(self.outputs, raw, strict=True)}
         return {"r2": float(np.mean(raw)), **(named if len(named) > 1 else {})}
 
-    def quick_scores(self, targets, predictions):
+    def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         residual = np.square(predictions - targets).sum(axis=-2)
         total = np.square(targets - targets.mean(axis=0)).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):

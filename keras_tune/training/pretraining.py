@@ -520,7 +520,8 @@ def save_encoder(
         batches: Iterable of float arrays (batch, samples, 1), on which the statistics of batch
             normalization are estimated. Defaults to None: the averages of training.
         pca_batches: The same, on which the linear map from pooled stages to the representation is
-            computed, see `keras_tune.models.estimate_pca`. Needed with `pooled_stages`.
+            computed, see `keras_tune.models.estimate_pca`; needed with `pooled_stages`. Defaults to
+            None.
         pooled_stages: Integer, the number of last stages that the representation is made of.
             Defaults to 0: it is the mean of the last stage.
         pooled_dim: Integer, the size of the representation with `pooled_stages`. Defaults to 512.

@@ -16,27 +16,34 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import read_table, table_column, unique_column
 from keras_tune.data.datasets.splits import hash_split
 from keras_tune.errors import UserError
-from keras_tune.storage import beside, to_path
+from keras_tune.storage import AnyPath, beside, to_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "file_path", "audio_path", "mp3_path")
 ID_COLUMNS = ("id", "track_id", "clip_id")
 
 
 def csv_manifest(
-    source,
-    label_columns=(),
-    path_column=None,
-    id_column=None,
-    split_column="split",
-    group_column=None,
-    fractions=(0.8, 0.1, 0.1),
-):
-    """List the clips of a table.
+    source: AnyPath,
+    label_columns: Sequence[str] = (),
+    path_column: str | None = None,
+    id_column: str | None = None,
+    split_column: str = "split",
+    group_column: str | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+) -> pd.DataFrame:
+    r"""List the clips of a table.
 
     Args:
         source: The csv or tsv file, or its URL in a store.
@@ -62,7 +69,12 @@ def csv_manifest(
     Example:
 
     ```python
-    manifest = csv_manifest("emotify/tracks.csv", label_columns=["genre"])
+    import pathlib
+
+    from keras_tune.data.datasets import csv_manifest
+
+    pathlib.Path("tracks.csv").write_text("track_id,file,genre\n1,1.mp3,rock\n2,2.mp3,jazz\n")
+    manifest = csv_manifest("tracks.csv", label_columns=["genre"])
     ```
     """
     import pandas as pd

@@ -39,9 +39,14 @@ own, or one that allows less than the usual free ones, are in valid or test, so 
 trained on them.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.resources
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import (
     number_column,
@@ -53,6 +58,9 @@ from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CLIP_SECONDS = 30.0
 # The least that is kept of a track's end.
 MIN_SECONDS = 10.0
@@ -60,7 +68,9 @@ TABLE = "debian_music.tsv"
 COLUMNS = ("package", "artist", "split", "song", "path", "sha256_16")
 
 
-def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
+def debian_music_manifest(
+    source: str | os.PathLike, max_seconds: float = 300.0, changed: str = "leave"
+) -> pd.DataFrame:
     """List the 30 s stretches of the music in unpacked Debian packages.
 
     Args:
@@ -81,6 +91,8 @@ def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
     Example:
 
     ```python
+    from keras_tune.data.datasets import debian_music_manifest
+
     manifest = debian_music_manifest("packages", max_seconds=120)
     ```
     """
@@ -97,7 +109,7 @@ def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
     rows, differing, missing, found = [], [], {}, 0
     counts = dict.fromkeys(SPLITS, 0)
     for track in _table(source).itertuples():
-        parts = stretches(track.seconds, max_seconds)
+        parts: Sequence[tuple] = stretches(track.seconds, max_seconds)
         counts[track.split] += len(parts)
         file = _file(source, track)
         if not file.is_file():
@@ -124,7 +136,7 @@ def debian_music_manifest(source, max_seconds=300.0, changed="leave"):
     return with_published_counts(manifest, **counts)
 
 
-def stretches(seconds, max_seconds):
+def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, float]]:
     """Cut a track into stretches of 30 s, and choose among them if it is long.
 
     Args:
@@ -137,6 +149,8 @@ def stretches(seconds, max_seconds):
     Example:
 
     ```python
+    from keras_tune.data.datasets.debian_music import stretches
+
     stretches(75.0, 300.0)  # [(0, 0.0, 30.0), (1, 30.0, 30.0), (2, 60.0, 15.0)]
     ```
     """
@@ -145,7 +159,7 @@ def stretches(seconds, max_seconds):
     if rest >= MIN_SECONDS or not lengths:
         lengths.append(round(rest, 3))
     count, most = len(lengths), int(max_seconds // CLIP_SECONDS)
-    numbers = range(count)
+    numbers: Sequence[int] = range(count)
     if count > most:
         # The middle one of each of `most` equal parts of the track.
         numbers = [(2 * part + 1) * count // (2 * most) for part in range(most)]

@@ -24,7 +24,11 @@ whose `Mediaeval 2013 set` is `evaluation`. Of the others, those are valid whose
 (of the lower-cased name, only ASCII letters and single spaces kept), modulo 10, is 8 or 9.
 """
 
+from __future__ import annotations
+
+import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import (
     audio_path,
@@ -38,11 +42,14 @@ from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.datasets.splits import plain_name, sha1_modulo
 from keras_tune.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SONGS, ANNOTATIONS, CLIPS = "songs_info.csv", "static_annotations.csv", "clips_45seconds"
 FIX = "`source` must be the folder in which EmoMusic's two archives are unpacked."
 
 
-def emomusic_manifest(source):
+def emomusic_manifest(source: str | os.PathLike) -> pd.DataFrame:
     """List the clips of EmoMusic with their mean arousal and valence.
 
     Args:
@@ -58,6 +65,8 @@ def emomusic_manifest(source):
     Example:
 
     ```python
+    from keras_tune.data.datasets import emomusic_manifest
+
     manifest = emomusic_manifest("emomusic")
     ```
     """

@@ -22,12 +22,19 @@ Split: the official one, in which no artist is in two splits: small 6,400 / 800 
 archives; they are left out and reported when the set is prepared.
 """
 
+from __future__ import annotations
+
 import csv
 import itertools
+import os
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import AS_TEXT, locate, reading, unique_column
 from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUBSETS = ("small", "medium", "large")
 SPLIT_NAMES = {"training": "train", "validation": "valid", "test": "test"}
@@ -39,7 +46,7 @@ PUBLISHED = {
 }
 
 
-def fma_manifest(source, subset="small"):
+def fma_manifest(source: str | os.PathLike, subset: str = "small") -> pd.DataFrame:
     """List the tracks of a subset of FMA with their top genre.
 
     Args:
@@ -55,6 +62,8 @@ def fma_manifest(source, subset="small"):
     Example:
 
     ```python
+    from keras_tune.data.datasets import fma_manifest
+
     manifest = fma_manifest("fma", subset="medium")
     ```
     """

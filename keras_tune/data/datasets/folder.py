@@ -8,10 +8,20 @@ Splits: 80, 10 and 10 % of each label, drawn by a hash of the file's name. A lab
 more is in all splits.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from keras_tune.data.datasets.splits import stratified_split
 from keras_tune.errors import UserError
 from keras_tune.files import text_fault
-from keras_tune.storage import files_below, to_path
+from keras_tune.storage import AnyPath, FilePath, files_below, to_path
+
+if TYPE_CHECKING:
+    import pathlib
+
+    import pandas as pd
 
 # libsndfile does not decode the last four: such files are listed too, so that they are reported.
 SUFFIXES = frozenset(
@@ -19,7 +29,7 @@ SUFFIXES = frozenset(
 )
 
 
-def audio_files(folder):
+def audio_files(folder: FilePath) -> list[pathlib.PurePath]:
     """List the audio files in a folder and its sub-folders, without hidden ones.
 
     Args:
@@ -34,7 +44,13 @@ def audio_files(folder):
     Example:
 
     ```python
-    audio_files(pathlib.Path("music"))  # [PosixPath('jazz/01.mp3'), ...]
+    import pathlib
+
+    from keras_tune.data.datasets.folder import audio_files
+
+    pathlib.Path("music/jazz").mkdir(parents=True)
+    pathlib.Path("music/jazz/01.mp3").touch()
+    audio_files(pathlib.Path("music"))  # [PosixPath('jazz/01.mp3')]
     ```
     """
     found = [
@@ -51,7 +67,9 @@ def audio_files(folder):
     return found
 
 
-def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
+def folder_manifest(
+    source: AnyPath, label: str = "label", fractions: Sequence[float] = (0.8, 0.1, 0.1)
+) -> pd.DataFrame:
     """List the audio files of a folder.
 
     Args:
@@ -69,7 +87,14 @@ def folder_manifest(source, label="label", fractions=(0.8, 0.1, 0.1)):
     Example:
 
     ```python
-    manifest = folder_manifest("gtzan/genres", label="genre")
+    import pathlib
+
+    from keras_tune.data.datasets import folder_manifest
+
+    for genre in ("jazz", "rock"):
+        pathlib.Path("genres", genre).mkdir(parents=True)
+        pathlib.Path("genres", genre, "01.mp3").touch()
+    manifest = folder_manifest("genres", label="genre")
     ```
     """
     import pandas as pd

@@ -34,9 +34,13 @@ artists is. The published numbers of clips are based on durations from ffprobe, 
 libsndfile.
 """
 
+from __future__ import annotations
+
 import math
+import os
 import pathlib
 import re
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import (
     audio_path,
@@ -49,6 +53,9 @@ from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.datasets.splits import sha1_modulo
 from keras_tune.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CLIP_SECONDS = 30.0
 SUFFIXES = (".mp3", ".wav")
 # The 24 classes have one spelling of each tonic.
@@ -58,7 +65,7 @@ SPELLINGS = {
 }
 
 
-def giantsteps_key_manifest(source):
+def giantsteps_key_manifest(source: str | os.PathLike) -> pd.DataFrame:
     """List the 30 s clips of the two GiantSteps key sets.
 
     Args:
@@ -74,6 +81,8 @@ def giantsteps_key_manifest(source):
     Example:
 
     ```python
+    from keras_tune.data.datasets import giantsteps_key_manifest
+
     manifest = giantsteps_key_manifest("giantsteps")
     ```
     """

@@ -25,17 +25,24 @@ IEEE Transactions on Multimedia 17(11), 2015 (https://github.com/coreyker/dnn-mg
 excerpts use the adapter `folder`.
 """
 
+from __future__ import annotations
+
 import importlib.resources
+import os
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import audio_path, locate
 from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.schema import SPLITS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 GENRES = tuple("blues classical country disco hiphop jazz metal pop reggae rock".split())
 FOLDERS = (".", "genres", "genres_original", "Data/genres_original")
 
 
-def gtzan_manifest(source):
+def gtzan_manifest(source: str | os.PathLike) -> pd.DataFrame:
     """List the clips of GTZAN's fault-filtered split.
 
     Args:
@@ -50,6 +57,8 @@ def gtzan_manifest(source):
     Example:
 
     ```python
+    from keras_tune.data.datasets import gtzan_manifest
+
     manifest = gtzan_manifest("gtzan/genres")
     ```
     """

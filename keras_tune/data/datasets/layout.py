@@ -3,18 +3,28 @@
 What is missing or wrong raises a `UserError` that names the file.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
+import os
 import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from keras_tune.errors import UserError
-from keras_tune.storage import to_path
+from keras_tune.storage import AnyPath, to_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Options of pandas.read_csv: an id 007 stays 007, and a genre called None is not a missing value.
 AS_TEXT = {"dtype": str, "keep_default_na": False, "na_values": [""]}
 
 
-def locate(source, folders, holds, fix):
+def locate(
+    source: str | os.PathLike, folders: Iterable[str], holds: Sequence[str], fix: str
+) -> pathlib.Path:
     """Return the first of some folders that contains one of the given names.
 
     Args:
@@ -32,7 +42,12 @@ def locate(source, folders, holds, fix):
     Example:
 
     ```python
-    folder = locate("gtzan", [".", "genres"], ["blues"], "Unpack genres.tar.gz there.")
+    import pathlib
+
+    from keras_tune.data.datasets.layout import locate
+
+    pathlib.Path("gtzan/genres/blues").mkdir(parents=True)
+    locate("gtzan", [".", "genres"], ["blues"], "Unpack genres.tar.gz there.")  # gtzan/genres
     ```
     """
     source = pathlib.Path(source)
@@ -44,7 +59,7 @@ def locate(source, folders, holds, fix):
     raise UserError(f"{source}: contains no {' or '.join(holds)}. {fix}")
 
 
-def audio_path(folder, stem, suffixes):
+def audio_path(folder: str | os.PathLike, stem: str, suffixes: Iterable[str]) -> str:
     """Return the path of an audio file, with the first suffix if it does not exist with any.
 
     Args:
@@ -58,15 +73,19 @@ def audio_path(folder, stem, suffixes):
     Example:
 
     ```python
-    audio_path("gtzan/genres/blues", "blues.00000", (".wav", ".au"))
+    from keras_tune.data.datasets.layout import audio_path
+
+    audio_path("genres/blues", "blues.00000", (".wav", ".au"))  # "genres/blues/blues.00000.wav"
     ```
     """
     paths = [pathlib.Path(folder) / f"{stem}{suffix}" for suffix in suffixes]
     return str(next((path for path in paths if path.is_file()), paths[0]))
 
 
-def read_table(path, fix="It is part of the set: see the adapter's description."):
-    """Read a file of comma- or tab-separated values with a header line.
+def read_table(
+    path: AnyPath, fix: str = "It is part of the set: see the adapter's description."
+) -> pd.DataFrame:
+    r"""Read a file of comma- or tab-separated values with a header line.
 
     Args:
         path: The file.
@@ -82,7 +101,12 @@ def read_table(path, fix="It is part of the set: see the adapter's description."
     Example:
 
     ```python
-    table = read_table("emotify/tracks.csv")
+    import pathlib
+
+    from keras_tune.data.datasets.layout import read_table
+
+    pathlib.Path("tracks.csv").write_text("track_id,genre\n007,rock\n")
+    read_table("tracks.csv")["track_id"][0]  # "007"
     ```
     """
     import pandas as pd
@@ -97,8 +121,8 @@ def read_table(path, fix="It is part of the set: see the adapter's description."
 
 
 @contextlib.contextmanager
-def reading(path):
-    """Turn errors of reading a table into a `UserError` that names the file.
+def reading(path: AnyPath) -> Iterator[None]:
+    r"""Turn errors of reading a table into a `UserError` that names the file.
 
     Args:
         path: The table's file.
@@ -106,8 +130,13 @@ def reading(path):
     Example:
 
     ```python
+    import pathlib
+    import pandas as pd
+    from keras_tune.data.datasets.layout import reading
+
+    pathlib.Path("tracks.csv").write_text("track_id,genre\n007,rock\n")
     with reading("tracks.csv"):
-        table = pandas.read_csv("tracks.csv")
+        table = pd.read_csv("tracks.csv")
     ```
     """
     try:
@@ -118,7 +147,9 @@ def reading(path):
         raise UserError(f"{path}: cannot be read as csv ({error}).") from error
 
 
-def table_column(table, name, path, complete=False):
+def table_column(
+    table: pd.DataFrame, name: str, path: AnyPath, complete: bool = False
+) -> pd.Series:
     """Return a column of a table.
 
     Args:
@@ -136,7 +167,11 @@ def table_column(table, name, path, complete=False):
     Example:
 
     ```python
-    genres = table_column(read_table("tracks.csv"), "genre", "tracks.csv", complete=True)
+    import pandas as pd
+    from keras_tune.data.datasets.layout import table_column
+
+    table = pd.DataFrame({"genre": ["rock", "jazz"]})
+    table_column(table, "genre", "tracks.csv", complete=True)
     ```
     """
     if name not in table.columns:
@@ -150,7 +185,7 @@ def table_column(table, name, path, complete=False):
     return column
 
 
-def number_column(table, name, path):
+def number_column(table: pd.DataFrame, name: str, path: AnyPath) -> pd.Series:
     """Return a column of a table as floats; raise a `UserError` unless all values are numbers.
 
     Args:
@@ -164,7 +199,11 @@ def number_column(table, name, path):
     Example:
 
     ```python
-    arousal = number_column(read_table("static.csv"), "mean_arousal", "static.csv")
+    import pandas as pd
+    from keras_tune.data.datasets.layout import number_column
+
+    table = pd.DataFrame({"mean_arousal": ["3.1", "4"]})
+    list(number_column(table, "mean_arousal", "static.csv"))  # [3.1, 4.0]
     ```
     """
     import pandas as pd
@@ -176,7 +215,7 @@ def number_column(table, name, path):
     return numbers.astype(float)
 
 
-def refuse_values(column, wrong, path, problem):
+def refuse_values(column: pd.Series, wrong: pd.Series, path: AnyPath, problem: str) -> None:
     """Raise a `UserError` that names the first value of a column for which `wrong` is true, if any.
 
     Args:
@@ -188,6 +227,10 @@ def refuse_values(column, wrong, path, problem):
     Example:
 
     ```python
+    import pandas as pd
+    from keras_tune.data.datasets.layout import refuse_values
+
+    years = pd.Series(["1987", "1991"], name="year")
     refuse_values(years, years < "1900", "songs.csv", "is not a year of recorded music.")
     ```
     """
@@ -198,7 +241,7 @@ def refuse_values(column, wrong, path, problem):
         )
 
 
-def unique_column(table, name, path):
+def unique_column(table: pd.DataFrame, name: str, path: AnyPath) -> pd.Series:
     """Return a column of ids; raise a `UserError` if one is missing or not unique.
 
     Args:
@@ -212,7 +255,10 @@ def unique_column(table, name, path):
     Example:
 
     ```python
-    ids = unique_column(read_table("songs_info.csv"), "song_id", "songs_info.csv")
+    import pandas as pd
+    from keras_tune.data.datasets.layout import unique_column
+
+    unique_column(pd.DataFrame({"song_id": ["2", "3"]}), "song_id", "songs_info.csv")
     ```
     """
     ids = table_column(table, name, path, complete=True)
@@ -222,7 +268,7 @@ def unique_column(table, name, path):
     return ids
 
 
-def line_of(mask):
+def line_of(mask: pd.Series) -> int:
     """Return the line of the file with the first true value of `mask`."""
     # The header is line 1.
     return int(mask.to_numpy().argmax()) + 2

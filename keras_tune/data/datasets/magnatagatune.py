@@ -31,7 +31,11 @@ Splits, both by folder (0-9, a, b train; c valid; d, e, f test):
 The two have different test sets, so their scores cannot be compared.
 """
 
+from __future__ import annotations
+
+import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import (
     line_of,
@@ -43,6 +47,9 @@ from keras_tune.data.datasets.layout import (
 )
 from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TAGS = 50
 TABLE = "annotations_final.csv"
@@ -59,7 +66,7 @@ PUBLISHED = {
 }
 
 
-def magnatagatune_manifest(source, split="full"):
+def magnatagatune_manifest(source: str | os.PathLike, split: str = "full") -> pd.DataFrame:
     """List the clips of MagnaTagATune with the 50 most frequent tags.
 
     Args:
@@ -77,6 +84,8 @@ def magnatagatune_manifest(source, split="full"):
     Example:
 
     ```python
+    from keras_tune.data.datasets import magnatagatune_manifest
+
     manifest = magnatagatune_manifest("magnatagatune", split="clean")
     ```
     """

@@ -26,7 +26,12 @@ Split: none is published for this use. A hash of the artist draws 80, 10 and 10 
 is in two splits ("Rolling Stones" and "The Rolling Stones" count as one).
 """
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.folder import SUFFIXES
 from keras_tune.data.datasets.layout import line_of, read_table, table_column, unique_column
@@ -34,10 +39,15 @@ from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.datasets.splits import hash_split, plain_name
 from keras_tune.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 INDEX = "billboard-2.0-index.csv"
 
 
-def mcgill_billboard_manifest(source, fractions=(0.8, 0.1, 0.1)):
+def mcgill_billboard_manifest(
+    source: str | os.PathLike, fractions: Sequence[float] = (0.8, 0.1, 0.1)
+) -> pd.DataFrame:
     """List the songs of the McGill Billboard index, each once.
 
     Args:
@@ -54,6 +64,8 @@ def mcgill_billboard_manifest(source, fractions=(0.8, 0.1, 0.1)):
     Example:
 
     ```python
+    from keras_tune.data.datasets import mcgill_billboard_manifest
+
     manifest = mcgill_billboard_manifest("billboard")
     ```
     """

@@ -1,12 +1,19 @@
 """Comparing a manifest with the published numbers of its set."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from keras_tune.data.schema import SPLITS, fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The first digits of a fingerprint distinguish splits; `dataset.json` contains all of them.
 DIGITS = 12
 
 
-def with_published_counts(manifest, **counts):
+def with_published_counts(manifest: pd.DataFrame, **counts: int) -> pd.DataFrame:
     """Store the published number of clips in each split in a manifest, and return it.
 
     Args:
@@ -19,6 +26,10 @@ def with_published_counts(manifest, **counts):
     Example:
 
     ```python
+    import pandas as pd
+    from keras_tune.data.datasets.published import with_published_counts
+
+    manifest = pd.DataFrame({"id": ["a", "b"], "split": ["train", "test"]})
     manifest = with_published_counts(manifest, train=443, valid=197, test=290)
     ```
     """
@@ -26,7 +37,7 @@ def with_published_counts(manifest, **counts):
     return manifest
 
 
-def split_report(manifest):
+def split_report(manifest: pd.DataFrame) -> str:
     """Describe the splits of a manifest: clips, published clips, fingerprint.
 
     The fingerprint is a hash over the sorted ids. A warning follows for each count that is not the
@@ -41,7 +52,11 @@ def split_report(manifest):
     Example:
 
     ```python
-    print(split_report(manifest_for("gtzan", "genres")))
+    import pandas as pd
+    from keras_tune.data.datasets import split_report
+
+    manifest = pd.DataFrame({"id": ["a", "b"], "split": ["train", "test"]})
+    print(split_report(manifest))
     ```
     """
     published = manifest.attrs.get("published_counts", {})

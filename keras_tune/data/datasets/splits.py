@@ -1,6 +1,9 @@
 """Splits that depend only on the clips' names, the same on every machine."""
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -9,7 +12,7 @@ from keras_tune.data.shards import id_hash
 from keras_tune.errors import UserError
 
 
-def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
+def hash_split(keys: Iterable[str], fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> list[str]:
     """Assign each key to a split by its hash.
 
     A key keeps its split when others are added or removed, and equal keys (clips of one artist)
@@ -25,6 +28,8 @@ def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
     Example:
 
     ```python
+    from keras_tune.data.datasets.splits import hash_split
+
     hash_split(["Ivan Ilic", "Cary Chow"])
     ```
     """
@@ -35,7 +40,9 @@ def hash_split(keys, fractions=(0.8, 0.1, 0.1)):
     ]
 
 
-def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
+def stratified_split(
+    ids: Sequence[str], strata: Iterable[object], fractions: Sequence[float] = (0.8, 0.1, 0.1)
+) -> list[str]:
     """Split each stratum in the same proportions, by the hashes of the ids.
 
     A stratum of three or more has at least one clip in each split whose fraction is not 0.
@@ -51,6 +58,8 @@ def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
     Example:
 
     ```python
+    from keras_tune.data.datasets.splits import stratified_split
+
     stratified_split(["a", "b", "c"], ["rock", "rock", "rock"])
     ```
     """
@@ -58,7 +67,7 @@ def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
     members = {}
     for position, (clip, stratum) in enumerate(zip(ids, strata, strict=True)):
         members.setdefault(str(stratum), []).append((id_hash(clip), position))
-    splits = [None] * len(ids)
+    splits = [""] * len(ids)
     for stratum in members.values():
         held_out = _held_out(len(stratum), fractions)
         names = [
@@ -70,7 +79,7 @@ def stratified_split(ids, strata, fractions=(0.8, 0.1, 0.1)):
     return splits
 
 
-def check_fractions(fractions):
+def check_fractions(fractions: Sequence[float]) -> np.ndarray:
     """Return three fractions as an array; raise a `UserError` unless they sum to 1."""
     shares = np.asarray(fractions, dtype=float)
     if shares.shape != (3,) or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
@@ -81,12 +90,12 @@ def check_fractions(fractions):
     return shares
 
 
-def sha1_modulo(text, modulus):
+def sha1_modulo(text: str, modulus: int) -> int:
     """Return the SHA-1 of a text, as an integer, modulo a number."""
     return int(hashlib.sha1(text.encode()).hexdigest(), 16) % modulus
 
 
-def plain_name(name):
+def plain_name(name: str) -> str:
     """Return a name in lower case, with only ASCII letters and single spaces."""
     kept = (sign for sign in name.lower() if sign.isascii() and (sign.isalpha() or sign.isspace()))
     return " ".join("".join(kept).split())
