@@ -192,9 +192,7 @@ def test_a_folder_with_a_run(clips, whole):
     other = dataclasses.replace(
         config, resume=True, model=dataclasses.replace(config.model, base_filters=3)
     )
-    with pytest.raises(
-        ValueError, match=r"the run in .* used 2 .* Received: model\.base_filters=3"
-    ):
+    with pytest.raises(ValueError, match=r"used 2 .* Received: model\.base_filters=3"):
         PretrainingRun(other).fit()
 
 
@@ -219,9 +217,7 @@ def test_a_setting_that_is_taken_out_of_a_table_is_a_change(tmp_path):
     write_config(tmp_path, before)
     check_unchanged(tmp_path, before, ())
     check_unchanged(tmp_path, now, ("augment",))
-    with pytest.raises(
-        ValueError, match=r"`augment` must not .* used .*gain_probability.* augment=\{\}"
-    ):
+    with pytest.raises(ValueError, match=r"`augment` must not .*gain_prob.* augment=\{\}"):
         check_unchanged(tmp_path, now, ())
 
 
