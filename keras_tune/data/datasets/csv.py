@@ -125,7 +125,9 @@ def _label(column, name, source):
     others = column[numbers.isna() & ~missing]
     if len(others) == 0:
         whole = (numbers.dropna() == numbers.dropna().round()).all()
-        if not whole or numbers.astype(np.float32).nunique() == numbers.nunique():
+        with np.errstate(over="ignore"):
+            stored = numbers.astype(np.float32)
+        if not whole or stored.nunique() == numbers.nunique():
             return numbers
         # Numbers such as those of a catalogue.
         warnings.warn(
