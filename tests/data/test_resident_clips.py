@@ -169,5 +169,5 @@ def test_clips_of_shards(clips, tmp_path):
 
 def test_clips_that_do_not_fit_are_refused(clips, monkeypatch):
     monkeypatch.setattr(resident_clips, "_free_bytes", lambda: 40_000)
-    with pytest.raises(UserError, match=r"tones, train: needs 0\.0 GB.*are free; use resident=False"):
+    with pytest.raises(UserError, match=r"tones, train: needs 0\.0 GB.*use resident=False"):
         ResidentClips(clips, 100, name="tones, train")
