@@ -206,7 +206,8 @@ class Tagging(Task):
         ]
         counts = collections.Counter(name for _, name in named)
         self.outputs = [
-            name if counts[name] == 1 else f"{column}: {name}" for column, name in named
+            name if counts[name] == 1 or name == column else f"{column}: {name}"
+            for column, name in named
         ]
 
     def targets(self, values: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def convert(monkeypatch, capsys):
     def run(*arguments):
         status = 0
         try:
-            _cli.run(recipe.main, recipe.Config, [str(argument) for argument in arguments])
+            _cli.run(recipe.main, recipe.ConvertConfig, [str(argument) for argument in arguments])
         except SystemExit as stop:
             status = stop.code
         return status, *capsys.readouterr()
@@ -53,7 +53,7 @@ def test_help_loads_no_framework():
         "import sys\n"
         "from keras_tune.recipes import _cli, convert\n"
         "try:\n"
-        "    _cli.run(convert.main, convert.Config, ['--help'])\n"
+        "    _cli.run(convert.main, convert.ConvertConfig, ['--help'])\n"
         "except SystemExit as stop:\n"
         "    loaded = {'keras', 'tensorflow', 'torch', 'jax', 'safetensors'} & set(sys.modules)\n"
         "    sys.exit(stop.code or ','.join(sorted(loaded)) or 0)\n"

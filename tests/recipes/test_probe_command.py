@@ -262,7 +262,7 @@ def test_the_threshold_that_was_used_is_in_the_report(folder):
     """Zeros and ones are tags at 0.5 without being asked for."""
     options = ("--target", "[genre,high]", "--protocol", "knn")
     output, report = probe(folder, *options, encoder="mel")
-    assert report["outputs"] == ["high", "low", "mid", "high"]
+    assert report["outputs"] == ["genre: high", "low", "mid", "high"]
     assert report["threshold"] == report["config"]["threshold"] == 0.5
     assert "present if the number is 0.5 or more" in (output / "report.md").read_text()
 
