@@ -133,7 +133,7 @@ DEEP = SMALL / "deep.safetensors"
         (DEEP, "b.keras", ["--preset", "tune_plos"], 1, "did you mean tune_plus"),
         (DEEP, "b.keras", ["--projector", "true"], 1, "no projector"),
         (DEEP, "b.keras", ["--input_samples", "9"], 1, "must be at least"),
-        (DEEP, "b.keras", ["--labels", "no.txt"], 1, "give --head"),
+        (DEEP, "b.keras", ["--labels", "no.txt"], 1, "requires --head"),
         (DEEP, "b.keras", ["--head", "no.ckpt", "--labels", "no.txt"], 1, "no.txt: not a readable"),
         (DEEP, "b.keras", ["--head", "h.ckpt", "--projector", "true"], 1, "use only one of them"),
     ],
