@@ -14,7 +14,8 @@ from keras_tune.training import Progress
 
 # No augmentation that takes long to start.
 TOY = """--model.preset tune_plus_32 --model.base_filters 2 --model.input_samples 19683
---batch_size 4 --batch_norm_clips 0 --steps_per_epoch 2 --warmup_epochs 0 --epochs 2
+--batch_size 4 --batch_norm_clips 0 --pca_clips 24 --pooled_dim 16
+--steps_per_epoch 2 --warmup_epochs 0 --epochs 2
 --precision float32 --augment.pitch_shift_probability 0 --augment.reverb_probability 0""".split()
 
 
@@ -53,4 +54,4 @@ def test_pack_train_resume(without_tensorflow, music, tmp_path, monkeypatch):
     assert "the run has ended" in text and re.search(r"^3 steps in", text, re.M)
     assert Progress.read(output / "model.keras").finished_epochs == 2
     encoder = keras.models.load_model(output / "encoder.keras")
-    assert encoder.sample_rate == 22050 and encoder.output_shape == (None, 32)
+    assert encoder.sample_rate == 22050 and encoder.output_shape == (None, 16)
