@@ -397,12 +397,9 @@ def tap_stages(encoder: keras.Model, stages: Sequence[str]) -> keras.Model:
     """
     import keras
 
-    known = getattr(encoder, "stage_names", ())
-    for name in stages:
-        if name not in known:
-            raise UserError(
-                f"the encoder has no stage {name!r}; its stages: {', '.join(known) or 'none'}"
-            )
+    from keras_tune.models.stage_encoder import check_stages
+
+    check_stages(encoder, stages)
     outputs = {"representation": encoder.output}
     for name in stages:
         average = keras.layers.GlobalAveragePooling1D(

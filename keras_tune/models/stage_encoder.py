@@ -14,6 +14,33 @@ from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 LAYER_POOLINGS = ("mean", "mean_std")
 
 
+def check_stages(encoder: keras.Model, stages: Sequence[str]) -> None:
+    """Raise a `UserError` unless an encoder has all of the named stages.
+
+    Args:
+        encoder: Keras model.
+        stages: List of names.
+
+    Raises:
+        UserError: The encoder has no such stage.
+
+    Example:
+
+    ```python
+    from keras_tune.models.stage_encoder import check_stages
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    check_stages(encoder, ["bottleneck", "tail_1"])
+    ```
+    """
+    known = getattr(encoder, "stage_names", ())
+    for stage in stages:
+        if stage not in known:
+            raise UserError(
+                f"the encoder has no stage {stage!r}; its stages: {', '.join(known) or 'none'}"
+            )
+
+
 @keras.saving.register_keras_serializable(package="keras_tune")
 class StageEncoder(keras.Model):
     """An encoder whose representation is some of its stages, pooled over time and concatenated.
@@ -54,12 +81,7 @@ class StageEncoder(keras.Model):
             )
         if len(set(stages)) < len(stages):
             raise UserError(f"every stage can be named once only, not {', '.join(stages)}")
-        known = getattr(encoder, "stage_names", ())
-        for stage in stages:
-            if stage not in known:
-                raise UserError(
-                    f"the encoder has no stage {stage!r}; its stages: {', '.join(known) or 'none'}"
-                )
+        check_stages(encoder, stages)
         layout = encoder.data_format
         outputs = []
         for stage in stages:

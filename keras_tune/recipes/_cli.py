@@ -200,10 +200,12 @@ def _described(message, options=()):
     missing = re.match(r"File does not exist: '(.*)'", rest)
     if missing:
         recipes = {file.name: name for name, file in shipped_recipes().items()}
-        hint = did_you_mean(pathlib.Path(missing[1]).name, recipes)
-        name = recipes.get(hint.removeprefix("did you mean ").removesuffix("?"))
-        of_package = f"; did you mean the recipe {name}, which comes with the package?"
-        return f"--{option} {missing[1]}: no such file{of_package if name else ''}"
+        close = difflib.get_close_matches(pathlib.Path(missing[1]).name, recipes, n=1)
+        hint = "".join(
+            f"; did you mean the recipe {recipes[name]}, which comes with the package?"
+            for name in close
+        )
+        return f"--{option} {missing[1]}: no such file{hint}"
     choice = re.match(r"Expected a typing.Literal\[(.*?)\]. Got value: (.*)$", rest)
     if choice:
         known = re.findall(r"'([^']*)'", choice[1])

@@ -48,8 +48,8 @@ def csv_manifest(
     Args:
         source: The csv or tsv file, or its URL in a store.
         label_columns: Columns to keep as labels. One whose values are all numbers is a number,
-            any other a category, also one of whole numbers that
-            single precision would make equal. Defaults to none.
+            any other a category, also one of whole numbers that single precision would make
+            equal. Defaults to none.
         path_column: Column of the audio files. Defaults to the first of path, file, filename,
             file_name, file_path, audio_path and mp3_path that the table has.
         id_column: Column of the ids. Defaults to the first of id, track_id and clip_id that the
