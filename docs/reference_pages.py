@@ -11,15 +11,20 @@ import re
 from mkdocs.structure.files import File
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_tune"
+# Configurations in the library that commands add options to.
+LIBRARY_CONFIGS = {"pretrain": ("ModelConfig", "PretrainConfig"), "finetune": ("FinetuneConfig",)}
 
 
 def on_files(files, config):
     """Add the pages of the reference to those that are in the folder."""
     for path in sorted(PACKAGE.glob("*/__init__.py")):
         if path.parent.name != "recipes":
-            page = _page(path)
+            page = _page(path.parent.name, path, public_names(path))
             name = f"reference/{path.parent.name}.md"
             files.append(File.generated(config, name, content=page))
+    names = [(name, "keras_tune.finetuning") for name in ("finetune", "FinetuningRun", "Targets")]
+    page = _page("finetuning", PACKAGE / "finetuning.py", names)
+    files.append(File.generated(config, "reference/finetuning.md", content=page))
     files.append(File.generated(config, "reference/commands.md", content=_commands()))
     for name, page in (("CONTRIBUTING", "contributing"), ("CHANGELOG", "changelog")):
         text = (PACKAGE.parent / f"{name}.md").read_text(encoding="utf-8")
@@ -55,11 +60,10 @@ def public_names(init):
     return sorted((name, found[name]) for name in names)
 
 
-def _page(init):
-    package = f"keras_tune.{init.parent.name}"
-    summary = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
-    parts = [f"# {package}", summary]
-    parts += [f"::: {module}.{name}" for name, module in public_names(init)]
+def _page(name, file, names):
+    summary = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    parts = [f"# keras_tune.{name}", summary]
+    parts += [f"::: {module}.{public}" for public, module in names]
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,10 +79,10 @@ def _commands():
         tree = ast.parse((PACKAGE / "recipes" / f"{command}.py").read_text(encoding="utf-8"))
         parts += [f"## {command}", ast.get_docstring(tree)]
         nodes = tree.body
-        if command == "pretrain":
-            # The library's part of the configuration.
-            source = (PACKAGE / "training" / "config.py").read_text(encoding="utf-8")
-            nodes = [*ast.parse(source).body, *nodes]
+        # The library's part of the configuration.
+        source = (PACKAGE / "training" / "config.py").read_text(encoding="utf-8")
+        library = {node.name: node for node in ast.parse(source).body if hasattr(node, "name")}
+        nodes = [*(library[name] for name in LIBRARY_CONFIGS.get(command, ())), *nodes]
         for node in nodes:
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
                 name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name.removesuffix("Config"))

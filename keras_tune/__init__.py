@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "augment",
         "data",
         "evaluation",
+        "finetuning",
         "interop",
         "layers",
         "losses",

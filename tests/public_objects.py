@@ -21,7 +21,7 @@ WHOLE = (
 EXPORTED = ("augment", "data", "layers")
 MORE = ("augment.augmentation", "augment.phase_vocoder", "augment.spectral", "checks")
 MORE += ("data.array_dataset", "data.crop_stream", "data.shards", "errors", "files")
-MORE += ("keras_internals", "machine", "quiet", "shipped", "storage")
+MORE += ("finetuning", "keras_internals", "machine", "quiet", "shipped", "storage")
 
 
 def modules():

@@ -38,7 +38,7 @@ def test_everything_is_annotated(name):
 
 
 # The command lines show the defaults of these next to their text.
-SHOWN_IN_HELP = ("AugmentConfig", "ModelConfig", "PretrainConfig", "Space")
+SHOWN_IN_HELP = ("AugmentConfig", "FinetuneConfig", "ModelConfig", "PretrainConfig", "Space")
 
 
 def described(docstring):

@@ -11,11 +11,10 @@ from seeded import seed_weights
 
 import keras_tune
 from keras_tune.errors import UserError
-from keras_tune.evaluation import ClipEmbeddings, embed_clips
+from keras_tune.evaluation import ClipEmbeddings, embed_clips, load_encoder, named_encoder
 from keras_tune.interop import export_pytorch_checkpoint, load_pytorch_checkpoint
 from keras_tune.models import Tagger, TUNe
 from keras_tune.models.saved import load_saved_model, save_model
-from keras_tune.recipes._load import load_encoder, named_encoder
 from keras_tune.serving import export_onnx, export_saved_model
 from keras_tune.serving.windows import Windows
 from keras_tune.training import load_checkpoint

@@ -24,7 +24,7 @@ ORDER = (
     ("models",),
     ("data",),
     ("training", "evaluation"),
-    ("search", "serving", "interop"),
+    ("search", "serving", "interop", "finetuning"),
     ("keras_tune",),
     ("recipes",),
     ("__main__",),

@@ -17,6 +17,20 @@ from jsonargparse.typing import register_type
 from keras_tune.types import Interval
 
 
+def names_in(text):
+    """The names in an option with commas, an empty list for None.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._types import names_in
+
+    names_in("tail_7, tail_8")  # ["tail_7", "tail_8"]
+    ```
+    """
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 @functools.cache
 def as_options(config_class):
     """Make the class that the parser reads instead of a configuration.

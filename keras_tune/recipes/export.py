@@ -58,7 +58,7 @@ def main(config):
     if "keras" not in sys.modules:
         # A SavedModel is written by TensorFlow whatever the model was trained with.
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)
-    from keras_tune.recipes._load import load_encoder
+    from keras_tune.evaluation import load_encoder
 
     source = config.model
     # A run that ended in a tagger also contains the encoder.

@@ -181,7 +181,7 @@ def _fit(pretraining, callbacks):
 
 
 def _final_probe(pretraining, encoder):
-    from keras_tune.recipes._final_probe import final_probe, summary
+    from keras_tune.evaluation.final_probe import final_probe, final_probe_summary
 
     config = pretraining.config
     results = final_probe(
@@ -191,7 +191,7 @@ def _final_probe(pretraining, encoder):
         progress=True,
         group=config.probe_group,
     )
-    print(summary(config.probe, results))
+    print(final_probe_summary(config.probe, results))
     return results
 
 

@@ -20,7 +20,7 @@ from keras_tune.errors import UserError
 from keras_tune.progress_bar import progress_bar
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._load import chosen_stages, named_encoder
+from keras_tune.recipes._types import names_in
 from keras_tune.types import (
     DEFAULT_ENCODER,
     BatchSize,
@@ -204,6 +204,8 @@ def _encoders(config, info):
         batch_norm_variables,
         make_baselines,
     )
+    from keras_tune.evaluation.embed_audio import embedding_model
+    from keras_tune.evaluation.encoders import named_encoder
 
     encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
     asked = _list(config.baselines, DEFAULT_BASELINES)
@@ -236,7 +238,8 @@ def _encoders(config, info):
             found[name].estimate_on = splits
     for name, one in found.items():
         if name == first or not name.startswith("mel"):
-            one.encoder = chosen_stages(one.encoder, config.layers, config.layer_pooling)
+            layers = names_in(config.layers)
+            one.encoder = embedding_model(one.encoder, layers, config.layer_pooling)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The configuration of pretraining, for the library and for the command line.
+"""The configurations of pretraining and finetuning, for the library and for the command line.
 
 Importing it imports no framework, since the help of the command line shows it.
 """
@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.types import (
+    DEFAULT_ENCODER,
     DEFAULT_WINDOW,
     BatchSize,
     ContrastBatchSize,
@@ -15,6 +16,7 @@ from keras_tune.types import (
     CountFromZero,
     Decay,
     Depth,
+    Finite,
     Fraction,
     NotNegative,
     Positive,
@@ -225,3 +227,62 @@ class PretrainConfig:
     def group_by(self) -> str:
         """What groups clips that are not negatives of one another: a label, or "id" for copies."""
         return self.mask_group or "id"
+
+
+@dataclasses.dataclass
+class FinetuneConfig:
+    """What to train, on what.
+
+    Args:
+        data: Folder written by `prepare`, or an .npz file of clips.
+        target: The label to predict, or several: [a,b,c].
+        output: Folder of the run.
+        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, or
+            untrained:PRESET.
+        task: classification, tagging, key or regression; by default what fits the labels.
+        threshold: Smallest number for which a tag is present; makes columns of numbers tags.
+        frozen: Whether the encoder is frozen throughout.
+        frozen_epochs: Epochs at the beginning in which the encoder is frozen.
+        hidden_units: Width of a hidden layer of the head; by default the head is linear.
+        epochs: Largest number of epochs.
+        patience: Epochs without a lower loss on valid after which training stops.
+        batch_size: Clips of a batch.
+        learning_rate: Learning rate of Adam.
+        seed: Seed of head, order and crops.
+        resamples: Resamples of the bootstrap.
+        resume: Whether to resume the run in the output folder.
+        jit_compile: Whether to compile with XLA; by default if that is fast on the backend.
+
+    Example:
+
+    ```python
+    keras_tune.training.FinetuneConfig("tfrecords/mine", "genre", "runs/genre", epochs=20)
+    ```
+    """
+
+    # What may differ between a run and its continuation.
+    free_on_resume: ClassVar[tuple[str, ...]] = (
+        "epochs",
+        "output",
+        "resume",
+        "jit_compile",
+        "resamples",
+    )
+
+    data: str
+    target: list[str] | str
+    output: str
+    encoder: str = DEFAULT_ENCODER
+    task: Literal["classification", "tagging", "key", "regression"] | None = None
+    threshold: Finite | None = None
+    frozen: bool = False
+    frozen_epochs: CountFromZero = 0
+    hidden_units: Width | None = None
+    epochs: Count = 100
+    patience: Count = 10
+    batch_size: BatchSize = 48
+    learning_rate: Positive = 3e-4
+    seed: Seed = 42
+    resamples: Count = 1000
+    resume: bool = False
+    jit_compile: bool | None = None

@@ -9,9 +9,9 @@ from seeded import seed_weights
 
 from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
+from keras_tune.evaluation.final_probe import final_probe, final_probe_summary
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
-from keras_tune.recipes._final_probe import final_probe, summary
 from keras_tune.recipes.probe import ProbeConfig, main
 
 pytestmark = pytest.mark.one_backend
@@ -379,17 +379,17 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
     names = ["pretrained", "untrained", "untrained_bn_level"]
     assert results["encoders"] == names
     for name in names:
-        assert f"  {name} " in summary("genre", results)
+        assert f"  {name} " in final_probe_summary("genre", results)
         low, high = results[name]["interval_95"]
         assert low <= results[name]["accuracy"] <= high
     assert results["chance"] == pytest.approx(1 / 3)
-    assert "chance" in summary("genre", results)
+    assert "chance" in final_probe_summary("genre", results)
     # 36 clips of valid and test tell too little, 12 artists would do.
-    assert results["unseen"] is None and "not seen" not in summary("genre", results)
-    monkeypatch.setattr("keras_tune.recipes._final_probe.LEAST", 36)
+    assert results["unseen"] is None and "not seen" not in final_probe_summary("genre", results)
+    monkeypatch.setattr("keras_tune.evaluation.final_probe.LEAST", 36)
     found = final_probe(encoder, open_dataset(folder / "tones.npz"), "genre", group="artist")
     assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
-    assert "36 clips that pretraining has not seen" in summary("genre", found)
+    assert "36 clips that pretraining has not seen" in final_probe_summary("genre", found)
     options = ("--target", "genre", "--protocol", "logistic", "--folds", "5", "--group", "artist")
     options += ("--fold_splits", "[valid,test]", "--seeds", "3")
     _, report = probe(folder, *options, baselines="[untrained,untrained_bn_level]")

@@ -1,9 +1,24 @@
 """The short probe at the end of a pretraining run: the encoder and untrained copies of it."""
 
-import contextlib
+from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_tune.data.dataset import AudioDataset
+from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
+from keras_tune.evaluation.baselines import estimate_on, make_baselines
+from keras_tune.evaluation.embeddings import embed_clips
+from keras_tune.evaluation.protocols import groups_of
+from keras_tune.evaluation.study import Study
+from keras_tune.evaluation.tasks import make_task
 from keras_tune.progress_bar import progress_bar
+
+if TYPE_CHECKING:
+    import keras
 
 # Cross-validation on clips that pretraining has not seen, and the fewest clips for it.
 FOLDS, REPETITIONS, LEAST = 5, 3, 50
@@ -14,7 +29,13 @@ BASELINES = ("untrained", "untrained_bn_level")
 WIDTH = 18
 
 
-def final_probe(encoder, dataset, target, progress=False, group=None):
+def final_probe(
+    encoder: keras.Model,
+    dataset: AudioDataset,
+    target: str,
+    progress: bool = False,
+    group: str | None = None,
+) -> dict[str, Any]:
     """Evaluate an encoder and two untrained copies of it with logistic regression.
 
     One untrained copy is a newly built encoder. For the other, batch normalization is estimated on
@@ -42,13 +63,19 @@ def final_probe(encoder, dataset, target, progress=False, group=None):
 
     Raises:
         UserError: The set lacks a split or the label.
+
+    Example:
+
+    ```python
+    from keras_tune.data import open_dataset, save_demo
+    from keras_tune.evaluation import final_probe
+
+    save_demo("demo.npz", num_clips={"train": 16, "valid": 8, "test": 8}, seconds=1.0)
+    encoder = keras_tune.TUNe(1, 1, base_filters=4, tail_filters=[8], input_samples=2187)
+    results = final_probe(encoder, open_dataset("demo.npz"), "instrument")
+    results["encoders"]  # ["pretrained", "untrained", "untrained_bn_level"]
+    ```
     """
-    import numpy as np
-
-    from keras_tune.evaluation.baselines import estimate_on, make_baselines
-    from keras_tune.evaluation.study import Study
-    from keras_tune.evaluation.tasks import make_task
-
     info = dataset.info
     info.check_splits(dataset.path)
     column, _ = info.label_column(target)
@@ -67,7 +94,11 @@ def final_probe(encoder, dataset, target, progress=False, group=None):
     splits = clips["pretrained"]
     task = make_task([column], splits["train"].labels)
     study = Study(clips, task, [SEED], group=group)
-    results = {"target": target, "encoders": list(encoders), **study.evaluate("logistic")}
+    results: dict[str, Any] = {
+        "target": target,
+        "encoders": list(encoders),
+        **study.evaluate("logistic"),
+    }
     results["metric"] = task.primary
     results["test_clips"] = len(splits["test"].ids)
     results["skipped"] = [clip for part in splits.values() for clip in part.skipped]
@@ -83,9 +114,6 @@ def final_probe(encoder, dataset, target, progress=False, group=None):
 
 def _embed(name, model, dataset, progress):
     """The embeddings of each split."""
-    from keras_tune.data.schema import SPLITS
-    from keras_tune.evaluation import embed_clips
-
     total = sum(dataset.info.counts[split] for split in SPLITS)
     with progress_bar(total, f"embedding, {name}", shown=progress) as bar:
         return {
@@ -96,9 +124,6 @@ def _embed(name, model, dataset, progress):
 
 def _unseen(clips, task, group, progress):
     """The scores over folds of valid and test, or None where there are too few clips or groups."""
-    from keras_tune.evaluation.protocols import groups_of
-    from keras_tune.evaluation.study import Study
-
     parts = {
         name: {split: splits[split] for split in ("valid", "test")}
         for name, splits in clips.items()
@@ -123,8 +148,13 @@ def _unseen(clips, task, group, progress):
     return None
 
 
-def summary(target, results):
-    """The results of `final_probe` as lines of text."""
+def final_probe_summary(target: str, results: dict[str, Any]) -> str:
+    """The results of `final_probe` as lines of text.
+
+    Args:
+        target: The label.
+        results: As `final_probe` returns them.
+    """
     lines = [
         f"{target}: test {results['metric']} over {results['test_clips']} clips",
         *_scores(results, results["encoders"]),
