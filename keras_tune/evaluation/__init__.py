@@ -7,11 +7,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "baselines": ["BASELINES", "MelStatistics", "make_baselines", "untrained_copy"],
         "embed_audio": ["embed", "embedding_model"],
-        "embed_files": ["EmbeddedFiles", "embed_files"],
+        "embedded_files": ["EmbeddedFiles", "embed_files"],
         "embedding_cache": ["EmbeddingCache"],
         "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "pool_clips", "tap_stages"],
         "encoders": ["load_encoder", "named_encoder"],
-        "final_probe": ["final_probe", "final_probe_summary"],
+        "short_probe": ["final_probe", "final_probe_summary"],
         "online_probe": ["OnlineProbe"],
         "outcomes": ["Fold", "Outcome", "evaluate", "group_folds"],
         "probe_stack": ["ProbeConfiguration", "ProbeStack"],

@@ -1,4 +1,4 @@
-"""The representation as a PCA of pooled stages."""
+"""The representation as a linear map of pooled stages: their PCA, or what another encoder says."""
 
 from collections.abc import Iterable
 
@@ -49,39 +49,114 @@ def estimate_pca(
     keras_tune.models.estimate_pca(encoder, [np.random.normal(0, 0.1, (16, 59049, 1))])
     ```
     """
-    if not getattr(encoder, "pooled_stages", 0):
-        raise ValueError(
-            "`encoder` must be a TUNe with `pooled_stages`. "
-            f"Received: encoder={type(encoder).__name__}"
-        )
     if not 0 <= whitening <= 1:
         raise ValueError(f"`whitening` must be from 0 to 1. Received: whitening={whitening}")
-    dense = encoder.get_layer("representation")
-    pooled = keras.Model(encoder.input, encoder.get_layer("pooled").output)
-    parts = [pooled.predict_on_batch(np.asarray(batch, "float32")) for batch in batches]
-    features = np.concatenate(parts or [np.zeros((0, 1))]).astype("float64")
-    if len(features) < 2:
-        raise ValueError(f"`batches` must have at least two windows. Received: {len(features)}")
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    # A channel that is always zero has nothing to say.
-    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6)
-    standardized = (features - mean) * inverse
+    dense, pooled = _linear_map(encoder)
+    standardized, mean, inverse = _standardized(pooled(batch) for batch in batches)
     # The smaller matrix of products, much faster than a singular value decomposition.
-    wide = len(features) < features.shape[1]
+    wide = len(standardized) < standardized.shape[1]
     products = standardized @ standardized.T if wide else standardized.T @ standardized
-    variances, axes = np.linalg.eigh(products / len(features))
+    variances, axes = np.linalg.eigh(products / len(standardized))
     variances, axes = variances[::-1], axes.T[::-1]
     count = min(dense.units, int(np.sum(variances > 1e-9)))
     if not count:
         raise ValueError("`batches` must have windows that differ. Received: equal ones")
     values, axes = np.sqrt(variances[:count]), axes[:count]
     if wide:
-        axes = axes @ standardized / (values[:, None] * np.sqrt(len(features)))
+        axes = axes @ standardized / (values[:, None] * np.sqrt(len(standardized)))
     normal = np.random.default_rng(seed).normal(size=(dense.units, count))
     rotation, _ = np.linalg.qr(normal)
     kernel = (inverse[:, None] * axes.T / values**whitening) @ rotation.T
     kernel *= DEVIATION * np.sqrt(dense.units / np.sum(values ** (2 - 2 * whitening)))
     dense.set_weights([kernel, -mean @ kernel])
+
+
+def fit_representation(
+    encoder: keras.Model,
+    teacher: keras.Model,
+    batches: Iterable[np.ndarray],
+    penalty: float = 1e-3,
+) -> None:
+    """Set an encoder's linear map from pooled stages to what comes nearest to a teacher, in place.
+
+    It is the ridge regression of the teacher's outputs on the standardized statistics of the
+    encoder's last stages. After `keras_tune.training.distill`, it brings a small encoder into the
+    space of a large one.
+
+    Args:
+        encoder: `TUNe` with `pooled_stages`, and with a `pooled_dim` that is the size of the
+            teacher's outputs.
+        teacher: Keras model from (batch, samples, 1) to (batch, d), for the same windows.
+        batches: Iterable of float arrays (batch, samples, 1), of some thousand windows.
+        penalty: Float, the weight of the squared coefficients for standardized statistics, relative
+            to the number of windows. Defaults to 0.001.
+
+    Raises:
+        ValueError: The encoder has no pooled stages or another size, there are fewer than two
+            windows, or `penalty` is not positive.
+
+    Source: Hoerl & Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems"
+    (Technometrics, 1970).
+
+    Example:
+
+    ```python
+    teacher = keras_tune.TUNe.from_preset("tune_plus_open")
+    arguments = {"load_weights": False, "level": 0.1, "pooled_stages": 4}
+    encoder = keras_tune.TUNe.from_preset("tune_plus_64", **arguments)
+    windows = np.random.normal(0, 0.1, (8, 59049, 1))
+    keras_tune.models.fit_representation(encoder, teacher, [windows])
+    ```
+    """
+    if penalty <= 0:
+        raise ValueError(f"`penalty` must be positive. Received: penalty={penalty}")
+    dense, pooled = _linear_map(encoder)
+    if teacher.output_shape[1:] != (dense.units,):
+        raise ValueError(
+            f"`teacher` must have the encoder's output, ({dense.units},). "
+            f"Received: {teacher.output_shape[1:]}"
+        )
+    targets = []
+
+    def features():
+        for batch in batches:
+            targets.append(teacher.predict_on_batch(np.asarray(batch, "float32")))
+            yield pooled(batch)
+
+    standardized, mean, inverse = _standardized(features())
+    outputs = np.concatenate(targets).astype("float64")
+    products = standardized.T @ standardized / len(standardized)
+    products += penalty * np.eye(len(products))
+    bias = outputs.mean(axis=0)
+    moments = standardized.T @ (outputs - bias) / len(standardized)
+    kernel = inverse[:, None] * np.linalg.solve(products, moments)
+    dense.set_weights([kernel, bias - mean @ kernel])
+
+
+def _linear_map(encoder):
+    """The dense layer of an encoder with pooled stages, and the function that gives its inputs."""
+    if not getattr(encoder, "pooled_stages", 0):
+        raise ValueError(
+            "`encoder` must be a TUNe with `pooled_stages`. "
+            f"Received: encoder={type(encoder).__name__}"
+        )
+    pooled = keras.Model(encoder.input, encoder.get_layer("pooled").output)
+
+    def statistics(batch):
+        return pooled.predict_on_batch(np.asarray(batch, "float32"))
+
+    return encoder.get_layer("representation"), statistics
+
+
+def _standardized(parts):
+    """The statistics of all windows with mean 0 and deviation 1, the mean, and 1 / deviation."""
+    features = np.concatenate([*parts] or [np.zeros((0, 1))]).astype("float64")
+    if len(features) < 2:
+        raise ValueError(f"`batches` must have at least two windows. Received: {len(features)}")
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A channel that is always zero has nothing to say.
+    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6)
+    return (features - mean) * inverse, mean, inverse
 
 
 def with_pooled_stages(encoder: TUNe, stages: int = 4, dim: int = 512) -> TUNe:

@@ -161,3 +161,10 @@ PRESETS[DEFAULT_ENCODER] = dataclasses.replace(
     weights="tune_plus_open.safetensors",
     description="tune_plus, trained on 30 hours of freely licensed music",
 )
+PRESETS["tune_plus_64_open"] = dataclasses.replace(
+    PRESETS["tune_plus_64"],
+    level=0.1,
+    pooled_stages=4,
+    weights="tune_plus_64_open.safetensors",
+    description=f"tune_plus_64, which has learned the representation of {DEFAULT_ENCODER}",
+)

@@ -181,7 +181,7 @@ def _fit(pretraining, callbacks):
 
 
 def _final_probe(pretraining, encoder):
-    from keras_tune.evaluation.final_probe import final_probe, final_probe_summary
+    from keras_tune.evaluation import final_probe, final_probe_summary
 
     config = pretraining.config
     results = final_probe(

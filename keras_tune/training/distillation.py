@@ -108,6 +108,8 @@ def distill(
         epochs=epochs,
         steps_per_epoch=steps,
         callbacks=list(callbacks),
+        # Their order is that of the stream.
+        shuffle=False,
         verbose=verbose,
     )
     return pd.DataFrame(history.history)

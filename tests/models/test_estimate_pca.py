@@ -1,4 +1,4 @@
-"""The representation as a PCA of pooled stages, against scikit-learn's PCA."""
+"""The representation as a map of pooled stages, against scikit-learn's PCA and ridge regression."""
 
 import keras
 import numpy as np
@@ -6,10 +6,11 @@ import pytest
 from keras import ops
 from seeded import seed_weights
 from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from keras_tune.evaluation import embedding_model
-from keras_tune.models import TUNe, estimate_pca, with_pooled_stages
+from keras_tune.models import TUNe, estimate_pca, fit_representation, with_pooled_stages
 
 
 def small(stages=2, dim=6):
@@ -119,3 +120,25 @@ def test_what_is_refused():
         small(stages=6)
     with pytest.raises(ValueError, match="pooled_dim=0"):
         small(dim=0)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.5])
+def test_the_regression_on_a_teacher_is_that_of_scikit_learn(penalty):
+    encoder, teacher, x = small(), seed_weights(small(stages=1), seed=1), windows()
+    before = encoder.get_layer("tail_2").get_weights()
+    fit_representation(encoder, teacher, [x[:32], x[32:]], penalty)
+    standardized = StandardScaler().fit_transform(pooled(encoder, x).astype("float64"))
+    targets = outputs(teacher, x)
+    ridge = Ridge(alpha=penalty * len(x)).fit(standardized, targets)
+    np.testing.assert_allclose(outputs(encoder, x), ridge.predict(standardized), atol=1e-4)
+    for one, two in zip(before, encoder.get_layer("tail_2").get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_regression_that_cannot_be_computed():
+    with pytest.raises(ValueError, match="`penalty` must be positive. Received: penalty=0"):
+        fit_representation(small(), small(), [windows()], 0)
+    with pytest.raises(ValueError, match=r"`teacher` must have .* \(6,\). Received: \(7,\)"):
+        fit_representation(small(), small(dim=7), [windows()])
+    with pytest.raises(ValueError, match="`encoder` must be a TUNe with `pooled_stages`"):
+        fit_representation(small(stages=0), small(), [windows()])

@@ -101,7 +101,7 @@ def test_weights_of_another_encoder_are_refused(trained, change):
 def test_random_weights_are_never_given_unasked(trained):
     with pytest.raises(
         UserError,
-        match="load_weights=False`.* choose tune_plus_open or mine. Received: preset=tune_plus$",
+        match="load_weights=False`.* or tune_plus_64_open or mine. Received: preset=tune_plus$",
     ):
         TUNe.from_preset("tune_plus")
 
@@ -126,7 +126,10 @@ def test_the_weights_that_ship_are_those_of_their_presets():
 def test_a_trained_preset_is_loaded_by_its_name(trained, tmp_path):
     loaded = load_saved_model("mine")
     np.testing.assert_allclose(loaded.weights[0].numpy(), trained.weights[0].numpy(), rtol=2.0**-11)
-    with pytest.raises(UserError, match="^tune_plus: no such file; .* or tune_plus_open or mine$"):
+    with pytest.raises(
+        UserError,
+        match="^tune_plus: no such file; .* or tune_plus_open or tune_plus_64_open or mine$",
+    ):
         load_saved_model("tune_plus")
     # A folder of that name, of a run for example, does not take its place.
     (tmp_path / "mine").mkdir()
@@ -160,13 +163,28 @@ def same_clip(encoder, views):
 
 
 @pytest.mark.one_backend
-def test_the_weights_that_ship_are_trained():
+@pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name].weights])
+def test_the_weights_that_ship_are_trained(name):
     """They recognize synthesized music, which they have never heard, better than new weights."""
     views = crops(demo_clips("test", 40, seconds=6.0, seed=3)[0])
-    encoder = TUNe.from_preset(DEFAULT_ENCODER)
+    encoder = TUNe.from_preset(name)
     untrained = untrained_copy(encoder)
     estimate_batch_norm(untrained, np.split(np.concatenate(views), 4))
     assert same_clip(encoder, views) > same_clip(untrained, views) + 0.2
+
+
+@pytest.mark.one_backend
+def test_the_small_encoder_speaks_as_the_large_one():
+    """Of synthesized music, which neither has heard: much of the variance, and the same nearest."""
+    windows = demo_clips("test", 40, seconds=3.0, seed=3)[0][:, :59049, None]
+    large, small = (
+        TUNe.from_preset(name).predict(windows, verbose=0, batch_size=20)
+        for name in (DEFAULT_ENCODER, "tune_plus_64_open")
+    )
+    residual = np.sum((large - small) ** 2)
+    assert 1 - residual / np.sum((large - large.mean(axis=0)) ** 2) > 0.3
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (large, small)]
+    assert np.mean((unit[1] @ unit[0].T).argmax(axis=1) == np.arange(40)) > 0.9
 
 
 def test_the_model_card_has_the_hash_of_the_weights():

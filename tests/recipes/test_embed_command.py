@@ -8,6 +8,7 @@ from seeded import seed_weights
 
 import keras_tune
 from keras_tune.errors import UserError
+from keras_tune.evaluation import embed_files
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.embed import EmbedConfig, main
@@ -105,7 +106,7 @@ def test_stages_side_by_side(folder):
 
 def test_a_killed_run_goes_on(folder, monkeypatch):
     whole = embed(folder, "whole.npz")
-    monkeypatch.setattr("keras_tune.evaluation.embed_files.PART", 2)
+    monkeypatch.setattr("keras_tune.evaluation.embedded_files.PART", 2)
     from keras_tune.data import audio
 
     decode, decoded = audio.load_audio, []
@@ -209,7 +210,7 @@ def test_a_folder_becomes_a_table(folder, tmp_path):
 def test_what_cannot_be(folder, capsys):
     with pytest.raises(SystemExit):
         embed(folder, "vectors.txt")
-    assert "ends in .npz or .parquet" in capsys.readouterr().err
+    assert "vectors.txt: must end in .npz or .parquet" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         embed(folder, "x.npz", source="nowhere")
     assert "no such file or folder" in capsys.readouterr().err
@@ -262,13 +263,13 @@ def test_a_damaged_shard_is_an_error_and_what_was_done_is_kept(folder, tmp_path,
 def stopped(folder, tmp_path, monkeypatch):
     """A run over a copy of the files that is killed before it writes its output."""
     shutil.copytree(folder / "audio", tmp_path / "audio")
-    monkeypatch.setattr("keras_tune.evaluation.embed_files.PART", 3)
+    monkeypatch.setattr("keras_tune.evaluation.embedded_files.PART", 3)
 
     def killed(*_):
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_tune.evaluation.embed_files._write", killed)
+        patch.setattr("keras_tune.evaluation.embedded_files._write", killed)
         with pytest.raises(RuntimeError, match="killed"):
             embed(folder, tmp_path / "out.npz", source=tmp_path / "audio")
 
@@ -303,7 +304,7 @@ def test_a_replaced_file_gets_a_new_vector(folder, tmp_path, monkeypatch):
 def test_a_file_that_failed_is_tried_again(folder, tmp_path, monkeypatch):
     # Whatever size and time say: the folder of another machine may have been away for a moment.
     monkeypatch.setattr(
-        "keras_tune.evaluation.embed_files._Source.stamps", lambda *_: [], raising=False
+        "keras_tune.evaluation.embedded_files._Source.stamps", lambda *_: [], raising=False
     )
     stopped(folder, tmp_path, monkeypatch)
     file = tmp_path / "audio" / "broken.wav"
@@ -409,3 +410,34 @@ def test_a_default_output_of_another_source_is_not_replaced(folder, tmp_path, mo
     run(main, EmbedConfig, ["song.wav", *options])
     run(main, EmbedConfig, ["song.flac", *options, "--output", "song_embedding.npz"])
     assert not np.array_equal(np.load("song_embedding.npz")["vectors"], before)
+
+
+def test_from_python_as_from_the_command_line(folder, tmp_path):
+    """An encoder that is given, and not named, and what the call returns."""
+    found = embed(folder, "by_command.npz", "--pool", "none", "--layers", "tail_1")
+    encoder = keras.models.load_model(folder / "encoder.keras")
+    with pytest.warns(UserWarning, match=r"^left out: broken.wav: cannot be decoded"):
+        written = embed_files(
+            folder / "audio", tmp_path / "x.npz", encoder, pool="none", layers=["tail_1"]
+        )
+    again = dict(np.load(written.path))
+    for name in ("ids", "vectors", "owners", "starts", "source", "encoder"):
+        np.testing.assert_array_equal(again[name], found[name])
+    assert (written.clips, written.vectors) == (5, len(found["vectors"]))
+    assert [name for name, _ in written.left_out] == ["broken.wav"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output": "x.csv"}, "`output` must end in .npz or .parquet. Received: output=.*x.csv"),
+        ({"pool": "max"}, "`pool` must be one of mean, mean_max, none. Received: pool=max"),
+        ({"layer_pooling": "mean_std"}, "`layer_pooling` needs `layers`"),
+    ],
+)
+def test_arguments_that_are_refused(folder, tmp_path, arguments, message):
+    options = {"output": "x.npz", "encoder": str(folder / "encoder.keras"), **arguments}
+    options["output"] = tmp_path / options["output"]
+    with pytest.raises(ValueError, match=message):
+        embed_files(folder / "audio", **options)
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from keras_tune import finetuning
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.finetune import FinetuneConfig, main
@@ -222,3 +223,23 @@ def test_a_run_is_not_resumed_with_other_labels(folder, tmp_path, capsys):
         finetune(folder, "other_labels", *options, "2", "--resume")
     error = capsys.readouterr().err
     assert "learned high, low, but the set now has high, middle; train anew" in error
+
+
+def test_from_python_as_from_the_command_line(folder):
+    finetune(folder, "by_command", "--target", "label", "--epochs", "3")
+    options = {"epochs": 3, "batch_size": 8, "learning_rate": 0.01}
+    data, file = folder / "tones.npz", str(folder / "encoder.keras")
+    tagger = finetuning.finetune(data, "label", folder / "by_name", file, **options)
+    assert tagger.labels == ["high", "low"] and tagger.encoder.trainable
+    reference = keras.models.load_model(folder / "by_command" / "tagger.keras")
+    for one, two in zip(reference.get_weights(), tagger.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    encoder = keras.models.load_model(file)
+    tagger = finetuning.finetune(data, "label", folder / "given", encoder, **options)
+    assert tagger.encoder is encoder
+
+
+@pytest.mark.one_backend
+def test_statistics_cannot_be_trained(folder):
+    with pytest.raises(ValueError, match="no weights to train. Received: encoder=mel"):
+        finetuning.finetune(folder / "tones.npz", "label", folder / "mel", "mel")

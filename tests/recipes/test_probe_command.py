@@ -9,7 +9,7 @@ from seeded import seed_weights
 
 from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
-from keras_tune.evaluation.final_probe import final_probe, final_probe_summary
+from keras_tune.evaluation.short_probe import final_probe, final_probe_summary
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.probe import ProbeConfig, main
@@ -357,7 +357,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
         (("--target", "genre", "--baselines", "[noise]"), "--baselines noise: unknown"),
         (("--target", "genre", "--pooling", "max"), "--pooling max: unknown"),
         (("--target", "genre", "--pooling", "mean_std"), "uses single windows"),
-        (("--target", "genre", "--layer_pooling", "mean_std"), "only valid together with --layers"),
+        (("--target", "genre", "--layer_pooling", "mean_std"), "mean_std: needs --layers"),
         (("--target", "genre", "--layers", "tail_2"), "the encoder has no stage 'tail_2'"),
         (
             ("--target", "genre", "--layers", "tail_1", "--protocol", "layers"),
@@ -386,7 +386,7 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
     assert "chance" in final_probe_summary("genre", results)
     # 36 clips of valid and test tell too little, 12 artists would do.
     assert results["unseen"] is None and "not seen" not in final_probe_summary("genre", results)
-    monkeypatch.setattr("keras_tune.evaluation.final_probe.LEAST", 36)
+    monkeypatch.setattr("keras_tune.evaluation.short_probe.LEAST", 36)
     found = final_probe(encoder, open_dataset(folder / "tones.npz"), "genre", group="artist")
     assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
     assert "36 clips that pretraining has not seen" in final_probe_summary("genre", found)

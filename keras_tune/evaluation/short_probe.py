@@ -154,6 +154,21 @@ def final_probe_summary(target: str, results: dict[str, Any]) -> str:
     Args:
         target: The label.
         results: As `final_probe` returns them.
+
+    Returns:
+        String.
+
+    Example:
+
+    ```python
+    from keras_tune.data import open_dataset, save_demo
+    from keras_tune.evaluation import final_probe, final_probe_summary
+
+    save_demo("demo.npz", num_clips={"train": 16, "valid": 8, "test": 8}, seconds=1.0)
+    encoder = keras_tune.TUNe(1, 1, base_filters=4, tail_filters=[8], input_samples=2187)
+    results = final_probe(encoder, open_dataset("demo.npz"), "instrument")
+    print(final_probe_summary("instrument", results))
+    ```
     """
     lines = [
         f"{target}: test {results['metric']} over {results['test_clips']} clips",

@@ -62,6 +62,16 @@ class EmbeddedFiles:
         clips: How many clips were embedded.
         vectors: How many vectors the file has.
         left_out: Pairs of the name of a clip and the reason why it was left out.
+
+    Example:
+
+    ```python
+    import pathlib
+
+    from keras_tune.evaluation import EmbeddedFiles
+
+    EmbeddedFiles(pathlib.Path("music.npz"), clips=2, vectors=2, left_out=[]).clips  # 2
+    ```
     """
 
     path: pathlib.Path
