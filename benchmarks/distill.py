@@ -27,7 +27,11 @@ def clean_batches(dataset, samples, passes=1, batch_size=32, seed=7):
     """One random crop of every clip of train in a pass, as float32 (batch, samples, 1)."""
     for number in range(passes):
         batches = dataset.batches(
-            "train", clip_samples=samples, batch_size=batch_size, seed=seed + number
+            "train",
+            clip_samples=samples,
+            batch_size=batch_size,
+            seed=seed + number,
+            drop_remainder=False,
         )
         for batch in batches.as_numpy_iterator():
             yield to_float(batch["audio"])[..., np.newaxis]

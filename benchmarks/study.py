@@ -43,22 +43,28 @@ class Sets:
     def __init__(self, emotify, pool):
         from keras_tune.data import demo_clips, read_records
 
-        self.emotify = self._read(
-            (r for split in ("train", "valid", "test") for r in read_records(emotify, split)), 6
-        )
+        self.emotify = read_emotify(emotify)
         held_out = (r for split in ("valid", "test") for r in read_records(pool, split))
-        self.pool = self._read(held_out, 3)
+        self.pool = _read(held_out, 3)
         audio, table = demo_clips("train", 720, seconds=6.0, seed=5)
         self.key = np.stack([windows_of(clip, 2) for clip in audio]), table["key"].tolist()
 
-    @staticmethod
-    def _read(records, count):
-        windows, labels = [], []
-        for record in records:
-            if len(record["audio"]) >= WINDOW:
-                windows.append(windows_of(record["audio"], count).astype("float16"))
-                labels.append(record["labels"])
-        return np.stack(windows), labels
+
+def read_emotify(path):
+    """Six windows of each track of Emotify (tracks, 6, WINDOW), and the labels."""
+    from keras_tune.data import read_records
+
+    splits = ("train", "valid", "test")
+    return _read((record for split in splits for record in read_records(path, split)), 6)
+
+
+def _read(records, count):
+    windows, labels = [], []
+    for record in records:
+        if len(record["audio"]) >= WINDOW:
+            windows.append(windows_of(record["audio"], count).astype("float16"))
+            labels.append(record["labels"])
+    return np.stack(windows), labels
 
 
 def encoder_function(encoder, finish=None, stages=()):
@@ -101,14 +107,10 @@ def mean_and_deviation(vectors):
 def scores(sets, embed, pool=mean):
     """Every score of an encoder, as a dict of floats."""
     windows, labels = sets.emotify
-    vectors = pool(embed(windows))
-    genres = np.array([row["genre"] for row in labels])
-    emotions = np.array([[row[name] for name in EMOTIONS] for row in labels]) >= 0.3
-    tags = np.concatenate([genres[:, None] == np.unique(genres), emotions], axis=1)
-    artists = np.array([row["artist"] for row in labels])
+    vectors, of = pool(embed(windows)), targets(labels)
     found = {"tags": [], "emotions": [], "genre": []}
     for seed in range(3):
-        predicted = folds(vectors, tags, genres, artists, seed)
+        predicted = folds(vectors, *of, seed)
         found["tags"].append(predicted[0])
         found["emotions"].append(predicted[1])
         found["genre"].append(predicted[2])
@@ -124,6 +126,14 @@ def scores(sets, embed, pool=mean):
     return result
 
 
+def targets(labels):
+    """Of the tracks of Emotify: 13 tags (tracks, 13), genres and artists."""
+    genres = np.array([row["genre"] for row in labels])
+    emotions = np.array([[row[name] for name in EMOTIONS] for row in labels]) >= 0.3
+    tags = np.concatenate([genres[:, None] == np.unique(genres), emotions], axis=1)
+    return tags, genres, np.array([row["artist"] for row in labels])
+
+
 def regression():
     """The probe."""
     from sklearn.linear_model import LogisticRegression
@@ -133,15 +143,19 @@ def regression():
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
 
 
-def folds(vectors, tags, genres, artists, seed):
-    """ROC-AUC of the 13 tags and of the nine emotions, and accuracy of genre."""
+def folds(vectors, tags, genres, artists, seed, tested=None):
+    """ROC-AUC of the 13 tags and of the nine emotions, and accuracy of genre.
+
+    `tested` are the vectors of the test folds, by default those that are trained on.
+    """
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold
 
+    tested = vectors if tested is None else tested
     splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
     areas, hits = [], []
     for train, test in splitter.split(vectors, genres, artists):
-        hits.append(regression().fit(vectors[train], genres[train]).predict(vectors[test]))
+        hits.append(regression().fit(vectors[train], genres[train]).predict(tested[test]))
         hits[-1] = hits[-1] == genres[test]
         row = []
         for tag in tags.T:
@@ -149,7 +163,7 @@ def folds(vectors, tags, genres, artists, seed):
                 row.append(np.nan)
                 continue
             probe = regression().fit(vectors[train], tag[train])
-            row.append(roc_auc_score(tag[test], probe.decision_function(vectors[test])))
+            row.append(roc_auc_score(tag[test], probe.decision_function(tested[test])))
         areas.append(row)
     areas = np.nanmean(areas, axis=0)
     return areas.mean(), areas[-len(EMOTIONS) :].mean(), np.concatenate(hits).mean()

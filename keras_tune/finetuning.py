@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_tune.checks import check_encoder
 from keras_tune.errors import UserError
+from keras_tune.storage import is_url
 from keras_tune.training.config import FinetuneConfig
 from keras_tune.types import DEFAULT_ENCODER
 
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
     from keras_tune.models import Tagger
 
 
+# What the configuration says of an encoder that was given as a model.
+GIVEN = "(given)"
+
+
 def finetune(
     data: str | os.PathLike | AudioDataset,
     target: str | Sequence[str],
     output: str | os.PathLike,
-    encoder: keras.Model | str = DEFAULT_ENCODER,
+    encoder: keras.Model | str | os.PathLike = DEFAULT_ENCODER,
     **options: Any,
 ) -> Tagger:
     """Train an encoder and a head on it to predict labels, and save them as a tagger.
@@ -46,8 +52,8 @@ def finetune(
         target: The label to predict, or several.
         output: Folder of the run.
         encoder: Keras model from (batch, samples, 1) to (batch, d), whose weights change, or a
-            name, see `keras_tune.evaluation.named_encoder`. Defaults to "tune_plus_open", which
-            comes with the package.
+            name, see `keras_tune.evaluation.named_encoder`. A run that is resumed uses that of its
+            checkpoint. Defaults to "tune_plus_open", which comes with the package.
         **options: Fields of `keras_tune.training.FinetuneConfig`, such as `epochs`.
 
     Returns:
@@ -76,12 +82,11 @@ def finetune(
     dataset = data if isinstance(data, AudioDataset) else None
     path = data if dataset is None else dataset.path
     target = target if isinstance(target, str) else list(target)
-    model = None if isinstance(encoder, str) else encoder
-    if isinstance(encoder, str):
-        options["encoder"] = encoder
-    run = FinetuningRun(FinetuneConfig(str(path), target, str(output), **options), dataset)
-    run.open()
-    run.build(model)
+    named = isinstance(encoder, (str, os.PathLike))
+    name = os.fspath(encoder) if named else GIVEN
+    config = FinetuneConfig(str(path), target, str(output), encoder=name, **options)
+    run = FinetuningRun(config, dataset)
+    run.build(None if named else encoder)
     run.fit()
     return run.save_tagger()
 
@@ -89,9 +94,14 @@ def finetune(
 class FinetuningRun:
     """A run of `finetune` in steps: `open`, `build`, `fit`, `save_tagger`, `report`.
 
+    `build` and `fit` take the steps before them if they have not been taken.
+
     Args:
         config: `keras_tune.training.FinetuneConfig`.
         dataset: `keras_tune.data.AudioDataset`. Defaults to the one at `config.data`.
+
+    Raises:
+        ValueError: A setting is out of range.
 
     Attributes:
         config: The same.
@@ -116,7 +126,6 @@ class FinetuningRun:
     run = FinetuningRun(
         FinetuneConfig("demo.npz", "instrument", "runs/steps", epochs=1, batch_size=8)
     )
-    run.open()
     run.build(encoder)
     run.fit()
     run.save_tagger()
@@ -133,6 +142,12 @@ class FinetuningRun:
     seconds: float
 
     def __init__(self, config: FinetuneConfig, dataset: AudioDataset | None = None):
+        config.check()
+        if is_url(config.output):
+            raise ValueError(
+                "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
+                f"Received: output={config.output}"
+            )
         self.config = config
         self.output = pathlib.Path(config.output)
         if dataset is not None:
@@ -142,18 +157,13 @@ class FinetuningRun:
         """Open the data, and find out where the run starts.
 
         Raises:
-            ValueError: The encoder has no weights to train, the folder contains another run, or the
-                task does not fit the labels.
+            ValueError: The folder contains another run, or the task does not fit the labels.
             UserError: The data lacks a split or a label, or a file is damaged.
         """
         from keras_tune.data import open_dataset
         from keras_tune.training.run_folder import open_run_folder
 
         config = self.config
-        if config.encoder == "mel":
-            raise ValueError(
-                f"`encoder` has no weights to train. Received: encoder={config.encoder}"
-            )
         if not hasattr(self, "dataset"):
             self.dataset = open_dataset(config.data)
         self.dataset.info.check_splits(config.data)
@@ -170,8 +180,10 @@ class FinetuningRun:
                 the configuration names.
 
         Raises:
-            UserError: There is no such encoder, or the checkpoint has learned other labels than
-                those of the data.
+            UserError: There is no such encoder, it is made for another sample rate than that of the
+                data, or the checkpoint has learned other labels than those of the data.
+            ValueError: The run was killed before its first checkpoint, and its encoder, which had
+                been given as a model, is not given again.
         """
         import keras
 
@@ -179,18 +191,28 @@ class FinetuningRun:
         from keras_tune.models import Tagger
         from keras_tune.training import load_checkpoint
 
+        if not hasattr(self, "start"):
+            self.open()
         labels, outputs = self.labels, self.labels.task.outputs
         keras.utils.set_random_seed(self.config.seed)
         if self.start.finished_epochs or self.start.finished_steps:
             self.tagger = load_checkpoint(self.output / "model.keras", compile=False)
             if list(self.tagger.labels or ()) != list(outputs):
                 raise UserError(
-                    f"the run in {self.output} learned {_listed(self.tagger.labels)}, but the set "
-                    f"now has {_listed(outputs)}; train anew in another folder"
+                    f"`resume=True`: the run in {self.output} learned "
+                    f"{_listed(self.tagger.labels)}, but the set now has {_listed(outputs)}; train "
+                    "anew in another folder"
                 )
             return
-        if encoder is None:
-            rate = self.dataset.info.sample_rate
+        rate = self.dataset.info.sample_rate
+        if encoder is not None:
+            check_encoder("the encoder", encoder, rate)
+        elif self.config.encoder == GIVEN:
+            raise ValueError(
+                "`encoder` was given as a model, and must be given again, since the run has no "
+                f"checkpoint yet. Received: encoder={GIVEN}"
+            )
+        else:
             encoder = named_encoder(self.config.encoder, rate, self.config.seed)
         self.tagger = Tagger(
             encoder,
@@ -222,6 +244,8 @@ class FinetuningRun:
         from keras_tune.training import KeepBest
         from keras_tune.training.run_folder import write_config
 
+        if not hasattr(self, "tagger"):
+            self.build()
         config = self.config
         self.output.mkdir(parents=True, exist_ok=True)
         write_config(self.output, config)
@@ -408,8 +432,8 @@ class Targets:
             0 and 1 for other tasks.
 
     Raises:
-        UserError: There is no such label, or no clip of train has it.
-        ValueError: The task does not fit the labels.
+        UserError: There is no such label.
+        ValueError: No clip of train has it, or the task does not fit the labels.
 
     Example:
 
@@ -443,7 +467,9 @@ class Targets:
         self.task: Any = make_task(self._columns, rows, kind, threshold)
         known, targets = self.task.encode(rows)
         if not len(known):
-            raise UserError(f"no clip of train has the label {', '.join(names)}")
+            raise ValueError(
+                f"`target` must be a label that clips of train have. Received: target={target}"
+            )
         self.mean: Any = 0.0
         self.deviation: Any = 1.0
         if self.task.loss == "mse":

@@ -169,13 +169,13 @@ def _load(name, layers):
     return _preset(name) if is_trained(name) else load_saved_model(name)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _in_onnx_runtime(file):
     """The encoder that comes with the package, which is loaded once for all songs."""
     return OnnxEncoder(file)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _preset(name):
     """A preset with its weights, which is built once for all songs."""
     from keras_tune.models.saved import load_saved_model

@@ -42,7 +42,7 @@ from keras_tune.evaluation.encoders import named_encoder
 from keras_tune.files import atomic_path, text_fault, write_json
 from keras_tune.progress_bar import progress_bar
 from keras_tune.shipped import OnnxEncoder, onnx_file
-from keras_tune.storage import file_stamp, to_path
+from keras_tune.storage import file_stamp, is_url, to_path
 from keras_tune.types import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class EmbeddedFiles:
 def embed_files(
     source: str | os.PathLike,
     output: str | os.PathLike,
-    encoder: keras.Model | str = DEFAULT_ENCODER,
+    encoder: keras.Model | str | os.PathLike = DEFAULT_ENCODER,
     hop: float | None = None,
     pool: str = "mean",
     layers: Sequence[str] = (),
@@ -123,9 +123,10 @@ def embed_files(
         `EmbeddedFiles`.
 
     Raises:
-        UserError: There is no such source or encoder, no clip could be embedded, or one could not
-            and `strict` is True.
-        ValueError: `output`, `pool`, `hop` or `layer_pooling` cannot be used.
+        UserError: There is no such encoder, it is made for another sample rate than a prepared set
+            has, no clip could be embedded, or one could not and `strict` is True.
+        ValueError: There is no such source, or `output`, `pool`, `hop` or `layer_pooling` cannot be
+            used.
 
     Example:
 
@@ -139,14 +140,15 @@ def embed_files(
     embed_files("tone.wav", "tone.npz", MelStatistics(input_samples=2048)).vectors  # 1
     ```
     """
-    output = pathlib.Path(output)
-    _check_output(output)
+    output = _checked_output(output)
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
     clips_of = _Source(to_path(source), workers)
     model: Any = encoder
-    if isinstance(encoder, str):
-        model = _named(encoder, clips_of.sample_rate, in_keras or bool(layers))
+    if isinstance(encoder, (str, os.PathLike)):
+        model = _named(os.fspath(encoder), clips_of.sample_rate, in_keras or bool(layers))
+    else:
+        check_encoder("the encoder", model, clips_of.sample_rate)
     sample_rate = clips_of.sample_rate = clips_of.sample_rate or sample_rate_of(model)
     stages = embedding_model(model, layers, layer_pooling)
     hop_samples = hop_in_samples(hop, sample_rate)
@@ -170,7 +172,10 @@ def embed_files(
     if not files:
         raise UserError(f"{source}: no clip could be embedded")
     if left_out and strict:
-        raise UserError(f"{source}: {len(left_out)} of {len(clips_of)} clips could not be embedded")
+        raise UserError(
+            f"{source}: {len(left_out)} of {len(clips_of)} clips could not be embedded, and "
+            "`strict=True` asks for all of them"
+        )
     clips = ClipEmbeddings.merge(map(ClipEmbeddings.load, files), windows=pool != "mean")
     seconds = (hop_samples or window_length(model)) / sample_rate
     _write(output, clips, pool, clips_of, seconds, encoder_fingerprint(stages))
@@ -179,8 +184,14 @@ def embed_files(
     return EmbeddedFiles(output, len(clips.ids), vectors, left_out)
 
 
-def _check_output(output):
-    """Refuse files of a kind that cannot be written, before the work."""
+def _checked_output(output):
+    """The file as a path; refuses those that cannot be written, before the work."""
+    if is_url(output):
+        raise ValueError(
+            "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
+            f"Received: output={output}"
+        )
+    output = pathlib.Path(output)
     if output.suffix not in (".npz", ".parquet"):
         raise ValueError(f"`output` must end in .npz or .parquet. Received: output={output}")
     engines = ("pyarrow", "fastparquet")
@@ -188,6 +199,7 @@ def _check_output(output):
         raise UserError(
             f"{output}: .parquet needs pyarrow: pip install 'keras_tune[parquet]', or write .npz"
         )
+    return output
 
 
 def _named(name, sample_rate, in_keras):
@@ -271,14 +283,20 @@ class _Source:
 
             self.names = sorted(file.as_posix() for file in audio_files(path))
             if not self.names:
-                raise UserError(f"{path}: contains no audio files ({', '.join(sorted(SUFFIXES))})")
+                raise ValueError(
+                    f"`source` contains no audio files ({', '.join(sorted(SUFFIXES))}). "
+                    f"Received: source={path}"
+                )
         elif path.is_file():
             wrong = text_fault(path.name)
             if wrong:
-                raise UserError(f"{str(path)!a}: the file's name {wrong}; rename it")
+                raise ValueError(
+                    f"`source` is a file whose name {wrong}; rename it. "
+                    f"Received: source={str(path)!a}"
+                )
             self.names, self.path = [path.name], path.parent
         else:
-            raise UserError(f"{path}: no such file or folder")
+            raise ValueError(f"`source` is no such file or folder. Received: source={path}")
 
     def __len__(self):
         return len(self.names) if self.info is None else sum(self.info.counts.values())

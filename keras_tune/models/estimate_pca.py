@@ -1,4 +1,4 @@
-"""The representation as a linear map of pooled stages: their PCA, or what another encoder says."""
+"""The representation as a linear map of pooled stages: their PCA, or a regression."""
 
 from collections.abc import Iterable
 

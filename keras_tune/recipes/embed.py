@@ -31,8 +31,8 @@ class EmbedConfig:
     Args:
         source: An audio file, a folder of them (with all its subfolders), or a prepared set; may be
             given first, without --source.
-        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, untrained:PRESET,
-            or mel.
+        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, tune_plus_64_open,
+            untrained:PRESET, or mel.
         output: The .npz or .parquet file to write; by default NAME_embedding.npz in the current
             folder, with the name of the source.
         hop: Seconds from one window to the next; by default windows do not overlap.
@@ -105,12 +105,13 @@ def main(config):
 
 def _check_same_source(output, source):
     """Refuse to replace embeddings of another source, such as those of a.wav by those of a.mp3."""
-    if not output.exists():
-        return
     from keras_tune.files import read_npz
     from keras_tune.storage import to_path
 
-    source = str(to_path(source).resolve())
+    path = to_path(source)
+    if not output.exists() or not path.exists():
+        return
+    source = str(path.resolve())
     try:
         there = read_npz(output).get("source")
     except UserError:

@@ -24,7 +24,7 @@ class ExportConfig:
 
     Args:
         model: A .keras file, or the folder of a run with a tagger or an encoder, from any backend;
-            or tune_plus_open, the encoder that comes with the package.
+            or an encoder that comes with the package, tune_plus_open or tune_plus_64_open.
         format: tf_saved_model, onnx or web.
         output: Folder to write to.
         name: Name of the exported model. Defaults to the model's own.

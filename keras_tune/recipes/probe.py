@@ -42,7 +42,8 @@ class ProbeConfig:
         data: Folder written by `prepare`, or an .npz file of clips.
         target: The label to predict, or several: [a,b,c].
         output: Folder for the report.
-        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, untrained:PRESET,
+        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, tune_plus_64_open,
+            untrained:PRESET,
             or mel.
         protocol: linear, grid, knn, logistic, layers, several of them: [linear,knn], or all.
         task: classification, tagging, key or regression; by default what fits the labels.

@@ -43,7 +43,8 @@ class ModelConfig:
         input_samples: Length of a view in samples.
         level: RMS level to which the encoder scales every waveform, for example 0.1; by default
             that of the preset, and levels are not changed in the published ones.
-        load_weights: Whether to begin with the trained weights of the preset (tune_plus_open).
+        load_weights: Whether to begin with the trained weights of the preset (tune_plus_open,
+            tune_plus_64_open).
 
     Example:
 
@@ -237,8 +238,8 @@ class FinetuneConfig:
         data: Folder written by `prepare`, or an .npz file of clips.
         target: The label to predict, or several: [a,b,c].
         output: Folder of the run.
-        encoder: A .keras file, the folder of a pretraining run, tune_plus_open, or
-            untrained:PRESET.
+        encoder: A .keras file, the folder of a pretraining run, tune_plus_open,
+            tune_plus_64_open, or untrained:PRESET.
         task: classification, tagging, key or regression; by default what fits the labels.
         threshold: Smallest number for which a tag is present; makes columns of numbers tags.
         frozen: Whether the encoder is frozen throughout.
@@ -286,3 +287,19 @@ class FinetuneConfig:
     resamples: Count = 1000
     resume: bool = False
     jit_compile: bool | None = None
+
+    def check(self) -> None:
+        """Raise unless the values are allowed.
+
+        Raises:
+            ValueError: A value is out of its range, or the encoder has no weights to train.
+
+        Example:
+
+        ```python
+        keras_tune.training.FinetuneConfig("clips.npz", "genre", "runs/genre").check()
+        ```
+        """
+        check_values(self)
+        if self.encoder == "mel":
+            raise ValueError("`encoder` has no weights to train. Received: encoder=mel")

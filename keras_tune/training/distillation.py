@@ -33,7 +33,11 @@ def distill(
     No labels and no negatives are needed, only clips of music. What was trained on one encoder's
     representation (an index, a probe, a tagger's head) then also works with the other one, less
     well. The loss is the mean squared error, with Adam and a learning rate that falls to 0 as a
-    cosine. The student is trained in place; of clips, one random crop is taken in every pass.
+    cosine. The student is trained in place; each pass takes one random crop of every clip.
+
+    The teacher's outputs should not be whitened: the components of a PCA that are hardest to learn
+    would count as much as all others. Let the student learn a PCA that is not whitened (`whitening`
+    of `keras_tune.models.estimate_pca`), and then call `keras_tune.models.fit_representation`.
 
     Args:
         student: Keras model from (batch, samples, 1) to (batch, d), such as a `TUNe` with the
@@ -51,9 +55,9 @@ def distill(
         verbose: As in `keras.Model.fit`. Defaults to 2, a line for each epoch.
 
     Returns:
-        DataFrame with a row for each epoch: `loss`, `r2` (the share of the variance of the
-        teacher's outputs that the student explains, 1 at best) and `cosine_similarity`, and the
-        same with `val_`.
+        DataFrame with a row for each epoch: `cosine_similarity`, `loss` and `r2` (the share of the
+        variance of the teacher's outputs that the student explains, 1 at best), and the same with
+        `val_`.
 
     Raises:
         ValueError: The shapes or sample rates of the two do not agree, or there are fewer clips
@@ -72,7 +76,7 @@ def distill(
     arguments = {"tail_filters": [4, 8], "input_samples": 6561}
     teacher, student = (keras_tune.TUNe(2, 2, n, **arguments) for n in (8, 2))
     history = distill(student, teacher, open_dataset("demo.npz"), epochs=1, batch_size=4)
-    history.columns[:3]  # ["loss", "r2", "cosine_similarity"]
+    history.columns.tolist()[:3]  # ["cosine_similarity", "loss", "r2"]
     ```
     """
     import pandas as pd

@@ -174,7 +174,7 @@ def test_the_weights_that_ship_are_trained(name):
 
 
 @pytest.mark.one_backend
-def test_the_small_encoder_speaks_as_the_large_one():
+def test_the_small_encoder_agrees_with_the_large_one():
     """Of synthesized music, which neither has heard: much of the variance, and the same nearest."""
     windows = demo_clips("test", 40, seconds=3.0, seed=3)[0][:, :59049, None]
     large, small = (

@@ -427,6 +427,13 @@ def test_from_python_as_from_the_command_line(folder, tmp_path):
     assert [name for name, _ in written.left_out] == ["broken.wav"]
 
 
+def test_a_set_at_another_rate_than_the_model_that_is_given(tmp_path):
+    np.savez(tmp_path / "set.npz", audio=np.full((2, 500), 0.1, "float32"), split=["test"] * 2)
+    encoder = TUNe(1, 1, 2, tail_filters=[4], input_samples=WINDOW, sample_rate=16000)
+    with pytest.raises(UserError, match="made for audio at 16000 Hz, not at 22050 Hz"):
+        embed_files(tmp_path / "set.npz", tmp_path / "x.npz", encoder)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -436,7 +443,7 @@ def test_from_python_as_from_the_command_line(folder, tmp_path):
     ],
 )
 def test_arguments_that_are_refused(folder, tmp_path, arguments, message):
-    options = {"output": "x.npz", "encoder": str(folder / "encoder.keras"), **arguments}
+    options = {"output": "x.npz", "encoder": folder / "encoder.keras", **arguments}
     options["output"] = tmp_path / options["output"]
     with pytest.raises(ValueError, match=message):
         embed_files(folder / "audio", **options)

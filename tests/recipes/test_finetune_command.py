@@ -1,5 +1,6 @@
 """Training end to end on tones whose pitch is their label."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,10 +12,12 @@ import pytest
 import soundfile
 
 from keras_tune import finetuning
+from keras_tune.errors import UserError
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.finetune import FinetuneConfig, main
 from keras_tune.training import Checkpoint, Progress
+from keras_tune.training.run_folder import write_config
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +243,33 @@ def test_from_python_as_from_the_command_line(folder):
 
 
 @pytest.mark.one_backend
-def test_statistics_cannot_be_trained(folder):
-    with pytest.raises(ValueError, match="no weights to train. Received: encoder=mel"):
-        finetuning.finetune(folder / "tones.npz", "label", folder / "mel", "mel")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"encoder": "mel"}, "`encoder` has no weights to train. Received: encoder=mel"),
+        ({"epochs": 0}, "`epochs` .* Received: epochs=0"),
+        ({"output": "s3://bucket/run"}, "`output` must be a local path.* output=s3://bucket/run"),
+        ({"target": "unknown"}, "`target` must be a label that clips of train have"),
+    ],
+)
+def test_arguments_that_are_refused(folder, tmp_path, arguments, message):
+    clips = dict(np.load(folder / "tones.npz"))
+    np.savez(tmp_path / "clips.npz", unknown=np.full(len(clips["label"]), np.nan), **clips)
+    options = {"target": "label", "output": tmp_path / "run", **arguments}
+    with pytest.raises(ValueError, match=message):
+        finetuning.finetune(tmp_path / "clips.npz", **options)
+    assert [file.name for file in tmp_path.iterdir()] == ["clips.npz"]
+
+
+@pytest.mark.one_backend
+def test_an_encoder_that_was_given_must_be_given_again(folder, tmp_path):
+    """If the run was killed before its first checkpoint; and it must have the rate of the data."""
+    sizes = {"base_filters": 2, "tail_filters": [4], "input_samples": 243}
+    with pytest.raises(UserError, match="made for audio at 16000 Hz, not at 22050 Hz"):
+        finetuning.finetune(
+            folder / "tones.npz", "label", tmp_path, TUNe(1, 1, sample_rate=16000, **sizes)
+        )
+    config = FinetuneConfig(str(folder / "tones.npz"), "label", str(tmp_path), resume=True)
+    write_config(tmp_path, dataclasses.replace(config, encoder=finetuning.GIVEN))
+    with pytest.raises(ValueError, match="`encoder` was given as a model, and must be given again"):
+        finetuning.FinetuningRun(dataclasses.replace(config, encoder=finetuning.GIVEN)).build()
