@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from seeded import seed_weights
 
 from keras_tune.errors import UserError
 from keras_tune.models import Tagger, TUNe
@@ -8,7 +9,7 @@ from keras_tune.models import Tagger, TUNe
 
 @pytest.fixture(scope="module")
 def encoder():
-    return TUNe(2, 2, base_filters=2, tail_filters=[4, 6], input_samples=243)
+    return seed_weights(TUNe(2, 2, base_filters=2, tail_filters=[4, 6], input_samples=243))
 
 
 @pytest.fixture(scope="module")
