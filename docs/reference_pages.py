@@ -22,8 +22,11 @@ def on_files(files, config):
             page = _page(path.parent.name, path, public_names(path))
             name = f"reference/{path.parent.name}.md"
             files.append(File.generated(config, name, content=page))
-    names = [(name, "keras_tune.finetuning") for name in ("finetune", "FinetuningRun", "Targets")]
-    page = _page("finetuning", PACKAGE / "finetuning.py", names)
+    module = PACKAGE / "finetuning.py"
+    nodes = ast.parse(module.read_text(encoding="utf-8")).body
+    defined = [node.name for node in nodes if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    names = [(name, "keras_tune.finetuning") for name in defined if not name.startswith("_")]
+    page = _page("finetuning", module, names)
     files.append(File.generated(config, "reference/finetuning.md", content=page))
     files.append(File.generated(config, "reference/commands.md", content=_commands()))
     for name, page in (("CONTRIBUTING", "contributing"), ("CHANGELOG", "changelog")):

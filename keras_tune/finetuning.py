@@ -7,7 +7,6 @@ crops of labelled clips. `finetune` does it in one call; `FinetuningRun` in step
 from __future__ import annotations
 
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 
 from keras_tune.checks import check_encoder
 from keras_tune.errors import UserError
-from keras_tune.storage import is_url
+from keras_tune.storage import local_output
 from keras_tune.training.config import FinetuneConfig
 from keras_tune.types import DEFAULT_ENCODER
 
@@ -143,13 +142,8 @@ class FinetuningRun:
 
     def __init__(self, config: FinetuneConfig, dataset: AudioDataset | None = None):
         config.check()
-        if is_url(config.output):
-            raise ValueError(
-                "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
-                f"Received: output={config.output}"
-            )
         self.config = config
-        self.output = pathlib.Path(config.output)
+        self.output = local_output(config.output)
         if dataset is not None:
             self.dataset = dataset
 
@@ -356,7 +350,7 @@ class FinetuningRun:
 
         epoch, step, until = span
         config = self.config
-        count = len(self.dataset.label_vectors("train"))
+        count = self.labels.clips
         steps = max(1, count // config.batch_size)
         stream = self._batches(
             "train",
@@ -428,6 +422,7 @@ class Targets:
 
     Attributes:
         task: The task, as `make_task` returns it.
+        clips: Integer, the number of clips of train.
         mean, deviation: By which the targets of a regression are standardized, arrays (targets,);
             0 and 1 for other tasks.
 
@@ -463,6 +458,7 @@ class Targets:
         self._columns = [column for column, _ in found]
         self._indices = [index for _, index in found]
         vectors = dataset.label_vectors("train")
+        self.clips = len(vectors)
         rows = [{c.name: c.decode(vector[p]) for c, p in found} for vector in vectors]
         self.task: Any = make_task(self._columns, rows, kind, threshold)
         known, targets = self.task.encode(rows)

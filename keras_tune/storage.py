@@ -103,6 +103,31 @@ def is_url(path: AnyPath) -> bool:
     return isinstance(path, ObjectPath) or (isinstance(path, str) and "://" in path)
 
 
+def local_output(output: AnyPath) -> pathlib.Path:
+    """Return the place of what is written as a local path, if it is not in a store.
+
+    Args:
+        output: Path of any kind.
+
+    Raises:
+        ValueError: It is a URL.
+
+    Example:
+
+    ```python
+    from keras_tune.storage import local_output
+
+    local_output("runs/mine").name  # "mine"
+    ```
+    """
+    if is_url(output):
+        raise ValueError(
+            "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
+            f"Received: output={output}"
+        )
+    return pathlib.Path(str(output))
+
+
 def beside(folder: FilePath, path: str) -> str:
     """Return the path, as text, that a table in `folder` means by `path`.
 

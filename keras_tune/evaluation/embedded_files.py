@@ -42,7 +42,7 @@ from keras_tune.evaluation.encoders import named_encoder
 from keras_tune.files import atomic_path, text_fault, write_json
 from keras_tune.progress_bar import progress_bar
 from keras_tune.shipped import OnnxEncoder, onnx_file
-from keras_tune.storage import file_stamp, is_url, to_path
+from keras_tune.storage import file_stamp, local_output, to_path
 from keras_tune.types import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
@@ -186,12 +186,7 @@ def embed_files(
 
 def _checked_output(output):
     """The file as a path; refuses those that cannot be written, before the work."""
-    if is_url(output):
-        raise ValueError(
-            "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
-            f"Received: output={output}"
-        )
-    output = pathlib.Path(output)
+    output = local_output(output)
     if output.suffix not in (".npz", ".parquet"):
         raise ValueError(f"`output` must end in .npz or .parquet. Received: output={output}")
     engines = ("pyarrow", "fastparquet")

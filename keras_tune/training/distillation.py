@@ -140,6 +140,5 @@ def _check(student, teacher, dataset):
 def _pairs(teacher, dataset, split, **options) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of crops, and what the teacher makes of them."""
     for batch in dataset.batches(split, **options).as_numpy_iterator():
-        crops = to_float(batch["audio"] if isinstance(batch, dict) else batch)
-        crops = crops.reshape(len(crops), -1, 1)
+        crops = to_float(batch["audio"])[..., np.newaxis]
         yield crops, np.asarray(teacher.predict_on_batch(crops), "float32")

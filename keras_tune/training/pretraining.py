@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 import math
 import os
-import pathlib
 import sys
 import time
 import warnings
@@ -26,7 +25,7 @@ from keras_tune.models.estimate_pca import estimate_pca, with_pooled_stages
 from keras_tune.models.presets import PRESETS
 from keras_tune.models.saved import save_model
 from keras_tune.models.tune import TUNe
-from keras_tune.storage import is_url
+from keras_tune.storage import local_output
 from keras_tune.training.building import build_model
 from keras_tune.training.callbacks import (
     BestEpoch,
@@ -169,15 +168,10 @@ class PretrainingRun:
 
     def __init__(self, config: PretrainConfig, dataset: AudioDataset | None = None):
         config.check()
-        if is_url(config.output):
-            raise ValueError(
-                "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
-                f"Received: output={config.output}"
-            )
         self.config = config
         if dataset is not None:
             self.dataset = dataset
-        self.output = pathlib.Path(config.output)
+        self.output = local_output(config.output)
         self.devices = choose_devices(config.distribute)
         self._check_devices()
         # All processes must save, since reading what several devices hold takes all of them; but
