@@ -4,8 +4,8 @@
 
 `tune_plus_64` first learns a PCA of the last stages of `tune_plus_open` that is not whitened:
 whitened outputs weight what is hard to learn as much as all the rest, and the training hardly
-advances. Then its linear map is set to the regression on the outputs of `tune_plus_open` as
-they are. The output folder gets `encoder.keras`, and `history.csv` with the metrics of every epoch.
+advances. Then its linear map, which takes acoustic features as well, is set to the regression on
+the outputs of `tune_plus_open` as they are. The output folder gets `encoder.keras`, and `history.csv` with the metrics of every epoch.
 """
 
 import argparse
@@ -16,7 +16,13 @@ import numpy as np
 
 from keras_tune.data import open_dataset
 from keras_tune.data.audio import to_float
-from keras_tune.models import TUNe, estimate_batch_norm, estimate_pca, fit_representation
+from keras_tune.models import (
+    TUNe,
+    estimate_batch_norm,
+    estimate_pca,
+    fit_representation,
+    with_pooled_stages,
+)
 from keras_tune.training import distill
 
 # Steps of an epoch, as in recipes/tune_plus_open.yaml.
@@ -52,7 +58,8 @@ def main():
     dataset, precision = open_dataset(chosen.data), {"dtype": chosen.precision}
     teacher = TUNe.from_preset(chosen.teacher)
     samples = teacher.input_samples
-    targets = TUNe.from_preset(chosen.teacher)
+    pooling = teacher.pooled_stages, teacher.pooled_dim
+    targets = with_pooled_stages(teacher, *pooling)
     estimate_pca(targets, clean_batches(dataset, samples), whitening=0.0)
     fast = TUNe.from_config({**targets.get_config(), **precision})
     fast.set_weights(targets.get_weights())
@@ -70,6 +77,7 @@ def main():
     encoder = TUNe.from_config({**student.get_config(), "dtype": "float32"})
     encoder.set_weights(student.get_weights())
     estimate_batch_norm(encoder, clean_batches(dataset, samples))
+    encoder = with_pooled_stages(encoder, *pooling, teacher.acoustic_features)
     fit_representation(encoder, teacher, clean_batches(dataset, samples, passes=3))
     encoder.save(chosen.output / "encoder.keras")
 

@@ -68,8 +68,8 @@ def make_baselines(
     The name of a baseline says what it is. If the encoder itself scales its windows to one level,
     its untrained copies do so as well, and "untrained" is returned as "untrained_level". If the
     encoder has no batch normalization, "untrained_bn" is returned as "untrained". If its
-    representation is a PCA of pooled stages, so is that of "untrained_bn", and estimated as well;
-    the others output the mean of the last stage.
+    representation is a PCA of pooled stages and acoustic features, so is that of "untrained_bn",
+    and estimated as well; the others output the mean of the last stage.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).

@@ -1,4 +1,4 @@
-"""Features of a waveform from signal processing, as targets to learn from."""
+"""Features of a waveform from signal processing."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.types import DEFAULT_SAMPLE_RATE, Shape, Tensor
 
 FFT_LENGTH, HOP = 2048, 512
+# Three frames, so that there are two rises, which vary.
+MIN_SAMPLES = FFT_LENGTH + 2 * HOP
 # Frequencies in Hz of the bins with a pitch: below, a bin is wider than a semitone; above, there
 # are mostly overtones.
 LOWEST_PITCH, HIGHEST_PITCH = 130.0, 4000.0
@@ -40,7 +42,8 @@ class AcousticFeatures(keras.layers.Layer):
         num_mels: Integer, the number of mel bands, a multiple of 4. Defaults to 64.
         **kwargs: Arguments of `keras.layers.Layer`. `dtype` defaults to "float32".
 
-    Input shape: (batch, samples), with a known length of at least 3,072 samples.
+    Input shape: (batch, samples) or (batch, samples, 1), with a known length of at least 3,072
+        samples.
     Output shape: (batch, 4 · num_mels + 14).
 
     Raises:
@@ -64,10 +67,10 @@ class AcousticFeatures(keras.layers.Layer):
             raise ValueError(
                 f"`num_mels` must be a positive multiple of {GROUP}. Received: num_mels={num_mels}"
             )
-        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.sample_rate = int(sample_rate)
         self.num_mels = num_mels
-        self.level = LevelNormalization(0.1)
+        self.level = LevelNormalization(0.1, name="level")
         self._mels = _mel_weights(self.sample_rate, num_mels)
         self._pitch_classes = _pitch_class_weights(self.sample_rate)
 
@@ -77,9 +80,9 @@ class AcousticFeatures(keras.layers.Layer):
         return 2 * self.num_mels + 14 + self.num_mels // GROUP * (len(RATES) - 1)
 
     def build(self, input_shape: Shape) -> None:
-        if input_shape[1] is None or input_shape[1] < FFT_LENGTH + 2 * HOP:
+        if input_shape[1] is None or input_shape[1] < MIN_SAMPLES:
             raise ValueError(
-                f"Waveforms must have a known length of at least {FFT_LENGTH + 2 * HOP} samples. "
+                f"Waveforms must have a known length of at least {MIN_SAMPLES} samples. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         frames = 1 + (input_shape[1] - FFT_LENGTH) // HOP
@@ -87,7 +90,8 @@ class AcousticFeatures(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        waveforms = self.level(inputs[..., None])[..., 0]
+        waveforms = inputs[..., None] if len(inputs.shape) == 2 else inputs
+        waveforms = self.level(waveforms)[..., 0]
         real, imaginary = ops.stft(
             waveforms,
             sequence_length=FFT_LENGTH,

@@ -1,4 +1,4 @@
-"""The representation as a linear map of pooled stages: their PCA, or a regression."""
+"""The representation as a linear map of statistics: their PCA, or a regression."""
 
 from collections.abc import Iterable
 
@@ -18,7 +18,8 @@ def estimate_pca(
     """Set an encoder's linear map from pooled stages to a PCA of them, in place.
 
     An encoder with `pooled_stages` concatenates the mean and standard deviation over time of its
-    last stages; a dense layer maps them to the representation. This function sets its weights. The
+    last stages, and its acoustic features if it has any; a dense layer maps them to the
+    representation. This function sets its weights. The
     numbers are standardized over all given windows, projected on their first principal components,
     and component i is divided by its standard deviation to the power of `whitening`, so that the
     first components do not outweigh all others. A random rotation then spreads the components over
@@ -159,7 +160,9 @@ def _standardized(parts):
     return (features - mean) * inverse, mean, inverse
 
 
-def with_pooled_stages(encoder: TUNe, stages: int = 4, dim: int = 512) -> TUNe:
+def with_pooled_stages(
+    encoder: TUNe, stages: int = 4, dim: int = 512, acoustic_features: bool = False
+) -> TUNe:
     """Build the same encoder with a representation that is a linear map of pooled stages.
 
     Args:
@@ -167,6 +170,8 @@ def with_pooled_stages(encoder: TUNe, stages: int = 4, dim: int = 512) -> TUNe:
         stages: Integer, the number of its last stages to pool; 0 for the mean of the last one.
             Defaults to 4.
         dim: Integer, the size of the representation. Defaults to 512.
+        acoustic_features: Whether the linear map takes acoustic features as well (see `TUNe`).
+            Defaults to False.
 
     Returns:
         A new `TUNe` with the same weights, whose linear map is random: see `estimate_pca`.
@@ -183,8 +188,12 @@ def with_pooled_stages(encoder: TUNe, stages: int = 4, dim: int = 512) -> TUNe:
     pooled.predict(np.zeros((1, 59049, 1))).shape  # (1, 512)
     ```
     """
-    config = encoder.get_config()
-    built = TUNe.from_config({**config, "pooled_stages": stages, "pooled_dim": dim})
+    pooling = {
+        "pooled_stages": stages,
+        "pooled_dim": dim,
+        "acoustic_features": acoustic_features,
+    }
+    built = TUNe.from_config({**encoder.get_config(), **pooling})
     for name in encoder.stage_names:
         built.get_layer(name).set_weights(encoder.get_layer(name).get_weights())
     return built

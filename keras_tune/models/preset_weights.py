@@ -99,7 +99,7 @@ def read_weights(encoder: keras.Model, path: str | os.PathLike) -> None:
     trained, config = json.loads(read_about(path)["config"]), encoder.get_config()
     free = FREE
     if not config["pooled_stages"]:
-        free += ("pooled_stages", "pooled_dim")
+        free += ("pooled_stages", "pooled_dim", "acoustic_features")
     for key, value in trained.items():
         if key not in free and config[key] != value:
             raise ValueError(

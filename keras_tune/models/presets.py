@@ -32,6 +32,8 @@ class Preset:
             their level is not changed.
         pooled_stages: Integer, the number of last stages whose statistics make up the
             representation (see `TUNe`). Defaults to 0.
+        acoustic_features: Whether acoustic features of the waveform do so as well. Defaults to
+            False.
         weights: String, the file in `keras_tune/models/weights` with trained weights. Defaults to
             None.
         description: What the variant is, in a sentence. Defaults to an empty one.
@@ -53,6 +55,7 @@ class Preset:
     tail_type: str = "pooled"
     level: float | None = None
     pooled_stages: int = 0
+    acoustic_features: bool = False
     weights: str | None = None
     description: str = ""
 
@@ -158,6 +161,7 @@ PRESETS[DEFAULT_ENCODER] = dataclasses.replace(
     PRESETS["tune_plus"],
     level=0.1,
     pooled_stages=4,
+    acoustic_features=True,
     weights="tune_plus_open.safetensors",
     description="tune_plus, trained on 30 hours of freely licensed music",
 )
@@ -165,6 +169,7 @@ PRESETS["tune_plus_64_open"] = dataclasses.replace(
     PRESETS["tune_plus_64"],
     level=0.1,
     pooled_stages=4,
+    acoustic_features=True,
     weights="tune_plus_64_open.safetensors",
     description=f"tune_plus_64, which has learned the representation of {DEFAULT_ENCODER}",
 )

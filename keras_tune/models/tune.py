@@ -11,6 +11,7 @@ import keras
 
 from keras_tune.errors import UserError
 from keras_tune.keras_internals import sublayers
+from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.level_normalization import LevelNormalization
@@ -66,6 +67,9 @@ class TUNe(keras.Model):
             last n stages, which `keras_tune.models.estimate_pca` sets after training. Defaults to
             0, as in the published models.
         pooled_dim: Integer, the size of the representation with `pooled_stages`. Defaults to 512.
+        acoustic_features: Whether that linear map takes the acoustic features of the waveform as
+            well (see `keras_tune.layers.AcousticFeatures`). It needs `input_samples`, and has no
+            effect without `pooled_stages`. Defaults to False.
         data_format: The layout of the computation inside: "channels_last", "channels_first" or None
             for the faster one on the backend. Inputs, outputs and weights are the same with both,
             so it is not saved with the model. Defaults to None.
@@ -104,6 +108,7 @@ class TUNe(keras.Model):
         level: float | None = None,
         pooled_stages: int = 0,
         pooled_dim: int = 512,
+        acoustic_features: bool = False,
         data_format: str | None = None,
         dtype: DType = None,
         name: str = "tune",
@@ -155,7 +160,10 @@ class TUNe(keras.Model):
         else:
             stages.update(_sample_cnn(x, tail_filters, data_format, policy))
         if pooled_stages:
-            outputs = _pooled(stages, pooled_stages, pooled_dim, data_format)
+            statistics = _statistics(stages, pooled_stages, data_format)
+            if acoustic_features:
+                statistics.append(AcousticFeatures(sample_rate, name="acoustic")(waveform))
+            outputs = _linear_map(statistics, pooled_dim)
         else:
             outputs = keras.layers.GlobalAveragePooling1D(
                 data_format=data_format, dtype="float32", name="representation"
@@ -173,6 +181,7 @@ class TUNe(keras.Model):
         self.level = level
         self.pooled_stages = pooled_stages
         self.pooled_dim = pooled_dim
+        self.acoustic_features = bool(pooled_stages and acoustic_features)
         self.data_format = data_format
         self.min_samples = min_samples
         self.representation_dim = pooled_dim if pooled_stages else tail_filters[-1]
@@ -233,10 +242,18 @@ class TUNe(keras.Model):
             )
         if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
             chosen = dataclasses.replace(
-                PRESETS["clmr"], level=chosen.level, pooled_stages=chosen.pooled_stages
+                PRESETS["clmr"],
+                level=chosen.level,
+                pooled_stages=chosen.pooled_stages,
+                acoustic_features=chosen.acoustic_features,
             )
         arguments = chosen.arguments(overrides.get("base_filters"))
-        arguments |= {"level": chosen.level, "pooled_stages": chosen.pooled_stages, "name": preset}
+        arguments |= {
+            "level": chosen.level,
+            "pooled_stages": chosen.pooled_stages,
+            "acoustic_features": chosen.acoustic_features,
+            "name": preset,
+        }
         arguments.update({k: v for k, v in overrides.items() if v is not None})
         arguments["input_samples"] = overrides.get("input_samples", DEFAULT_WINDOW)
         if "contraction_depth" in overrides and "decoder_depth" not in overrides:
@@ -264,6 +281,7 @@ class TUNe(keras.Model):
             "level": self.level,
             "pooled_stages": self.pooled_stages,
             "pooled_dim": self.pooled_dim,
+            "acoustic_features": self.acoustic_features,
             "dtype": self._layer_policy,
             "name": self.name,
             "trainable": self.trainable,
@@ -385,17 +403,23 @@ def _tail(x, filters, links, data_format, dtype):
     return stages
 
 
-def _pooled(stages, count, size, data_format):
-    """The representation as a linear map of the statistics of the last stages."""
-    if not (0 < count <= len(stages) and size > 0):
+def _statistics(stages, count, data_format):
+    """Mean and standard deviation over time of each of the last stages."""
+    if not 0 < count <= len(stages):
         raise ValueError(
-            f"`pooled_stages` must be from 0 to {len(stages)}, the number of stages, and "
-            f"`pooled_dim` positive. Received: pooled_stages={count}, pooled_dim={size}"
+            f"`pooled_stages` must be from 0 to {len(stages)}, the number of stages. "
+            f"Received: pooled_stages={count}"
         )
-    parts = [
+    return [
         StatisticsPooling1D(data_format, name=f"{name}_statistics")(stages[name])
         for name in list(stages)[-count:]
     ]
+
+
+def _linear_map(parts, size):
+    """The representation as a linear map of statistics and features."""
+    if size < 1:
+        raise ValueError(f"`pooled_dim` must be positive. Received: pooled_dim={size}")
     pooled = keras.layers.Concatenate(dtype="float32", name="pooled")(parts)
     return keras.layers.Dense(size, dtype="float32", name="representation")(pooled)
 

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.layers.fused_conv import FusedConv1D
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.max_pooling import MaxPooling1D
@@ -19,6 +20,7 @@ from keras_tune.types import DType
 # What is computed in single precision whatever the precision of the model: the level, and what is
 # behind the last stage.
 EXACT = (
+    AcousticFeatures,
     keras.layers.Concatenate,
     keras.layers.Dense,
     keras.layers.GlobalAveragePooling1D,

@@ -17,11 +17,13 @@ import numpy as np
 from keras_tune.checks import check_weights
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
+from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.level_normalization import FLOOR, LevelNormalization
 from keras_tune.layers.statistics_pooling import EPSILON, StatisticsPooling1D
 from keras_tune.models.tagger import Tagger
 from keras_tune.serving.folding import fold_batch_norm
+from keras_tune.serving.onnx_features import acoustic_features_nodes
 from keras_tune.serving.windows import MAX_LEVEL, Windows
 
 # Versions that onnxruntime 1.12 (2022) and later can read, onnxruntime-web included.
@@ -279,7 +281,12 @@ def _encoder(graph, encoder, rows, windows):
         outputs = layer(inputs, **kwargs)
         many = isinstance(inputs, (list, tuple))
         sources = [names[id(tensor)] for tensor in (inputs if many else [inputs])]
-        names[id(outputs)] = _layer(graph, layer, sources, outputs)
+        if isinstance(layer, AcousticFeatures):
+            level = _at_level(graph, layer.level.level, sources[0])
+            written = acoustic_features_nodes(graph, layer, level, windows.samples)
+        else:
+            written = _layer(graph, layer, sources, outputs)
+        names[id(outputs)] = written
         kept.append(outputs)
         return outputs
 
@@ -328,17 +335,21 @@ def _layer(graph, layer, sources, outputs):
         end = graph.integers([outputs.shape[1]])
         return graph.node("Slice", source, graph.integers([0]), end, graph.integers([2]))
     if isinstance(layer, LevelNormalization):
-        square = graph.node("Mul", source, source)
-        rms = graph.node("Sqrt", graph.node("ReduceMean", square, axes=[1, 2], keepdims=1))
-        rms = graph.node("Max", rms, graph.weight(np.array(FLOOR, "float32")))
-        gain = graph.node("Div", graph.weight(np.array(layer.level, "float32")), rms)
-        return graph.node("Mul", source, gain)
+        return _at_level(graph, layer.level, source)
     if isinstance(layer, keras.layers.Permute):
         return source
     raise UserError(
         f"layer {layer.name} ({type(layer).__name__}): not supported in ONNX; "
         "export encoders built by keras_tune.models.TUNe"
     )
+
+
+def _at_level(graph, level, source):
+    square = graph.node("Mul", source, source)
+    rms = graph.node("Sqrt", graph.node("ReduceMean", square, axes=[1, 2], keepdims=1))
+    rms = graph.node("Max", rms, graph.weight(np.array(FLOOR, "float32")))
+    gain = graph.node("Div", graph.weight(np.array(level, "float32")), rms)
+    return graph.node("Mul", source, gain)
 
 
 def _is_plain(layer):

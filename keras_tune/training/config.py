@@ -106,6 +106,8 @@ class PretrainConfig:
             standard deviation and PCA; 0 for the mean of the last stage; by default that of the
             preset, which is 0 for the published ones.
         pooled_dim: Size of the representation with pooled_stages.
+        acoustic_features: Whether acoustic features of the waveform are part of that PCA as well;
+            by default as in the preset, and not in the published ones.
         pca_clips: Clips of train, without augmentation, on which that PCA is computed.
         keep_best: Column of the history, such as val_contrastive_accuracy or val_probe; the encoder
             of the epoch that is best by it is saved as best_encoder.keras.
@@ -148,6 +150,7 @@ class PretrainConfig:
         "keep_best",
         "pooled_stages",
         "pooled_dim",
+        "acoustic_features",
         "pca_clips",
     )
 
@@ -178,6 +181,7 @@ class PretrainConfig:
     batch_norm_clips: CountFromZero = 0
     pooled_stages: CountFromZero | None = None
     pooled_dim: Width = 512
+    acoustic_features: bool | None = None
     pca_clips: Count = 4096
     keep_best: str | None = None
     separate_views: bool = False

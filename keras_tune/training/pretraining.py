@@ -20,6 +20,7 @@ from keras_tune.data.audio import to_float
 from keras_tune.data.damage import naming_damaged_shards
 from keras_tune.data.dataset import AudioDataset, open_dataset
 from keras_tune.files import write_json
+from keras_tune.layers.acoustic_features import MIN_SAMPLES
 from keras_tune.models.estimate_batch_norm import estimate_batch_norm
 from keras_tune.models.estimate_pca import estimate_pca, with_pooled_stages
 from keras_tune.models.presets import PRESETS
@@ -246,7 +247,7 @@ class PretrainingRun:
             if self.devices.strategy and config.sync_batch_norm:
                 synchronize_batch_normalization(self.model)
         # Before the training, not after it.
-        self._pooled_stages()
+        self._pooling()
         if self.data.resident is not None:
             self.model.read_from(self.data.resident)
 
@@ -333,7 +334,8 @@ class PretrainingRun:
         }
 
     def _save_encoder(self, name):
-        config, clean, stages = self.config, self.data.clean_batches, self._pooled_stages()
+        config, clean = self.config, self.data.clean_batches
+        stages, acoustic_features = self._pooling()
         return save_encoder(
             self.model,
             self.folder / name,
@@ -341,20 +343,30 @@ class PretrainingRun:
             clean(config.pca_clips) if stages else None,
             stages,
             config.pooled_dim,
+            acoustic_features,
         )
 
-    def _pooled_stages(self):
-        """How many stages the saved encoder pools; raises unless the encoder has as many."""
-        stages = self.config.pooled_stages
-        if stages is None:
-            stages = PRESETS[self.config.model.preset].pooled_stages
-        most = len(self.model.encoder.stage_names)
+    def _pooling(self):
+        """How many stages the saved encoder pools, and whether it takes acoustic features as well.
+
+        Raises unless the encoder has as many stages, and windows that are long enough.
+        """
+        stages, acoustic = self.config.pooled_stages, self.config.acoustic_features
+        preset, encoder = PRESETS[self.config.model.preset], self.model.encoder
+        stages = preset.pooled_stages if stages is None else stages
+        acoustic = bool(stages) and (preset.acoustic_features if acoustic is None else acoustic)
+        most = len(encoder.stage_names)
         if stages > most:
             raise ValueError(
                 f"`pooled_stages` must be at most {most}, the stages of this encoder. "
                 f"Received: pooled_stages={stages}"
             )
-        return stages
+        if acoustic and encoder.input_samples < MIN_SAMPLES:
+            raise ValueError(
+                f"`acoustic_features` must be False for windows of less than {MIN_SAMPLES} "
+                f"samples. Received: windows of {encoder.input_samples} samples"
+            )
+        return stages, acoustic
 
     def _limit_batch(self):
         """Let a batch have at most as many clips as the split train."""
@@ -503,6 +515,7 @@ def save_encoder(
     pca_batches: Iterable[np.ndarray] | None = None,
     pooled_stages: int = 0,
     pooled_dim: int = 512,
+    acoustic_features: bool = False,
 ) -> keras.Model:
     """Save the encoder of a contrastive model on its own, in float32 whatever it was trained in.
 
@@ -519,6 +532,8 @@ def save_encoder(
         pooled_stages: Integer, the number of last stages that the representation is made of.
             Defaults to 0: it is the mean of the last stage.
         pooled_dim: Integer, the size of the representation with `pooled_stages`. Defaults to 512.
+        acoustic_features: Whether that linear map takes acoustic features as well (see `TUNe`).
+            Defaults to False.
 
     Returns:
         The encoder as it was saved.
@@ -545,7 +560,7 @@ def save_encoder(
     if batches is not None:
         estimate_batch_norm(encoder, batches)
     if pooled_stages:
-        encoder = with_pooled_stages(encoder, pooled_stages, pooled_dim)
+        encoder = with_pooled_stages(encoder, pooled_stages, pooled_dim, acoustic_features)
         estimate_pca(encoder, pca_batches or ())
     save_model(encoder, path)
     return encoder

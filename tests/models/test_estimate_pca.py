@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from keras_tune.evaluation import embedding_model
+from keras_tune.layers import AcousticFeatures
 from keras_tune.models import TUNe, estimate_pca, fit_representation, with_pooled_stages
 
 
@@ -120,6 +121,28 @@ def test_what_is_refused():
         small(stages=6)
     with pytest.raises(ValueError, match="pooled_dim=0"):
         small(dim=0)
+
+
+def test_acoustic_features_beside_the_stages(tmp_path):
+    plain = seed_weights(TUNe(1, 1, base_filters=2, tail_filters=[6, 8], input_samples=3087))
+    encoder = with_pooled_stages(plain, 2, 5, acoustic_features=True)
+    x = np.random.default_rng(0).normal(0, 0.1, (40, 3087, 1)).astype("float32")
+    estimate_pca(encoder, [x], whitening=0.0)
+    features = ops.convert_to_numpy(AcousticFeatures(22050)(x[..., 0]))
+    together = np.concatenate([pooled(plain, x), features], axis=1).astype("float64")
+    # As in `estimate_pca`, what does not vary has no weight.
+    together = together[:, together.std(axis=0) > 1e-6]
+    expected = PCA(5, svd_solver="full").fit_transform(StandardScaler().fit_transform(together))
+    expected *= 0.3 * np.sqrt(5 / np.sum(expected.var(axis=0)))
+    found = outputs(encoder, x)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, rtol=1e-2, atol=1e-2)
+    encoder.save(tmp_path / "encoder.keras")
+    again = keras.models.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_allclose(outputs(again, x), found, rtol=1e-4, atol=1e-5)
+    # Without pooled stages there is no map for them to be in.
+    assert not with_pooled_stages(encoder, 0, acoustic_features=True).acoustic_features
+    with pytest.raises(ValueError, match="a known length of at least 3072 samples"):
+        with_pooled_stages(small(), 2, 5, acoustic_features=True)
 
 
 @pytest.mark.parametrize("penalty", [1e-3, 0.5])

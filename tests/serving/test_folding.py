@@ -30,6 +30,16 @@ ENCODERS = {
         "pooled_stages": 2,
         "pooled_dim": 3,
     },
+    "acoustic": {
+        "contraction_depth": 1,
+        "decoder_depth": 1,
+        "tail_filters": [4, 5],
+        "input_samples": 3100,
+        "level": 0.2,
+        "pooled_stages": 1,
+        "pooled_dim": 3,
+        "acoustic_features": True,
+    },
     "sample_cnn_tail": {
         "contraction_depth": 1,
         "decoder_depth": 1,

@@ -83,6 +83,31 @@ def test_every_architecture(tmp_path, arguments, data_format):
     np.testing.assert_allclose(found["embedding"], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("sample_rate", "samples"), [(22050, 59049), (16000, 3072)])
+def test_acoustic_features(tmp_path, sample_rate, samples):
+    """Noise of two levels, a tone, and pulses, against the layer's own Fourier transform."""
+    encoder = TUNe(
+        1,
+        1,
+        base_filters=2,
+        tail_filters=[4],
+        input_samples=samples,
+        sample_rate=sample_rate,
+        pooled_stages=1,
+        acoustic_features=True,
+    )
+    encoder = keras.Model(encoder.input, encoder.get_layer("acoustic").output)
+    export_onnx(encoder, tmp_path / "features.onnx", window_samples=samples)
+    time = np.arange(samples) / sample_rate
+    noise = np.random.default_rng(0).normal(0, 0.1, samples)
+    waveforms = noise, noise / 1000, np.sin(2 * np.pi * 440 * time), noise * (time % 0.1 < 0.01)
+    waveforms = np.stack(waveforms).astype("float32")
+    found = run(onnxruntime.InferenceSession(tmp_path / "features.onnx"), waveforms)
+    expected = keras.ops.convert_to_numpy(encoder(waveforms[..., None]))
+    assert expected.std(axis=0).min() > 0 or samples == 3072
+    np.testing.assert_allclose(found["embedding"], expected, atol=1e-3, rtol=1e-4)
+
+
 def test_kernels_in_half_precision_are_those_that_were_trained(tmp_path):
     encoder = seed_weights(TUNe(2, 2, base_filters=2, tail_filters=[4, 64], input_samples=243))
     for weight in encoder.weights:

@@ -8,17 +8,19 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from seeded import seed_weights
 
 from keras_tune.augment import AugmentConfig
 from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
 from keras_tune.evaluation import OnlineProbe
-from keras_tune.models import with_pooled_stages
+from keras_tune.models import TUNe, with_pooled_stages
 from keras_tune.recipes import _cli
 from keras_tune.recipes import pretrain as recipe
 from keras_tune.search.space import Space
 from keras_tune.training import (
     BestEpoch,
+    ContrastiveModel,
     ModelConfig,
     NotFiniteError,
     PretrainConfig,
@@ -26,6 +28,7 @@ from keras_tune.training import (
     Progress,
     StoppedError,
     pretrain,
+    save_encoder,
 )
 from keras_tune.training.run_folder import (
     check_unchanged,
@@ -124,9 +127,33 @@ def test_the_saved_encoder_may_pool_stages(clips, whole, tmp_path):
 
 
 @pytest.mark.one_backend
-def test_more_pooled_stages_than_there_are_are_refused_before_the_training(clips, tmp_path):
-    run = PretrainingRun(config_of(clips, tmp_path / "run", epochs=1, pooled_stages=9))
-    with pytest.raises(ValueError, match="at most 7, .* Received: pooled_stages=9"):
+def test_the_saved_encoder_may_have_acoustic_features(tmp_path):
+    encoder = seed_weights(TUNe(1, 1, base_filters=2, tail_filters=[4, 5], input_samples=3087))
+    batches = [np.random.default_rng(0).normal(0, 0.1, (40, 3087, 1)).astype("float32")]
+    pooled = {"pooled_stages": 1, "pooled_dim": 6, "acoustic_features": True}
+    model, path = ContrastiveModel(encoder), tmp_path / "encoder.keras"
+    saved = save_encoder(model, path, pca_batches=batches, **pooled)
+    assert saved.acoustic_features and saved.get_layer("pooled").output.shape == (None, 280)
+    np.testing.assert_allclose(saved.predict(batches[0], verbose=0).mean(axis=0), 0, atol=1e-3)
+    assert_same_weights(keras.models.load_model(path), saved)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooled_stages": 9}, "at most 7, .* Received: pooled_stages=9"),
+        (
+            {"pooled_stages": 2, "acoustic_features": True},
+            "False for windows of less than 3072 samples. Received: windows of 243 samples",
+        ),
+    ],
+)
+def test_what_the_encoder_cannot_pool_is_refused_before_the_training(
+    clips, tmp_path, options, message
+):
+    run = PretrainingRun(config_of(clips, tmp_path / "run", epochs=1, **options))
+    with pytest.raises(ValueError, match=message):
         run.fit(verbose=0)
     assert not (tmp_path / "run" / "history.csv").exists()
 
