@@ -5,7 +5,8 @@
 `tune_plus_64` first learns a PCA of the last stages of `tune_plus_open` that is not whitened:
 whitened outputs weight what is hard to learn as much as all the rest, and the training hardly
 advances. Then its linear map, which takes acoustic features as well, is set to the regression on
-the outputs of `tune_plus_open` as they are. The output folder gets `encoder.keras`, and `history.csv` with the metrics of every epoch.
+the outputs of `tune_plus_open` as they are. The output folder gets `encoder.keras`, and
+`history.csv` with the metrics of every epoch.
 """
 
 import argparse

@@ -26,25 +26,6 @@ REPORTED_PACKAGES = (
 LOCK = "run.lock"
 
 
-def local_path(output):
-    """Return `--output` as a path, if it is not in a store, where no run can keep its files.
-
-    Args:
-        output: Text.
-
-    Returns:
-        `pathlib.Path`.
-
-    Raises:
-        UserError: It is a URL.
-    """
-    if is_url(output):
-        raise UserError(
-            f"--output {output}: give a local path; only prepare writes to gs:// and s3://"
-        )
-    return pathlib.Path(output)
-
-
 @contextlib.contextmanager
 def locked(output, kind="folder"):
     """Keep other processes from writing an output; its folder is made if it is missing.

@@ -10,8 +10,9 @@ import io
 from typing import Literal
 
 from keras_tune.augment_config import AugmentConfig
-from keras_tune.recipes._cli import run
+from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
+from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_SAMPLE_RATE,
     DEFAULT_WINDOW,
@@ -49,6 +50,7 @@ class AugmentViewsConfig:
     backend: Literal["tensorflow", "jax", "torch"] | None = None
 
 
+@names_options()
 @writes("folder")
 def main(config):
     """Write the views.
@@ -65,8 +67,8 @@ def main(config):
     from keras_tune.augment import RandomCrop, clmr_chain
     from keras_tune.data import load_audio
     from keras_tune.errors import UserError
-    from keras_tune.recipes._folder import local_path
 
+    output = local_output(config.output)
     audio = load_audio(config.source, config.sample_rate, min_samples=config.samples)
     try:
         keys = dataclasses.asdict(config.augment)
@@ -87,7 +89,6 @@ def main(config):
         for name, layer in single_layers(config.sample_rate).items():
             view = layer(_with_partner(crop, config.sample_rate), training=True)
             pairs[name] = (ops.convert_to_numpy(crop[0]), ops.convert_to_numpy(view[0]))
-    output = local_path(config.output)
     for name, (crop, view) in pairs.items():
         _write(output, name, crop, view, config.sample_rate)
     print(f"{output}: {len(pairs)} views of {config.source}, as WAV files and PNG plots")

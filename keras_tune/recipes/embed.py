@@ -21,6 +21,7 @@ from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._types import names_in
 from keras_tune.shipped import onnx_file
+from keras_tune.storage import local_output
 from keras_tune.types import DEFAULT_ENCODER, BatchSize, Hop, Workers
 
 
@@ -79,9 +80,8 @@ class EmbedConfig:
 def main(config):
     """Run the command line; see `EmbedConfig`."""
     from keras_tune.evaluation import embed_files
-    from keras_tune.recipes._folder import local_path
 
-    output = local_path(config.output)
+    output = local_output(config.output)
     if config.output_is_default:
         _check_same_source(output, config.source)
     written = embed_files(

@@ -15,6 +15,7 @@ from keras_tune.errors import UserError
 from keras_tune.recipes._cli import choose_backend, names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.shipped import is_shipped
+from keras_tune.storage import local_output
 from keras_tune.types import SampleRate, Samples
 
 
@@ -80,11 +81,10 @@ def _export(config, model):
     """Write the model in the format that was asked for and return the path."""
     import sys
 
-    from keras_tune.recipes._folder import local_path
     from keras_tune.serving import export_onnx, export_tf_serving, export_web
     from keras_tune.serving.versions import check_name
 
-    output = local_path(config.output)
+    output = local_output(config.output)
     name = check_name(config.name or model.name)
     options = {"window_samples": config.window_samples, "sample_rate": config.sample_rate}
     if config.format == "onnx":

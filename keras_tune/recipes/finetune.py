@@ -15,6 +15,7 @@ from keras_tune.errors import UserError
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._lines import print_compiling
+from keras_tune.storage import local_output
 from keras_tune.training import config as training_config
 
 
@@ -39,10 +40,10 @@ class FinetuneConfig(training_config.FinetuneConfig):
 def main(config):
     """Run the command line; see `FinetuneConfig`."""
     from keras_tune.finetuning import FinetuningRun
-    from keras_tune.recipes._folder import local_path, write_report
+    from keras_tune.recipes._folder import write_report
     from keras_tune.training import NotFiniteError, StoppedError, stop_signals
 
-    output = local_path(config.output)
+    output = local_output(config.output)
     finetuning = FinetuningRun(config)
     finetuning.open()
     finetuning.build()

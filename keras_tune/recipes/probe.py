@@ -21,6 +21,7 @@ from keras_tune.progress_bar import progress_bar
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._types import names_in
+from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_ENCODER,
     BatchSize,
@@ -107,7 +108,7 @@ def main(config):
     from keras_tune.evaluation.plots import draw_study
     from keras_tune.evaluation.report import report_markdown
     from keras_tune.files import write_text
-    from keras_tune.recipes._folder import local_path, versions, write_report
+    from keras_tune.recipes._folder import versions, write_report
     from keras_tune.training.run_folder import write_config
 
     protocols = _protocols(config)
@@ -115,7 +116,7 @@ def main(config):
     splits = _splits(config, info)
     encoders = _encoders(config, info)
     rows = _rows(config, protocols, encoders)
-    output = local_path(config.output)
+    output = local_output(config.output)
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     cache = _cache(config, info)

@@ -22,6 +22,7 @@ from keras_tune.machine import has_gpu
 from keras_tune.recipes._cli import names_options, run
 from keras_tune.recipes._lines import print_precision
 from keras_tune.search.space import Space
+from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_WINDOW,
     ContrastBatchSize,
@@ -118,24 +119,24 @@ FREE_ON_RESUME = (
 @names_options()
 def main(config):
     """Run the command line; see `SearchConfig`."""
-    from keras_tune.recipes._folder import local_path, locked
+    from keras_tune.recipes._folder import locked
 
     # KerasTuner's workers share the folder of their chief, which holds the lock.
     worker = "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
-    with contextlib.nullcontext() if worker else locked(local_path(config.output)):
+    with contextlib.nullcontext() if worker else locked(local_output(config.output)):
         _search(config)
 
 
 def _search(config):
     from keras_tune.data import open_dataset
     from keras_tune.data.damage import naming_damaged_shards
-    from keras_tune.recipes._folder import local_path, write_report
+    from keras_tune.recipes._folder import write_report
     from keras_tune.training.precision import with_precision
     from keras_tune.training.run_folder import write_config
     from keras_tune.training.streams import demo_corpus
 
     _check(config)
-    output = local_path(config.output)
+    output = local_output(config.output)
     config, reason = with_precision(config, output)
     print_precision(config.precision, reason)
     _claim(output, config)
