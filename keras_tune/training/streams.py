@@ -21,7 +21,7 @@ from keras_tune.training.distribution import Devices
 # contrast can learn to ignore; at this rate, views of 2.5 s cost as much as those of 0.9 s at
 # 22,050 Hz.
 DEMO_CORPUS: dict[str, Any] = {
-    "num_clips": {"train": 160, "valid": 40, "test": 320},
+    "num_clips": {"train": 320, "valid": 40, "test": 320},
     "sample_rate": 8000,
     "changing": True,
 }
