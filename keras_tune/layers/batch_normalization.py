@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_tune.layers import torch_channels_last
 from keras_tune.layers.tensorflow_fast_paths import staged_normalization
 from keras_tune.layers.torch_fast_paths import can_normalize, normalize_batch
 from keras_tune.types import Tensor
@@ -22,7 +23,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     in mixed precision a float32 copy of it; here XLA compiles what lies between two sums into one
     pass. PyTorch has an operation of its own for this, without Keras' copies. JAX adds in a tree
     and fuses operations already. So this is Keras' layer except when training on a tensor of three
-    axes: (batch, time, channels) of known length on TensorFlow, (batch, channels, time) on PyTorch.
+    axes: (batch, time, channels) of known length on TensorFlow, (batch, channels, time) on PyTorch,
+    and there on a CPU also (batch, time, channels).
 
     Args:
         activation: "relu", applied to the output in the same pass, or None. Defaults to None.
@@ -82,8 +84,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         relu = bool(self.activation)
         if backend == "tensorflow" and self.axis in (2, -1) and inputs.shape[1] is not None:
             return staged_normalization(self.epsilon, relu)
+        options = {"epsilon": self.epsilon, "relu": relu}
         if backend == "torch" and self.axis == 1 and can_normalize(inputs):
-            return functools.partial(normalize_batch, epsilon=self.epsilon, relu=relu)
+            return functools.partial(normalize_batch, **options)
+        if backend == "torch" and self.axis in (2, -1) and torch_channels_last.is_usable(inputs):
+            return functools.partial(torch_channels_last.normalize_batch, **options)
         return None
 
     def get_config(self) -> dict[str, Any]:

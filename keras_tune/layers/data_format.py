@@ -1,13 +1,20 @@
-"""The choice of the layout of activations in memory."""
+"""The layout of activations in memory, and tensors side by side in it."""
+
+from collections.abc import Sequence
 
 import keras
+from keras import ops
+
+from keras_tune.machine import has_gpu
+from keras_tune.types import Shape, Tensor
 
 
 def standardize_data_format(data_format: str | None = None) -> str:
     """Resolve None to the layout in which one-dimensional convolutions are fast on this backend.
 
-    PyTorch's convolutions are fastest with `channels_first`; TensorFlow's need `channels_last` on a
-    CPU; under XLA, which JAX uses too, the two are nearly equal.
+    On a CPU that is `channels_last`: TensorFlow's convolutions need it, and with PyTorch those of
+    few channels are several times as fast. On a GPU, PyTorch's are fastest with `channels_first`.
+    Under XLA, which JAX uses too, the two are nearly equal.
 
     Args:
         data_format: "channels_first", "channels_last", or None for the backend's faster one.
@@ -20,7 +27,8 @@ def standardize_data_format(data_format: str | None = None) -> str:
         ValueError: For any other value.
     """
     if data_format is None:
-        return "channels_first" if keras.backend.backend() == "torch" else "channels_last"
+        first = keras.backend.backend() == "torch" and has_gpu()
+        return "channels_first" if first else "channels_last"
     if data_format not in ("channels_first", "channels_last"):
         raise ValueError(
             "`data_format` must be 'channels_first', 'channels_last' or None. "
@@ -32,3 +40,19 @@ def standardize_data_format(data_format: str | None = None) -> str:
 def channel_axis(data_format: str) -> int:
     """The axis of the channels in a (batch, time, channels) or (batch, channels, time) tensor."""
     return 1 if data_format == "channels_first" else -1
+
+
+def concatenate_channels(tensors: Sequence[Tensor], data_format: str) -> Tensor:
+    """Concatenate tensors that differ in the channels only; a single one is not copied."""
+    if len(tensors) == 1:
+        return tensors[0]
+    return ops.concatenate(tensors, axis=channel_axis(data_format))
+
+
+def concatenated_shape(shape: Shape | Sequence[Shape], data_format: str) -> Shape:
+    """The shape of tensors whose channels are concatenated, or the one shape that is given."""
+    if not isinstance(shape[0], (list, tuple)):
+        return tuple(shape)
+    joined, axis = list(shape[0]), channel_axis(data_format)
+    joined[axis] = sum(one[axis] for one in shape)
+    return tuple(joined)

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.layers.data_format import channel_axis
+from keras_tune.layers import torch_channels_last
+from keras_tune.layers.data_format import concatenate_channels, concatenated_shape
 from keras_tune.layers.tensorflow_fast_paths import convolve_in_one_pass
 from keras_tune.layers.torch_fast_paths import convolve
 from keras_tune.types import Shape, Tensor
@@ -18,8 +19,9 @@ class FusedConv1D(keras.layers.Conv1D):
 
     Several tensors are convolved as if their channels were concatenated. With TensorFlow and
     `channels_last` each tensor is convolved separately and added to the sum of the others, in one
-    operation with bias and ReLU. With PyTorch and `channels_first` they are concatenated, and bias
-    and ReLU need no memory of their own. Elsewhere this is a concatenation and Conv1D.
+    operation with bias and ReLU. With PyTorch on a CPU and `channels_last` they are convolved
+    separately as well. With PyTorch and `channels_first` they are concatenated, and bias and ReLU
+    need no memory of their own. Elsewhere this is a concatenation and Conv1D.
 
     Args:
         filters: Integer, the number of output channels.
@@ -53,7 +55,7 @@ class FusedConv1D(keras.layers.Conv1D):
         self.input_spec = None
 
     def build(self, input_shape: Shape | Sequence[Shape]) -> None:
-        super().build(self._joined(input_shape))
+        super().build(concatenated_shape(input_shape, self.data_format))
         self.input_spec = None
 
     def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
@@ -68,25 +70,24 @@ class FusedConv1D(keras.layers.Conv1D):
                 padding=self.padding,
                 dilation_rate=self.dilation_rate,
             )
-        if len(tensors) > 1:
-            joined = ops.concatenate(tensors, axis=channel_axis(self.data_format))
-        else:
-            (joined,) = tensors
         padding = self._padding_on_each_side()
-        if (
-            keras.backend.backend() != "torch"
-            or self.data_format != "channels_first"
-            or padding is None
-        ):
-            return super().call(joined)
-        outputs = convolve(
-            joined,
+        fast = keras.backend.backend() == "torch" and padding is not None
+        channels_last = self.data_format == "channels_last"
+        if fast and channels_last:
+            fast = all(map(torch_channels_last.is_usable, tensors))
+        if not fast:
+            return super().call(concatenate_channels(tensors, self.data_format))
+        arguments = (
             ops.convert_to_tensor(self.kernel),
             ops.convert_to_tensor(self.bias) if self.use_bias else None,
             self.strides[0],
             padding,
             self.dilation_rate[0],
         )
+        if channels_last:
+            outputs = torch_channels_last.convolve(tensors, *arguments)
+        else:
+            outputs = convolve(concatenate_channels(tensors, self.data_format), *arguments)
         if self.activation is keras.activations.relu:
             return outputs.relu_()
         return outputs if self.activation is None else self.activation(outputs)
@@ -98,13 +99,5 @@ class FusedConv1D(keras.layers.Conv1D):
         reach = self.dilation_rate[0] * (self.kernel_size[0] - 1)
         return reach // 2 if self.strides == (1,) and reach % 2 == 0 else None
 
-    def _joined(self, shape):
-        """The shape of the concatenated inputs."""
-        if not isinstance(shape[0], (list, tuple)):
-            return shape
-        joined, axis = list(shape[0]), channel_axis(self.data_format)
-        joined[axis] = sum(one[axis] for one in shape)
-        return tuple(joined)
-
     def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
-        return super().compute_output_shape(self._joined(input_shape))
+        return super().compute_output_shape(concatenated_shape(input_shape, self.data_format))

@@ -38,6 +38,6 @@ class MaxPooling1D(keras.layers.MaxPooling1D):
             return super().call(inputs)
         if backend == "jax" and self.data_format == "channels_last":
             return max_of_steps(inputs, size)
-        if backend == "torch" and self.data_format == "channels_first" and can_pool(inputs):
-            return max_of_windows(inputs, size)
+        if backend == "torch" and can_pool(inputs):
+            return max_of_windows(inputs, size, 1 if self.data_format == "channels_last" else 2)
         return super().call(inputs)

@@ -1,12 +1,19 @@
 """Convolution, batch normalization and ReLU: the block of every stage of TUNe and SampleCNN."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_tune.layers import torch_channels_last
 from keras_tune.layers.batch_normalization import BatchNormalization
-from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.data_format import (
+    channel_axis,
+    concatenate_channels,
+    concatenated_shape,
+    standardize_data_format,
+)
 from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.torch_fast_paths import by_channel
 from keras_tune.types import Shape, Tensor
@@ -25,7 +32,9 @@ class SampleCNNBlock(keras.layers.Layer):
             Defaults to None.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape: (batch, time, channels); (batch, channels, time) with `channels_first`.
+    Input shape: (batch, time, channels); (batch, channels, time) with `channels_first`; or a list
+        of such shapes that differ in the channels only, which are convolved as if they were
+        concatenated.
     Output shape: (batch, time, filters); (batch, filters, time) with `channels_first`.
 
     Source: Vélez Vásquez & Burgoyne, "Tailed U-Net" (ISMIR 2022), section 3.
@@ -73,27 +82,48 @@ class SampleCNNBlock(keras.layers.Layer):
             name="normalization",
         )
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Shape | Sequence[Shape]) -> None:
+        input_shape = concatenated_shape(input_shape, self.data_format)
         self.convolution.build(input_shape)
         self.normalization.build(self.convolution.compute_output_shape(input_shape))
 
-    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        if keras.backend.backend() == "torch" and self.data_format == "channels_first":
-            inputs = by_channel(inputs)
+    def call(self, inputs: Tensor | Sequence[Tensor], training: bool = False) -> Tensor:
         if not (training and self.normalization.trainable):
-            return self.normalization(self.convolution(inputs), training=training)
+            return self.normalization(self._convolve(inputs), training=training)
         # Batch normalization cancels any bias, so in training it is not added. Its gradient is zero
         # (exactly here, otherwise up to rounding). Only the moving average depends on it.
         bias = self.convolution.bias
         kernel = self.convolution.kernel + 0.0 * bias
-        outputs = self.convolution.convolution_op(inputs, kernel)
+        outputs = self._convolve(inputs, kernel)
         outputs = self.normalization(outputs, training=True)
         moving = self.normalization.moving_mean
         moving.assign(moving + (1.0 - self.normalization.momentum) * ops.stop_gradient(bias))
         return outputs
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return self.convolution.compute_output_shape(input_shape)
+    def _convolve(self, inputs, kernel=None):
+        """The convolution, without the bias if its kernel is given."""
+        tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        layer, channels_last = self.convolution, self.data_format == "channels_last"
+        torch = keras.backend.backend() == "torch"
+        padding = {"valid": 0, "same": (self.kernel_size - 1) / 2}[self.padding]
+        if (
+            torch
+            and channels_last
+            and padding == int(padding)
+            and (self.strides == 1 or not padding)
+            and all(map(torch_channels_last.is_usable, tensors))
+        ):
+            bias = ops.convert_to_tensor(layer.bias) if kernel is None else None
+            kernel = ops.convert_to_tensor(layer.kernel) if kernel is None else kernel
+            return torch_channels_last.convolve(tensors, kernel, bias, self.strides, int(padding))
+        joined = concatenate_channels(tensors, self.data_format)
+        if torch and not channels_last:
+            joined = by_channel(joined)
+        return layer(joined) if kernel is None else layer.convolution_op(joined, kernel)
+
+    def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
+        joined = concatenated_shape(input_shape, self.data_format)
+        return self.convolution.compute_output_shape(joined)
 
     def get_config(self) -> dict[str, Any]:
         return {

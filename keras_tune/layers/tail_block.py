@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.types import Shape, Tensor
@@ -52,30 +52,23 @@ class TailBlock(keras.layers.Layer):
             filters, data_format=self.data_format, dtype=self.dtype_policy, name="block"
         )
 
-    def _joined_shape(self, input_shape):
-        linked = isinstance(input_shape[0], (list, tuple))
-        inputs, link = input_shape if linked else (input_shape, None)
-        joined = list(self.pooling.compute_output_shape(inputs))
-        if link is not None:
-            axis = channel_axis(self.data_format)
-            joined[axis] += link[axis]
-        return tuple(joined)
+    def _pooled_shape(self, input_shape):
+        if isinstance(input_shape[0], (list, tuple)):
+            inputs, link = input_shape
+            return [self.pooling.compute_output_shape(inputs), link]
+        return self.pooling.compute_output_shape(input_shape)
 
     def build(self, input_shape: Shape | Sequence[Shape]) -> None:
-        self.block.build(self._joined_shape(input_shape))
+        self.block.build(self._pooled_shape(input_shape))
 
     def call(self, inputs: Tensor | Sequence[Tensor], training: bool = False) -> Tensor:
         if isinstance(inputs, (list, tuple)):
             inputs, link = inputs
-            joined = keras.ops.concatenate(
-                [self.pooling(inputs), link], axis=channel_axis(self.data_format)
-            )
-        else:
-            joined = self.pooling(inputs)
-        return self.block(joined, training=training)
+            return self.block([self.pooling(inputs), link], training=training)
+        return self.block(self.pooling(inputs), training=training)
 
     def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
-        return self.block.compute_output_shape(self._joined_shape(input_shape))
+        return self.block.compute_output_shape(self._pooled_shape(input_shape))
 
     def get_config(self) -> dict[str, Any]:
         return {

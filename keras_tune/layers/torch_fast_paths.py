@@ -143,19 +143,20 @@ def can_pool(inputs: Tensor) -> bool:
     return inputs.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def max_of_windows(inputs: Tensor, size: int) -> Tensor:
-    """The maximum of every `size` adjacent values along the last axis, whose length they divide.
+def max_of_windows(inputs: Tensor, size: int, axis: int) -> Tensor:
+    """The maximum of every `size` adjacent values along an axis, whose length they divide.
 
     The gradient goes to the first of several equal maxima, as in PyTorch's own pooling.
 
     Args:
-        inputs: Tensor (…, time).
+        inputs: Tensor (batch, channels, time), or (batch, time, channels).
         size: Integer, the values of a window.
+        axis: Integer, the axis of the time, 1 or 2.
 
     Returns:
-        Tensor (…, time / size).
+        Tensor (batch, channels, time / size), or (batch, time / size, channels).
     """
-    return _window_maximum().apply(inputs, size)
+    return _window_maximum().apply(inputs, size, axis)
 
 
 @functools.cache
@@ -165,29 +166,30 @@ def _window_maximum():
 
     class WindowMaximum(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, inputs, size):
-            windows = _windows(inputs, size)
-            outputs = functools.reduce(torch.maximum, windows.unbind(-1))
+        def forward(ctx, inputs, size, axis):
+            windows = _windows(inputs, size, axis)
+            outputs = functools.reduce(torch.maximum, windows.unbind(axis + 1))
             ctx.save_for_backward(inputs, outputs)
-            ctx.size = size
+            ctx.size, ctx.axis = size, axis
             return outputs
 
         @staticmethod
         def backward(ctx, upstream):
             inputs, outputs = ctx.saved_tensors
-            windows = _windows(inputs, ctx.size)
+            windows = _windows(inputs, ctx.size, ctx.axis)
             gradient = torch.empty_like(windows)
+            *first, last = gradient.unbind(ctx.axis + 1)
             taken = torch.zeros_like(outputs, dtype=torch.bool)
-            for place in range(ctx.size - 1):
-                found = (windows[..., place] == outputs) & ~taken
-                gradient[..., place] = upstream * found
+            for values, part in zip(windows.unbind(ctx.axis + 1), first, strict=False):
+                found = (values == outputs) & ~taken
+                torch.mul(upstream, found, out=part)
                 taken = taken | found
-            gradient[..., -1] = upstream * ~taken
-            return gradient.view(inputs.shape), None
+            torch.mul(upstream, ~taken, out=last)
+            return gradient.view(inputs.shape), None, None
 
     return WindowMaximum
 
 
-def _windows(tensor, size):
-    """The tensor with windows as its last axis: (…, time / size, size)."""
-    return tensor.contiguous().view(*tensor.shape[:-1], tensor.shape[-1] // size, size)
+def _windows(tensor, size, axis):
+    """The tensor with the steps of windows as an axis of their own, behind that of the time."""
+    return tensor.contiguous().unflatten(axis, (tensor.shape[axis] // size, size))

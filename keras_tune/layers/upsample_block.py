@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_tune.layers.data_format import channel_axis, standardize_data_format
+from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
@@ -65,26 +64,20 @@ class UpsampleBlock(keras.layers.Layer):
             filters, data_format=self.data_format, dtype=self.dtype_policy, name="block"
         )
 
-    def _joined_shape(self, input_shape):
+    def _upsampled_shape(self, input_shape):
         inputs, skip = input_shape
-        joined = list(self.upsampling.compute_output_shape(inputs))
-        axis = channel_axis(self.data_format)
-        joined[axis] += skip[axis]
-        return tuple(joined)
+        return [self.upsampling.compute_output_shape(inputs), skip]
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         self.upsampling.build(input_shape[0])
-        self.block.build(self._joined_shape(input_shape))
+        self.block.build(self._upsampled_shape(input_shape))
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
         inputs, skip = inputs
-        joined = ops.concatenate(
-            [self.upsampling(inputs), skip], axis=channel_axis(self.data_format)
-        )
-        return self.block(joined, training=training)
+        return self.block([self.upsampling(inputs), skip], training=training)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return self.block.compute_output_shape(self._joined_shape(input_shape))
+        return self.block.compute_output_shape(self._upsampled_shape(input_shape))
 
     def get_config(self) -> dict[str, Any]:
         return {
