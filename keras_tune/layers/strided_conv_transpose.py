@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_tune.layers import torch_channels_last
 from keras_tune.types import Tensor
 
 
@@ -43,13 +44,19 @@ class StridedConv1DTranspose(keras.layers.Conv1DTranspose):
         factor, filters, channels = self.kernel.shape
         batch, time = ops.shape(inputs)[:2]
         kernel = ops.reshape(ops.transpose(self.kernel, (2, 0, 1)), (channels, factor * filters))
+        bias = ops.tile(self.bias, (factor,)) if self.use_bias else None
+        if keras.backend.backend() == "torch":
+            outputs = torch_channels_last.multiply(
+                ops.reshape(inputs, (-1, channels)), kernel, bias
+            )
+            return self.activation(ops.reshape(outputs, (batch, factor * time, filters)))
         if keras.backend.backend() == "tensorflow":
             # A convolution of length 1, which TensorFlow fuses with the bias.
             outputs = ops.conv(inputs[:, None], kernel[None, None], data_format="channels_last")
         else:
             outputs = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
-        if self.use_bias:
-            outputs = outputs + ops.tile(self.bias, (factor,))
+        if bias is not None:
+            outputs = outputs + bias
         return self.activation(ops.reshape(outputs, (batch, factor * time, filters)))
 
     def get_config(self) -> dict[str, Any]:

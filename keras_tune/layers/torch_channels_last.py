@@ -50,24 +50,21 @@ def convolve(
     """
     import torch
 
+    if len(tensors) == 1 and tensors[0].shape[-1] == 1 and dilation == 1:
+        return _convolve_one_channel(tensors[0], kernel, bias, stride, padding)
     channels = [tensor.shape[-1] for tensor in tensors]
     total = None
     for tensor, part in zip(tensors, kernel.split(channels, dim=1), strict=True):
-        first_bias = bias if total is None else None
-        if tensor.shape[-1] == 1 and dilation == 1:
-            outputs = _convolve_one_channel(tensor, part, first_bias, stride, padding)
-        else:
-            outputs = torch.nn.functional.conv2d(
-                tensor.contiguous()[:, None].permute(0, 3, 1, 2),
-                part.permute(2, 1, 0)[:, :, None],
-                first_bias,
-                (1, stride),
-                (0, padding),
-                (1, dilation),
-            )
-            outputs = outputs.permute(0, 2, 3, 1)[:, 0]
-        total = outputs if total is None else total + outputs
-    return total
+        outputs = torch.nn.functional.conv2d(
+            tensor.contiguous().unsqueeze(1).permute(0, 3, 1, 2),
+            part.permute(2, 1, 0).unsqueeze(2),
+            bias if total is None else None,
+            (1, stride),
+            (0, padding),
+            (1, dilation),
+        )
+        total = outputs if total is None else total.add_(outputs)
+    return total.permute(0, 2, 3, 1).squeeze(1)
 
 
 def _convolve_one_channel(inputs, kernel, bias, stride, padding):
@@ -75,12 +72,27 @@ def _convolve_one_channel(inputs, kernel, bias, stride, padding):
     import torch
 
     size, _, filters = kernel.shape
-    padded = torch.nn.functional.pad(inputs[..., 0], (padding, padding))
+    padded = torch.nn.functional.pad(inputs.squeeze(2), (padding, padding))
     windows = padded.unfold(1, size, stride)
     batch, steps, _ = windows.shape
-    outputs = windows.reshape(-1, size) @ kernel[:, 0]
-    outputs = outputs if bias is None else outputs + bias
+    outputs = multiply(windows.reshape(-1, size), kernel.squeeze(1), bias)
     return outputs.view(batch, steps, filters)
+
+
+def multiply(inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply by a matrix and add a bias in the same operation.
+
+    Args:
+        inputs: Tensor (rows, channels).
+        kernel: Tensor (channels, filters).
+        bias: Tensor (filters,) or None.
+
+    Returns:
+        Tensor (rows, filters).
+    """
+    import torch
+
+    return inputs @ kernel if bias is None else torch.addmm(bias, inputs, kernel)
 
 
 def normalize_batch(

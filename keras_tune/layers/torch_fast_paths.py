@@ -176,15 +176,17 @@ def _window_maximum():
         @staticmethod
         def backward(ctx, upstream):
             inputs, outputs = ctx.saved_tensors
-            windows = _windows(inputs, ctx.size, ctx.axis)
-            gradient = torch.empty_like(windows)
-            *first, last = gradient.unbind(ctx.axis + 1)
-            taken = torch.zeros_like(outputs, dtype=torch.bool)
-            for values, part in zip(windows.unbind(ctx.axis + 1), first, strict=False):
-                found = (values == outputs) & ~taken
-                torch.mul(upstream, found, out=part)
-                taken = taken | found
-            torch.mul(upstream, ~taken, out=last)
+            # Bits are compared several times as fast as bfloat16 numbers.
+            bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[inputs.itemsize]
+            windows, outputs = _windows(inputs, ctx.size, ctx.axis).view(bits), outputs.view(bits)
+            taken, gradients = torch.zeros_like(outputs, dtype=torch.bool), []
+            for values in windows.unbind(ctx.axis + 1)[:-1]:
+                # Greater than: and not one before.
+                found = (values == outputs) > taken
+                gradients.append(upstream * found)
+                taken |= found
+            gradients.append(upstream * ~taken)
+            gradient = torch.stack(gradients, ctx.axis + 1)
             return gradient.view(inputs.shape), None, None
 
     return WindowMaximum
