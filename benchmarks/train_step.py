@@ -158,10 +158,13 @@ def ours(backend, preset, options):
     import keras
 
     from keras_tune.augment import clmr_chain
+    from keras_tune.machine import keep_freed_memory
     from keras_tune.models import TUNe
     from keras_tune.serving import fold_batch_norm
     from keras_tune.training import ContrastiveModel
 
+    # As in a run.
+    keep_freed_memory(backend)
     keras.config.set_dtype_policy(options.precision)
     encoder = TUNe.from_preset(preset, load_weights=False, input_samples=options.samples)
     if options.resident:

@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_tune.checks import check_encoder
 from keras_tune.errors import UserError
+from keras_tune.machine import keep_freed_memory
 from keras_tune.storage import local_output
 from keras_tune.training.config import FinetuneConfig
 from keras_tune.types import DEFAULT_ENCODER
@@ -188,6 +189,7 @@ class FinetuningRun:
         if not hasattr(self, "start"):
             self.open()
         labels, outputs = self.labels, self.labels.task.outputs
+        keep_freed_memory(keras.backend.backend())
         keras.utils.set_random_seed(self.config.seed)
         if self.start.finished_epochs or self.start.finished_steps:
             self.tagger = load_checkpoint(self.output / "model.keras", compile=False)

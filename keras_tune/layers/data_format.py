@@ -1,6 +1,7 @@
 """The layout of activations in memory, and tensors side by side in it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -51,8 +52,9 @@ def concatenate_channels(tensors: Sequence[Tensor], data_format: str) -> Tensor:
 
 def concatenated_shape(shape: Shape | Sequence[Shape], data_format: str) -> Shape:
     """The shape of tensors whose channels are concatenated, or the one shape that is given."""
-    if not isinstance(shape[0], (list, tuple)):
-        return tuple(shape)
-    joined, axis = list(shape[0]), channel_axis(data_format)
-    joined[axis] = sum(one[axis] for one in shape)
+    shapes: Any = shape
+    if not isinstance(shapes[0], (list, tuple)):
+        return tuple(shapes)
+    joined, axis = list(shapes[0]), channel_axis(data_format)
+    joined[axis] = sum(one[axis] for one in shapes)
     return tuple(joined)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from keras_tune.types import Tensor
 
@@ -53,7 +54,7 @@ def convolve(
     if len(tensors) == 1 and tensors[0].shape[-1] == 1 and dilation == 1:
         return _convolve_one_channel(tensors[0], kernel, bias, stride, padding)
     channels = [tensor.shape[-1] for tensor in tensors]
-    total = None
+    total: Any = None
     for tensor, part in zip(tensors, kernel.split(channels, dim=1), strict=True):
         outputs = torch.nn.functional.conv2d(
             tensor.contiguous().unsqueeze(1).permute(0, 3, 1, 2),

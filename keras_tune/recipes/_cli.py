@@ -16,7 +16,7 @@ import sys
 import typing
 
 from keras_tune.errors import UserError
-from keras_tune.machine import BACKENDS, installed_backends
+from keras_tune.machine import BACKENDS, installed_backends, keep_freed_memory
 from keras_tune.quiet import quiet_tensorflow
 from keras_tune.recipes._lines import plain_warnings
 from keras_tune.storage import leave
@@ -473,6 +473,7 @@ def choose_backend(backend=None):
     quiet_tensorflow()
     if chosen == "jax":
         _keep_compiled()
+    keep_freed_memory(chosen)
     return chosen
 
 

@@ -21,6 +21,7 @@ from keras_tune.data.damage import naming_damaged_shards
 from keras_tune.data.dataset import AudioDataset, open_dataset
 from keras_tune.files import write_json
 from keras_tune.layers.acoustic_features import MIN_SAMPLES
+from keras_tune.machine import keep_freed_memory
 from keras_tune.models.estimate_batch_norm import estimate_batch_norm
 from keras_tune.models.estimate_pca import estimate_pca, with_pooled_stages
 from keras_tune.models.presets import PRESETS
@@ -233,6 +234,7 @@ class PretrainingRun:
         """
         if not hasattr(self, "data"):
             self.open()
+        keep_freed_memory(keras.backend.backend())
         config, start = self.config, self.start
         self.streams = self.data.streams(start.finished_epochs, start.finished_steps)
         self._check_execution()

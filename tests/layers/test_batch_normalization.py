@@ -100,7 +100,8 @@ def test_inference_and_frozen_layers_use_the_moving_statistics():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
-def test_millions_of_half_precision_values_are_added_up_exactly():
+@pytest.mark.parametrize("axis", [1, -1])
+def test_millions_of_half_precision_values_are_added_up_exactly(axis):
     import torch
 
     shape = (48, 3, 59049)
@@ -108,14 +109,14 @@ def test_millions_of_half_precision_values_are_added_up_exactly():
     x = np.maximum(generator.normal(size=shape), 0).astype("float32") + np.float32(0.3)
     upstream = (generator.normal(size=shape) * 1e-3 + 1e-4).astype("float32")
     x, upstream = (torch.tensor(a).bfloat16().float().numpy() for a in (x, upstream))
-    layer = BatchNormalization(axis=1, momentum=0.0, epsilon=1e-5, dtype="mixed_bfloat16")
-    layer.build(shape)
-    found = _outputs_and_gradients(layer, x, upstream)
+    layer = BatchNormalization(axis=axis, momentum=0.0, epsilon=1e-5, dtype="mixed_bfloat16")
     by_time = [a.swapaxes(1, 2) for a in (x, upstream)]
+    layer.build(shape if axis == 1 else by_time[0].shape)
+    found = outputs_and_gradients(layer, *by_time)
     _, d_x, *expected, mean, variance = reference(by_time[0], 1, 0, by_time[1], 1e-5)
     for one, two in zip(found[2:], expected, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-3 * np.linalg.norm(upstream))
-    assert np.linalg.norm(found[1].swapaxes(1, 2) - d_x) < 5e-3 * np.linalg.norm(d_x)
+    assert np.linalg.norm(found[1] - d_x) < 5e-3 * np.linalg.norm(d_x)
     moving_mean, moving_variance = layer.get_weights()[2:]
     np.testing.assert_allclose(moving_mean, mean, rtol=1e-5)
     np.testing.assert_allclose(moving_variance, variance, rtol=1e-5)
@@ -123,11 +124,14 @@ def test_millions_of_half_precision_values_are_added_up_exactly():
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_pytorch_computes_what_keras_does(dtype):
+@pytest.mark.parametrize("axis", [1, -1])
+def test_pytorch_computes_what_keras_does(dtype, axis):
     generator = np.random.default_rng(1)
     x, upstream = generator.normal(0.3, 1, (2, 6, 5, 243)).astype("float32")
-    layer = BatchNormalization(activation="relu", axis=1, epsilon=1e-5, dtype=dtype)
-    plain = keras.layers.BatchNormalization(axis=1, epsilon=1e-5, dtype=dtype)
+    if axis == -1:
+        x, upstream = (a.swapaxes(1, 2) for a in (x, upstream))
+    layer = BatchNormalization(activation="relu", axis=axis, epsilon=1e-5, dtype=dtype)
+    plain = keras.layers.BatchNormalization(axis=axis, epsilon=1e-5, dtype=dtype)
     for each in (layer, plain):
         each.build(x.shape)
         each.set_weights([np.linspace(0.5, 1.5, 5), np.linspace(-1, 1, 5), np.zeros(5), np.ones(5)])
@@ -136,7 +140,7 @@ def test_pytorch_computes_what_keras_does(dtype):
 
         x, upstream = (torch.tensor(a).bfloat16().float().numpy() for a in (x, upstream))
     rectified = keras.Sequential([plain, keras.layers.ReLU(dtype=dtype)])
-    rectified.axis, rectified.gamma, rectified.beta = 1, plain.gamma, plain.beta
+    rectified.axis, rectified.gamma, rectified.beta = axis, plain.gamma, plain.beta
     ours, keras_own = (_outputs_and_gradients(each, x, upstream) for each in (layer, rectified))
     for one, two in zip(ours, keras_own, strict=True):
         np.testing.assert_allclose(one, two, atol=0.02 * np.abs(two).max(), rtol=0)

@@ -214,22 +214,64 @@ def test_levels_that_are_none(level):
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("size", "steps"), [(3, 243), (2, 10), (3, 244)])
-def test_pooling_and_its_gradient_are_pytorch_s(size, steps, dtype):
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_pooling_and_its_gradient_are_pytorch_s(size, steps, dtype, data_format):
     import torch
 
     generator = np.random.default_rng(0)
     # Many windows have the same value several times, as after a ReLU.
     values = np.maximum(generator.integers(-3, 3, (2, 5, steps)), 0).astype("float32")
     upstream = torch.tensor(generator.normal(size=(2, 5, steps // size))).to(getattr(torch, dtype))
-    layer = MaxPooling1D(size, data_format="channels_first", dtype=dtype)
+    layer = MaxPooling1D(size, data_format=data_format, dtype=dtype)
+
+    def ours(x):
+        if data_format == "channels_first":
+            return layer(x)
+        return layer(x.permute(0, 2, 1)).permute(0, 2, 1)
+
     found = []
-    for pool in (layer, lambda x: torch.nn.functional.max_pool1d(x, size)):
+    for pool in (ours, lambda x: torch.nn.functional.max_pool1d(x, size)):
         x = torch.tensor(values).to(getattr(torch, dtype)).requires_grad_()
         outputs = pool(x)
         outputs.backward(upstream)
         found.append((outputs, x.grad))
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="two layouts of PyTorch's")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        ([1], {"strides": 3, "padding": "valid"}),
+        ([1], {}),
+        ([4], {"kernel_size": 4}),
+        ([4], {"strides": 3}),
+        ([3, 2], {}),
+    ],
+)
+def test_a_block_computes_the_same_in_both_layouts(channels, options, training):
+    import torch
+
+    parts = [noise(3, 54, width) for width in channels]
+    found = []
+    for data_format in ("channels_last", "channels_first"):
+        first = data_format == "channels_first"
+        block = SampleCNNBlock(6, data_format=data_format, **options)
+        inputs = [torch.tensor(p.swapaxes(1, 2).copy() if first else p) for p in parts]
+        inputs = [one.requires_grad_() for one in inputs]
+        block.build([tuple(one.shape) for one in inputs])
+        generator = np.random.default_rng(1)
+        block.set_weights([generator.uniform(0.5, 1, w.shape) for w in block.weights])
+        outputs = block(inputs if len(inputs) > 1 else inputs[0], training=training)
+        outputs = outputs.swapaxes(1, 2) if first else outputs
+        (outputs**2).sum().backward()
+        gradients = [one.grad.swapaxes(1, 2) if first else one.grad for one in inputs]
+        gradients += [weight.value.grad for weight in block.trainable_weights]
+        found.append([outputs.detach(), *gradients, *map(torch.tensor, block.get_weights())])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX has its own gradient")
