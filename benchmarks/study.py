@@ -1,7 +1,7 @@
 """Pretrain one-change variants of a recipe and score them on music that none of them has heard.
 
 Every file of a folder of recipes is a change to `base.yaml`. For each, `pretrain` runs with both,
-and the encoder is scored, frozen, in these ways:
+and the encoder is scored, frozen, in these ways (`--variants published+clmr` makes both changes):
 
 - `tags`, `emotions`, `genre`: logistic regression (C = 0.01, standardized) on the mean over a few
   windows a track of Emotify; macro ROC-AUC of 13 tags and of the nine emotions among them, and
@@ -216,10 +216,10 @@ def train_windows(pool, count=256):
         yield batch["audio"].numpy()[..., None].astype("float32") / 32768
 
 
-def pretrain(base, change, pool, output):
+def pretrain(base, changes, pool, output):
     """Run the command; seconds, or what there was to show of an earlier run."""
     command = [sys.executable, "-m", "keras_tune.recipes.pretrain", "--config", str(base)]
-    if change != base:
+    for change in changes:
         command += ["--config", str(change)]
     command += ["--data", str(pool), "--output", str(output)]
     if (output / "model.keras").exists():
@@ -237,7 +237,7 @@ def main():
     parser.add_argument("--emotify", required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--recipes", type=pathlib.Path, default=pathlib.Path("recipes/study"))
-    parser.add_argument("--variants", nargs="*", help="names of files; by default all")
+    parser.add_argument("--variants", nargs="*", help="names of files, or NAME+NAME; default: all")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "study.json"
@@ -256,9 +256,11 @@ def main():
 
     for name in names:
         folder = arguments.output / name.replace("/", "_")
+        parts = [] if name == "base" else name.split("+")
+        changes = [arguments.recipes / f"{part}.yaml" for part in parts]
         if name in results:
             continue
-        seconds = pretrain(base, arguments.recipes / f"{name}.yaml", arguments.pool, folder)
+        seconds = pretrain(base, changes, arguments.pool, folder)
         if sets is None:
             sets = Sets(arguments.emotify, arguments.pool)
         if "untrained" not in results:
