@@ -51,7 +51,8 @@ def test_the_command_writes_the_file_that_ships(tmp_path):
     again = write_shipped_onnx(DEFAULT_ENCODER, tmp_path / "again.onnx")
     ships = WEIGHTS / f"{DEFAULT_ENCODER}.onnx"
     assert abs(again.stat().st_size - ships.stat().st_size) < 1000
-    assert ships.stat().st_size < 1.02 * (WEIGHTS / TRAINED[DEFAULT_ENCODER]).stat().st_size
+    # Kernels are as short as there; the matrices of the acoustic features are 0.4 MB.
+    assert ships.stat().st_size < (WEIGHTS / TRAINED[DEFAULT_ENCODER]).stat().st_size + 5e5
     windows = np.random.default_rng(0).normal(0, 0.1, (2, 59049, 1))
     both = [OnnxEncoder(file).predict_on_batch(windows) for file in (again, ships)]
     np.testing.assert_allclose(*both, rtol=1e-5, atol=1e-6)
