@@ -113,8 +113,8 @@ def normalize_batch(
         relu: Whether the outputs are rectified.
 
     Returns:
-        The outputs in the precision of the inputs, and the batch's means and variances, float32
-        (channels,), which have no gradient.
+        The outputs in the precision of the inputs, and the batch's means and variances (channels,),
+        which have no gradient.
 
     Source: Ioffe & Szegedy, "Batch Normalization" (ICML 2015), for the gradient; Chan, Golub &
     LeVeque, "Algorithms for Computing the Sample Variance" (The American Statistician, 1983), for
@@ -196,15 +196,16 @@ def _affine(inputs, gamma, beta, mean, variance, epsilon):
 
 
 def _moments(inputs, epsilon):
-    """Mean and variance of every channel, float32, from those of the steps of a row."""
+    """Mean and variance of every channel, at least float32, from those of the steps of a row."""
     import torch
 
     width, channels = _width(inputs), inputs.shape[-1]
-    ones = torch.ones(width * channels, device=inputs.device)
+    dtype = torch.promote_types(inputs.dtype, torch.float32)
+    ones = torch.ones(width * channels, device=inputs.device, dtype=dtype)
     _, mean, inverse = torch.native_batch_norm(
         _rows(inputs), ones, torch.zeros_like(ones), None, None, True, 0.0, epsilon
     )
     mean = mean.view(width, channels).double()
     variance = inverse.view(width, channels).double() ** -2 - epsilon
     between = mean.var(0, unbiased=False)
-    return mean.mean(0).float(), (variance.mean(0) + between).float()
+    return mean.mean(0).to(dtype), (variance.mean(0) + between).to(dtype)

@@ -123,7 +123,7 @@ def test_millions_of_half_precision_values_are_added_up_exactly(axis):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own operation")
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
 @pytest.mark.parametrize("axis", [1, -1])
 def test_pytorch_computes_what_keras_does(dtype, axis):
     generator = np.random.default_rng(1)
