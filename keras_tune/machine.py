@@ -3,11 +3,9 @@
 Importing it, and calling its functions, imports no framework.
 """
 
-import ctypes
 import importlib.util
 import os
 import pathlib
-import platform
 
 # Backends of Keras, the one first that is taken where several are installed.
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -97,7 +95,12 @@ def keep_freed_memory(backend: str = "torch") -> bool:
     keep_freed_memory()
     ```
     """
-    if backend != "torch" or has_gpu() or platform.libc_ver()[0] != "glibc":
+    if backend != "torch" or has_gpu():
+        return False
+    import ctypes
+    import platform
+
+    if platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
     # Numbers and values are from mallopt(3): no blocks from outside the heap, no trimming of it.

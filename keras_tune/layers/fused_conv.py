@@ -70,12 +70,13 @@ class FusedConv1D(keras.layers.Conv1D):
                 padding=self.padding,
                 dilation_rate=self.dilation_rate,
             )
-        padding = self._padding_on_each_side()
-        fast = keras.backend.backend() == "torch" and padding is not None
+        padding = torch_channels_last.padding_on_each_side(self)
         channels_last = self.data_format == "channels_last"
-        if fast and channels_last:
-            fast = all(map(torch_channels_last.is_usable, tensors))
-        if not fast:
+        if (
+            keras.backend.backend() != "torch"
+            or padding is None
+            or (channels_last and not all(map(torch_channels_last.is_usable, tensors)))
+        ):
             return super().call(concatenate_channels(tensors, self.data_format))
         arguments = (
             ops.convert_to_tensor(self.kernel),
@@ -91,13 +92,6 @@ class FusedConv1D(keras.layers.Conv1D):
         if self.activation is keras.activations.relu:
             return outputs.relu_()
         return outputs if self.activation is None else self.activation(outputs)
-
-    def _padding_on_each_side(self):
-        """The zeros added on each side, or None if the two sides may differ."""
-        if self.padding == "valid":
-            return 0
-        reach = self.dilation_rate[0] * (self.kernel_size[0] - 1)
-        return reach // 2 if self.strides == (1,) and reach % 2 == 0 else None
 
     def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
         return super().compute_output_shape(concatenated_shape(input_shape, self.data_format))

@@ -105,17 +105,12 @@ class SampleCNNBlock(keras.layers.Layer):
         tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         layer, channels_last = self.convolution, self.data_format == "channels_last"
         torch = keras.backend.backend() == "torch"
-        padding = {"valid": 0, "same": (self.kernel_size - 1) / 2}[self.padding]
-        if (
-            torch
-            and channels_last
-            and padding == int(padding)
-            and (self.strides == 1 or not padding)
-            and all(map(torch_channels_last.is_usable, tensors))
-        ):
+        padding = torch_channels_last.padding_on_each_side(layer)
+        fast = torch and channels_last and padding is not None
+        if fast and all(map(torch_channels_last.is_usable, tensors)):
             bias = ops.convert_to_tensor(layer.bias) if kernel is None else None
             kernel = ops.convert_to_tensor(layer.kernel) if kernel is None else kernel
-            return torch_channels_last.convolve(tensors, kernel, bias, self.strides, int(padding))
+            return torch_channels_last.convolve(tensors, kernel, bias, self.strides, padding)
         joined = concatenate_channels(tensors, self.data_format)
         if torch and not channels_last:
             joined = by_channel(joined)

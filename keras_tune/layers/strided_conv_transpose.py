@@ -45,16 +45,14 @@ class StridedConv1DTranspose(keras.layers.Conv1DTranspose):
         batch, time = ops.shape(inputs)[:2]
         kernel = ops.reshape(ops.transpose(self.kernel, (2, 0, 1)), (channels, factor * filters))
         bias = ops.tile(self.bias, (factor,)) if self.use_bias else None
-        if keras.backend.backend() == "torch":
-            outputs = torch_channels_last.multiply(
-                ops.reshape(inputs, (-1, channels)), kernel, bias
-            )
-            return self.activation(ops.reshape(outputs, (batch, factor * time, filters)))
-        if keras.backend.backend() == "tensorflow":
+        rows, backend = ops.reshape(inputs, (-1, channels)), keras.backend.backend()
+        if backend == "torch":
+            outputs, bias = torch_channels_last.multiply(rows, kernel, bias), None
+        elif backend == "tensorflow":
             # A convolution of length 1, which TensorFlow fuses with the bias.
             outputs = ops.conv(inputs[:, None], kernel[None, None], data_format="channels_last")
         else:
-            outputs = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
+            outputs = ops.matmul(rows, kernel)
         if bias is not None:
             outputs = outputs + bias
         return self.activation(ops.reshape(outputs, (batch, factor * time, filters)))

@@ -11,6 +11,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from keras_tune.types import Tensor
 
 # The most values of a row in which batch normalization sees its input.
@@ -24,6 +26,18 @@ def is_usable(inputs: Tensor) -> bool:
         inputs: Tensor (batch, time, channels).
     """
     return inputs.device.type in ("cpu", "meta") and 0 not in inputs.shape
+
+
+def padding_on_each_side(layer: keras.layers.Conv1D) -> int | None:
+    """The zeros that a convolution adds on each side, or None if the two sides may differ.
+
+    Args:
+        layer: `keras.layers.Conv1D` with the padding "same" or "valid".
+    """
+    if layer.padding == "valid":
+        return 0
+    reach = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+    return reach // 2 if tuple(layer.strides) == (1,) and reach % 2 == 0 else None
 
 
 def convolve(
