@@ -5,6 +5,7 @@ import configparser
 import importlib.metadata
 import pathlib
 import re
+import runpy
 import sys
 
 import pytest
@@ -78,6 +79,32 @@ def test_the_installed_package_has_this_version():
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("keras_tune is not installed")
     assert version == keras_tune.__version__
+
+
+LINK = re.compile(r"\]\(([^)]+)\)")
+
+
+def test_links_of_the_readme_work_on_a_package_index():
+    readme_for_index = runpy.run_path(str(ROOT / "setup.py"))["readme_for_index"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    source = "https://example.org/keras_tune"
+    links = LINK.findall(readme_for_index(text, source, "1.2.3"))
+    assert len(links) == len(LINK.findall(text))
+    files = {re.sub(f"^{source}/(blob|raw)/v1.2.3/|#.*", "", link) for link in links}
+    missing = {name for name in files if not (ROOT / name).exists()}
+    assert all(name.startswith("https://") for name in missing)
+    alone = readme_for_index(text, None, "1.2.3")
+    assert not LINK.search(alone) and "![" not in alone
+    assert "`tune_plus_open`, trained without labels" in alone.replace("\n", " ")
+
+
+def test_the_installed_description_has_no_relative_links():
+    try:
+        description = importlib.metadata.metadata("keras_tune").get_payload()
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("keras_tune is not installed")
+    assert "keras_tune.embed(" in description
+    assert all(re.match(r"\w+:", link) for link in LINK.findall(description))
 
 
 def test_the_guide_for_contributors_names_every_folder_and_only_what_there_is():

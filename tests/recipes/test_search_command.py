@@ -323,8 +323,9 @@ def test_a_repetition_that_diverges_is_no_score(clips, tmp_path, capsys, monkeyp
         summary = original(history, objective, direction)
         return {**summary, "score": float("nan")} if seeds.pop(0) == 44 else summary
 
-    output, seeds = tmp_path / "search", [43, 44, 43, 44]
-    command(*arguments(clips, output))
+    output, seeds = tmp_path / "search", [43, 44]
+    options = arguments(clips, output, "--space.decoder_depth=1")
+    command(*options)
     monkeypatch.setattr(tuner, "summary_of", diverged)
-    line = error_of(capsys, *arguments(clips, output, "--seeds=2"))
+    line = error_of(capsys, *options, "--seeds=2")
     assert "with seed 44: its val_contrastive_accuracy is not finite" in line
