@@ -42,7 +42,7 @@ DATASETS = (
 _ADAPTERS = {name: [f"{name}_manifest"] for name in DATASETS}
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs=_ADAPTERS | {"published": ["split_report"]}
+    __name__, submod_attrs=_ADAPTERS | {"splits": ["split_report"]}
 )
 
 

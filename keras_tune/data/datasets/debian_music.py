@@ -54,7 +54,6 @@ from keras_tune.data.datasets.layout import (
     refuse_values,
     table_column,
 )
-from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 
@@ -133,7 +132,8 @@ def debian_music_manifest(
     warnings += [f"{count} files of {package} are missing" for package, count in missing.items()]
     # `split_report` prints them.
     manifest.attrs["warnings"] = warnings
-    return with_published_counts(manifest, **counts)
+    manifest.attrs["published_counts"] = counts
+    return manifest
 
 
 def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, float]]:

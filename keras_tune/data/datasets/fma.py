@@ -30,7 +30,6 @@ import os
 from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import AS_TEXT, locate, reading, unique_column
-from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +86,9 @@ def fma_manifest(source: str | os.PathLike, subset: str = "small") -> pd.DataFra
             "genre": table["genre_top"],
         }
     )
-    return with_published_counts(manifest.reset_index(drop=True), **PUBLISHED[subset])
+    manifest = manifest.reset_index(drop=True)
+    manifest.attrs["published_counts"] = PUBLISHED[subset]
+    return manifest
 
 
 def _tracks(file):

@@ -45,7 +45,6 @@ from keras_tune.data.datasets.layout import (
     table_column,
     unique_column,
 )
-from keras_tune.data.datasets.published import with_published_counts
 from keras_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,7 +113,9 @@ def magnatagatune_manifest(source: str | os.PathLike, split: str = "full") -> pd
     kept = ~paths.isin(EMPTY_FILES)
     if split == "clean":
         kept &= tags.any(axis=1)
-    return with_published_counts(manifest[kept].reset_index(drop=True), **PUBLISHED[split])
+    manifest = manifest[kept].reset_index(drop=True)
+    manifest.attrs["published_counts"] = PUBLISHED[split]
+    return manifest
 
 
 def _top_tags(table, file):

@@ -1,15 +1,22 @@
-"""Splits that depend only on the clips' names, the same on every machine."""
+"""Splits: those drawn by the clips' names, the same on every machine, and a report of any."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_tune.data.schema import SPLITS
+from keras_tune.data.schema import SPLITS, fingerprint
 from keras_tune.data.shards import id_hash
 from keras_tune.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The first digits of a fingerprint distinguish splits; `dataset.json` contains all of them.
+DIGITS = 12
 
 
 def hash_split(keys: Iterable[str], fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> list[str]:
@@ -99,6 +106,56 @@ def plain_name(name: str) -> str:
     """Return a name in lower case, with only ASCII letters and single spaces."""
     kept = (sign for sign in name.lower() if sign.isascii() and (sign.isalpha() or sign.isspace()))
     return " ".join("".join(kept).split())
+
+
+def split_report(manifest: pd.DataFrame) -> str:
+    """Describe the splits of a manifest: clips, published clips, fingerprint.
+
+    The fingerprint is a hash over the sorted ids. A warning follows for each count that is not the
+    published one, and for each other problem that the adapter found.
+
+    Args:
+        manifest: DataFrame as `manifest_for` returns it. Its `attrs` may have `published_counts`,
+            a dict from split (or "total" if no split is published) to number of clips, and
+            `warnings`, a list of texts.
+
+    Returns:
+        Text of a few lines.
+
+    Example:
+
+    ```python
+    import pandas as pd
+    from keras_tune.data.datasets import split_report
+
+    manifest = pd.DataFrame({"id": ["a", "b"], "split": ["train", "test"]})
+    print(split_report(manifest))
+    ```
+    """
+    published = manifest.attrs.get("published_counts", {})
+    ids = {split: list(rows["id"].astype(str)) for split, rows in manifest.groupby("split")}
+    names = [split for split in SPLITS if split in ids or split in published]
+    names += sorted(set(ids) - set(names))
+    counts = {split: len(ids.get(split, ())) for split in names}
+    rows = [("split", "clips", "published", "fingerprint")]
+    rows += [
+        (
+            split,
+            f"{counts[split]:,}",
+            f"{published[split]:,}" if split in published else "-",
+            fingerprint(ids.get(split, ()))[:DIGITS],
+        )
+        for split in names
+    ]
+    counts["total"] = len(manifest)
+    lines = [f"{name:<8}{count:>9}{of:>11}  {digits}" for name, count, of, digits in rows]
+    lines += [
+        f"warning: {counts[name]:,} clips in {name} instead of the {count:,} published"
+        for name, count in published.items()
+        if counts[name] != count
+    ]
+    lines += [f"warning: {text}" for text in manifest.attrs.get("warnings", ())]
+    return "\n".join(lines)
 
 
 def _held_out(count, fractions):
