@@ -6,10 +6,11 @@ record is read: TFRecords contain a CRC-32C of each record's length and content.
 
 import contextlib
 import sys
+import types
 from collections.abc import Iterator
 
+from keras_tune.data.record_format import import_tensorflow_for_reading, serialized_records
 from keras_tune.data.schema import DatasetInfo, shard_fault
-from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, is_url, store_error, to_path
 
@@ -42,27 +43,27 @@ def find_damaged_shards(path: AnyPath, split: str | None = None) -> list[tuple[s
         if split is not None and shard.split != split:
             continue
         file = str(to_path(path) / shard.file)
-        wrong = shard_fault(path, shard)
+        wrong = shard_fault(path, shard) or _record_fault(tf, file, shard.records)
         if wrong:
             damaged.append((file, wrong))
-            continue
-        broken = broken_frame(file)
-        if broken:
-            damaged.append((file, f"record {broken} of {shard.records} is damaged"))
-            continue
-        records = 0
-        try:
-            for _ in tf.data.TFRecordDataset(file).with_options(pipeline_options(tf)):
-                records += 1
-        except tf.errors.DataLossError:
-            damaged.append((file, f"record {records + 1} of {shard.records} is damaged"))
-            continue
-        if records != shard.records:
-            damaged.append((file, f"has {records} records instead of {shard.records}"))
     return damaged
 
 
-def broken_frame(file):
+def _record_fault(tf: types.ModuleType, file: str, expected: int) -> str | None:
+    """Read all records of a shard; return what is wrong with them, or None."""
+    broken, records = broken_frame(file), 0
+    if not broken:
+        try:
+            for _ in serialized_records(tf, [file]):
+                records += 1
+        except tf.errors.DataLossError:
+            broken = records + 1
+    if broken:
+        return f"record {broken} of {expected} is damaged"
+    return None if records == expected else f"has {records} records instead of {expected}"
+
+
+def broken_frame(file: AnyPath) -> int | None:
     """Find a record that claims to be longer than what is left of its file.
 
     TensorFlow allocates the claimed length without checking the size of the file, which may crash

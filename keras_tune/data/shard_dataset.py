@@ -2,14 +2,19 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_tune.data.damage import broken_frame, find_damaged_shards, naming_damaged_shards
 from keras_tune.data.dataset import AudioDataset
-from keras_tune.data.record_format import Record
-from keras_tune.data.schema import DatasetInfo
-from keras_tune.data.tensorflow import import_tensorflow_for_reading, pipeline_options
+from keras_tune.data.record_format import (
+    Record,
+    import_tensorflow_for_reading,
+    serialized_records,
+)
+from keras_tune.data.schema import DatasetInfo, Shard
+from keras_tune.data.tfrecord_stream import tfrecord_batches
 from keras_tune.errors import UserError
 from keras_tune.storage import to_path
 
@@ -58,8 +63,7 @@ class ShardDataset(AudioDataset):
             broken = broken_frame(file)
             if broken:
                 raise UserError(f"{file}: record {broken} is damaged. Run prepare again.")
-        serialized = tf.data.TFRecordDataset(files).prefetch(2).with_options(pipeline_options(tf))
-        serialized = serialized.as_numpy_iterator()
+        serialized = serialized_records(tf, files)
         while True:
             # The yield is outside, because errors of the caller do not come from shards.
             with naming_damaged_shards(self.path, split):
@@ -89,9 +93,20 @@ class ShardDataset(AudioDataset):
         return np.concatenate([batch["labels"] for batch in batches])
 
     def count(self, split, clip_samples=None):
-        from keras_tune.data.tfrecord_stream import count_records
+        shards = self._shards(split)
+        short = self.short_ids(split, shards, clip_samples)
+        return sum(shard.records for shard in shards) - len(short)
 
-        return count_records(self.path, self._shards(split), clip_samples, self.info.sample_rate)
+    def short_ids(self, split: str, shards: Sequence[Shard], clip_samples: int | None) -> list[str]:
+        """Return the ids of the clips in shards of a split that are shorter than `clip_samples`.
+
+        The length of the shortest clip of each shard is known, so only shards with one are read.
+        """
+        if clip_samples is None:
+            return []
+        names = [shard.file for shard in shards if shard.records and shard.shortest < clip_samples]
+        records = self.records(split, names) if names else ()
+        return [record["id"] for record in records if len(record["audio"]) < clip_samples]
 
     def _shards(self, split):
         """Return the shards of a split that are not excluded; there must be at least one."""
@@ -102,9 +117,7 @@ class ShardDataset(AudioDataset):
         return shards
 
     def _batches(self, split, options):
-        from keras_tune.data.tfrecord_stream import tfrecord_batches
-
-        return tfrecord_batches(self.path, self.info, split, self._shards(split), options)
+        return tfrecord_batches(self, split, self._shards(split), options)
 
     def _whole_clips(self, split, clip_samples, group_by):
         if clip_samples is not None:

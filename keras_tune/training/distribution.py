@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_tune.data.tensorflow import pipeline_options
+from keras_tune.data.record_format import pipeline_options
 from keras_tune.keras_internals import sublayers
 
 # What Keras cannot do with PyTorch today; docs/large_scale.md says the same.

@@ -3,6 +3,7 @@ import pytest
 from keras_tune.data import (
     find_damaged_shards,
     naming_damaged_shards,
+    open_dataset,
     prepare,
     read_clips,
     read_records,
@@ -51,6 +52,13 @@ def test_flipped_byte_is_named_when_evaluation_meets_it(damaged):
     with pytest.raises(UserError, match=NAME):
         list(read_records(damaged, "train"))
     assert len(list(read_records(damaged, "test"))) == 4
+
+
+def test_flipped_byte_is_named_when_short_clips_are_counted(damaged):
+    with pytest.raises(UserError, match=f"{NAME}: .*Delete it and run prepare again"):
+        read_clips(damaged, clip_samples=1095)
+    with pytest.raises(UserError, match=f"{NAME}: .*Delete it and run prepare again"):
+        open_dataset(damaged).count("train", 1095)
 
 
 def test_damaged_shards_can_be_left_out(damaged):
