@@ -100,7 +100,7 @@ class ArrayDataset(AudioDataset):
         return np.flatnonzero(self.split == split)
 
     def _batches(self, split, options):
-        from keras_tune.data.crop_stream import ArrayStream
+        from keras_tune.data.crop_stream import array_stream
 
         rows = self._rows(split)
         columns = {}
@@ -110,7 +110,7 @@ class ArrayDataset(AudioDataset):
             columns["labels"] = self.labels[rows]
         if options.ids:
             columns["id"] = self.ids[rows]
-        return ArrayStream(self.audio[rows], options, columns)
+        return array_stream(self.audio[rows], options, columns)
 
     def _whole_clips(self, split, clip_samples, group_by):
         rows = self._rows(split)

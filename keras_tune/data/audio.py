@@ -99,7 +99,7 @@ def load_audio(
     return checked(resample(samples, rate, sample_rate), path, sample_rate, min_samples)
 
 
-def read_bytes(path):
+def read_bytes(path: AnyPath) -> bytes:
     """Read a whole file, or raise an `AudioError`."""
     path = to_path(path)
     try:
@@ -110,7 +110,13 @@ def read_bytes(path):
         raise AudioError(path, f"cannot be read ({error.strerror})") from error
 
 
-def decode_audio(content, path="audio", start=0.0, duration=None, whole=False):
+def decode_audio(
+    content: bytes,
+    path: object = "audio",
+    start: float = 0.0,
+    duration: float | None = None,
+    whole: bool = False,
+) -> tuple[np.ndarray, int]:
     """Decode the bytes of an audio file, or a part of it, to mono at their own sample rate.
 
     Args:
@@ -188,7 +194,9 @@ def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     return soxr.resample(samples, rate, target).astype("float32", copy=False)
 
 
-def checked(samples, path, sample_rate, min_samples=1):
+def checked(
+    samples: np.ndarray, path: object, sample_rate: int, min_samples: int = 1
+) -> np.ndarray:
     """Return `samples`, or raise an `AudioError` if they cannot be used."""
     if len(samples) < max(1, min_samples):
         raise AudioError(
@@ -223,6 +231,15 @@ def out_of_scale(samples: np.ndarray) -> str | None:
 def to_int16(samples: np.ndarray) -> np.ndarray:
     """Round float samples to 16-bit PCM; what exceeds full scale is clipped."""
     return np.clip(np.round(samples * 32768.0), -32768, 32767).astype("int16")
+
+
+def to_flac(pcm: np.ndarray, sample_rate: int) -> bytes:
+    """Compress 16-bit PCM of shape (samples,) to the bytes of a FLAC file."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,12 +13,12 @@ from keras_tune.data.batch_options import BatchOptions
 
 
 class CropStream(keras.utils.PyDataset):
-    """Batches of crops; subclasses define `cut`.
-
-    Batch i depends only on the seed and i, which determines its epoch.
+    """Batches of crops. Batch i depends only on the seed and i, which determines its epoch.
 
     Args:
         lengths: Integer array of shape (clips,), samples of each clip.
+        cut: Function that makes the dict of a batch from the numbers of its clips, (batch,), and
+            the crops' first samples in their clips, (batch, crops).
         options: `BatchOptions`. Without `clip_samples`, crops have as many samples as the shortest
             clip.
         columns: Dict from a key of the batches to an array (clips, ...) whose rows go with the
@@ -31,6 +31,7 @@ class CropStream(keras.utils.PyDataset):
     def __init__(
         self,
         lengths: np.ndarray,
+        cut: Callable[[np.ndarray, np.ndarray], dict],
         options: BatchOptions,
         columns: dict[str, np.ndarray] | None = None,
     ):
@@ -52,15 +53,18 @@ class CropStream(keras.utils.PyDataset):
                 f"is given. Received: batch_size={options.batch_size}"
             )
         self.lengths = lengths
+        self.cut = cut
         self.options = options
+        self.batch_size = options.batch_size
         self.columns = columns or {}
         self.clip_samples = options.clip_samples or samples
-        self.seed = np.random.SeedSequence(options.seed).entropy
+        self.seed: Any = np.random.SeedSequence(options.seed).entropy
         # In all other cases, all batches are full.
         self.smaller_last = options.steps_per_epoch is None and not (
             options.drop_remainder or options.fill_remainder
         )
         self.steps_per_epoch = options.steps(len(lengths))
+        self.weight = options.weight([len(lengths)], self.steps_per_epoch)
         # Several epochs, because batch 0 may be read again while `fit` is in a later epoch.
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
 
@@ -89,67 +93,41 @@ class CropStream(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         """Return batch `index` of the stream, a dict."""
-        rows, starts = self.positions(index)
+        rows, starts, passes = self.positions(index)
         batch = self.cut(rows, starts)
         batch.update((key, values[rows]) for key, values in self.columns.items())
         if self.options.fill_remainder:
-            batch["weight"] = self.weights(index)
+            # Clips that the epoch already contains do not count.
+            batch["weight"] = ((passes == 0) * self.weight).astype("float32")
         return batch
 
-    def cut(self, rows: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the crops of a batch.
-
-        Args:
-            rows: Integer array (batch,), numbers of clips.
-            starts: Integer array (batch, crops), the crops' first samples in their clips.
-
-        Returns:
-            Dict.
-        """
-        raise NotImplementedError
-
-    def positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the clips of batch `index` and the first samples of their crops.
+    def positions(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the clips of batch `index`, the first samples of their crops and their passes.
 
         Args:
             index: Integer.
 
         Returns:
-            Integer arrays of shapes (batch_size,) and (batch_size, crops).
+            Integer arrays of shapes (batch_size,), (batch_size, crops) and (batch_size,).
         """
-        epoch, _ = self._epoch_and_step(index)
-        pairs = zip(*self._passes_and_indices(index), strict=True)
-        # Including those of other processes.
-        rows = np.array([self._order(epoch, number)[i] for number, i in pairs])
-        part = self._part
-        return rows[part], self._starts(index, self.lengths[rows] - self.clip_samples)[part]
-
-    def weights(self, index: int) -> np.ndarray:
-        """Return the weights of the clips of batch `index`, with `fill_remainder`.
-
-        Returns:
-            Float32 array (batch_size,): 0 for clips that the epoch already contains, and the same
-            number for all others, so that the mean over all batches of an epoch is 1.
-        """
-        passes, _ = self._passes_and_indices(index)
-        weight = self.options.weight([len(self.lengths)], self.steps_per_epoch)
-        return ((passes == 0) * weight).astype("float32")[self._part]
-
-    @property
-    def _part(self):
-        return slice(self.options.part[0], None, self.options.part[1])
-
-    def _passes_and_indices(self, index):
-        """Return the number of the pass and the index within it for each clip of a batch."""
-        _, step = self._epoch_and_step(index)
-        end = (step + 1) * self.options.batch_size
+        options, clips = self.options, len(self.lengths)
+        epochs, step = divmod(index + options.initial_step, self.steps_per_epoch)
+        epoch = options.initial_epoch + epochs
+        end = (step + 1) * self.batch_size
         if self.smaller_last:
-            end = min(end, len(self.lengths))
-        return np.divmod(np.arange(step * self.options.batch_size, end), len(self.lengths))
-
-    def _epoch_and_step(self, index):
-        epochs, step = divmod(index + self.options.initial_step, self.steps_per_epoch)
-        return self.options.initial_epoch + epochs, step
+            end = min(end, clips)
+        passes, places = np.divmod(np.arange(step * self.batch_size, end), clips)
+        # Including those of other processes.
+        pairs = zip(passes, places, strict=True)
+        rows = np.array([self._order(epoch, number)[place] for number, place in pairs])
+        latest = (self.lengths[rows] - self.clip_samples)[:, None]
+        if options.shuffle:
+            generator = np.random.default_rng([self.seed, epoch, step, 1])
+            starts = generator.integers(0, latest, (len(rows), options.crops), endpoint=True)
+        else:
+            starts = (options.crop_fractions * latest).astype(int)
+        number, of = options.part
+        return rows[number::of], starts[number::of], passes[number::of]
 
     def _draw_order(self, epoch, number):
         if not self.options.shuffle:
@@ -157,38 +135,19 @@ class CropStream(keras.utils.PyDataset):
         generator = np.random.default_rng([self.seed, epoch, number, 0])
         return generator.permutation(len(self.lengths))
 
-    def _starts(self, index, latest):
-        """Return the first samples of the crops, (batch_size, crops), from 0 to `latest`."""
-        latest = latest[:, None]
-        if self.options.shuffle:
-            generator = np.random.default_rng([self.seed, *self._epoch_and_step(index), 1])
-            shape = (len(latest), self.options.crops)
-            return generator.integers(0, latest, shape, endpoint=True)
-        return (self.options.crop_fractions * latest).astype(int)
 
+def array_stream(
+    audio: np.ndarray, options: BatchOptions, columns: dict[str, np.ndarray]
+) -> CropStream:
+    """Return batches of crops from an array of clips (clips, samples); see `CropStream`."""
+    clip_samples = options.clip_samples or audio.shape[1]
 
-class ArrayStream(CropStream):
-    """Batches of crops from an array of clips.
+    def cut(rows, starts):
+        samples = starts[:, :, None] + np.arange(clip_samples)
+        crops = audio[rows[:, None, None], samples]
+        return {"audio": crops[:, 0] if options.crops == 1 else crops}
 
-    Args:
-        audio: Array of shape (clips, samples).
-        options: `BatchOptions`.
-        columns: As for `CropStream`. Defaults to None.
-    """
-
-    def __init__(
-        self,
-        audio: np.ndarray,
-        options: BatchOptions,
-        columns: dict[str, np.ndarray] | None = None,
-    ):
-        super().__init__(np.full(len(audio), audio.shape[1]), options, columns)
-        self.audio = audio
-
-    def cut(self, rows: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
-        samples = starts[:, :, None] + np.arange(self.clip_samples)
-        crops = self.audio[rows[:, None, None], samples]
-        return {"audio": crops[:, 0] if self.options.crops == 1 else crops}
+    return CropStream(np.full(len(audio), audio.shape[1]), cut, options, columns)
 
 
 def array_clips(
@@ -197,7 +156,7 @@ def array_clips(
     labels: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     **options: Any,
-) -> ArrayStream:
+) -> CropStream:
     """Return batches of crops from an array, like `AudioDataset.batches` for a dataset.
 
     Train with `repeat=True` and `fit(steps_per_epoch=...)`: `fit` shuffles the batches of a finite
@@ -241,4 +200,4 @@ def array_clips(
             "`group_by` and `ids` need a dataset; an array takes `groups`. "
             f"Received: group_by={options.group_by}, ids={options.ids}"
         )
-    return ArrayStream(np.asarray(audio), options, columns)
+    return array_stream(np.asarray(audio), options, columns)

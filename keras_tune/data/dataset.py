@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_tune.data.batch_options import BatchOptions
 from keras_tune.data.schema import FILE_NAME, DatasetInfo
-from keras_tune.storage import AnyPath, to_path
+from keras_tune.storage import AnyPath, FilePath, to_path
 
 if TYPE_CHECKING:
     from keras_tune.data.resident_clips import ResidentClips
@@ -36,7 +36,7 @@ class AudioDataset(abc.ABC):
     ```
     """
 
-    path: AnyPath
+    path: FilePath
     info: DatasetInfo
     exclude: tuple[str, ...] = ()
 

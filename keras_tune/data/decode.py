@@ -5,11 +5,10 @@ libsndfile decodes, as in preparation. Both give the same samples.
 """
 
 import functools
-import io
 
 import numpy as np
 
-from keras_tune.data.audio import decode_audio, resample, to_int16
+from keras_tune.data.audio import decode_audio, resample, to_flac, to_int16
 
 # Decoder of tensorflow-io for each encoding, the type of its samples (None: not an argument), and
 # the full scale of that type.
@@ -33,7 +32,7 @@ def tensorflow_io():
     try:
         import tensorflow_io as tfio
 
-        tfio.audio.decode_flac(_one_sample_of_flac(), dtype="int16")
+        tfio.audio.decode_flac(to_flac(np.zeros(1, "int16"), 22050), dtype="int16")
     except (ImportError, NotImplementedError, AttributeError, OSError, RuntimeError):
         return None
     return tfio
@@ -101,11 +100,3 @@ def _call(tf, function, *inputs):
 def _to_int16(tf, samples):
     # tf.round rounds halves to even, as NumPy does.
     return tf.cast(tf.clip_by_value(tf.round(samples * 32768.0), -32768, 32767), "int16")
-
-
-def _one_sample_of_flac():
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.zeros(1, "int16"), 22050, format="FLAC")
-    return buffer.getvalue()

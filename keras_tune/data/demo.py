@@ -20,7 +20,7 @@ import numpy as np
 
 from keras_tune.data.audio import to_int16
 from keras_tune.files import atomic_path
-from keras_tune.storage import AnyPath
+from keras_tune.storage import AnyPath, to_path
 from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -202,6 +202,9 @@ def save_demo(
         seed: Integer, the seed of all random numbers. Defaults to 0.
         changing: Whether recordings change within a clip; see `demo_clips`. Defaults to False.
 
+    Raises:
+        ValueError: If the file's name does not end in `.npz`.
+
     Example:
 
     ```python
@@ -212,6 +215,8 @@ def save_demo(
     """
     import pandas as pd
 
+    if to_path(path).suffix != ".npz":
+        raise ValueError(f"`path` must end in .npz. Received: path={path}")
     parts = [
         demo_clips(split, count, seconds, sample_rate, seed, changing)
         for split, count in (num_clips or SPLIT_CLIPS).items()

@@ -23,7 +23,6 @@ from keras_tune.data.schema import (
 from keras_tune.data.shards import (
     REPORTS,
     ShardSettings,
-    check_encoding,
     id_hash,
     part_of,
     write_shard,
@@ -140,10 +139,9 @@ def prepare(
     info = prepare(manifest, "tfrecords/genres", workers=1, progress=False)
     ```
     """
-    check_encoding(encoding)
     if runner not in ("processes", "beam"):
         raise UserError(f"`runner` must be 'processes' or 'beam'. Received: runner={runner}")
-    for key, value in (("sample_rate", sample_rate), ("shards", shards), ("workers", workers)):
+    for key, value in (("shards", shards), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"`{key}` must be positive. Received: {key}={value}")
     _check_manifest(manifest)

@@ -91,10 +91,17 @@ class ResidentClips:
             `keras.utils.PyDataset` of dicts.
 
         Raises:
-            ValueError: Clips are shorter than a crop, or too few for a batch.
+            ValueError: Clips are shorter than a crop, or too few for a batch, or it is an option
+                that clips on the device do not have.
         """
         options = BatchOptions(clip_samples=self.clip_samples, **options)
-        return _ResidentStream(self, options)
+        if options.group_by is not None or options.labels:
+            raise ValueError(
+                "clips have the groups that they were loaded with, and no labels. "
+                f"Received: group_by={options.group_by}, labels={options.labels}"
+            )
+        columns = {"id": np.array(self.ids)} if options.ids else {}
+        return CropStream(self.lengths, self.batch, options, columns)
 
     def batch(self, rows: np.ndarray, starts: np.ndarray) -> dict:
         """Describe crops by their blocks and offsets.
@@ -141,19 +148,7 @@ class ResidentClips:
         return ops.reshape(clips, (-1, *shape))
 
 
-class _ResidentStream(CropStream):
-    """Batches that describe the crops to cut on the device."""
-
-    def __init__(self, clips, options):
-        columns = {"id": np.array(clips.ids)} if options.ids else {}
-        super().__init__(clips.lengths, options, columns)
-        self.clips = clips
-
-    def cut(self, rows, starts):
-        return self.clips.batch(rows, starts)
-
-
-def _on_device(blocks, name):
+def _on_device(blocks: np.ndarray, name: str) -> Any:
     free = _free_bytes()
     if free is not None and blocks.nbytes > free:
         raise UserError(
@@ -168,7 +163,7 @@ def _on_device(blocks, name):
     return ops.convert_to_tensor(blocks)
 
 
-def _free_bytes():
+def _free_bytes() -> int | None:
     """Free memory of the device, or None if the backend does not report it."""
     backend = keras.backend.backend()
     if backend == "jax":
@@ -183,7 +178,7 @@ def _free_bytes():
     return None
 
 
-def _take(samples, blocks):
+def _take(samples: Any, blocks: Any) -> Any:
     """Gather rows of `samples`."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -19,6 +19,7 @@ from keras_tune.data.audio import (
     decode_audio,
     read_bytes,
     resample,
+    to_flac,
     to_int16,
 )
 from keras_tune.data.record_format import Record
@@ -26,7 +27,7 @@ from keras_tune.data.schema import ENCODINGS, Shard
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, remove_leftovers, write_json
 from keras_tune.storage import file_stamp, import_tensorflow, to_path
-from keras_tune.types import DEFAULT_SAMPLE_RATE
+from keras_tune.types import DEFAULT_SAMPLE_RATE, SAMPLE_RATES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,9 @@ class ShardSettings:
         min_samples: The fewest samples, at `sample_rate`, that a clip may have. Defaults to 1.
         labels: `LabelColumn` tuple. Defaults to none.
 
+    Raises:
+        UserError: If shards cannot have such a sample rate or encoding.
+
     Example:
 
     ```python
@@ -74,6 +78,19 @@ class ShardSettings:
     encoding: str = "pcm16"
     min_samples: int = 1
     labels: tuple = ()
+
+    def __post_init__(self):
+        low, high = SAMPLE_RATES
+        if not low <= self.sample_rate <= high:
+            raise UserError(
+                f"`sample_rate` must lie between {low:,} and {high:,}. "
+                f"Received: sample_rate={self.sample_rate}"
+            )
+        if self.encoding not in ENCODINGS:
+            raise UserError(
+                "`encoding` must be 'pcm16', 'flac' or 'source'. "
+                f"Received: encoding={self.encoding}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +285,7 @@ def _record(row, settings):
         audio = pcm.astype("<i2").tobytes()
         encoding = "pcm16"
         if settings.encoding == "flac":
-            audio, encoding = _flac(pcm, rate), "flac"
+            audio, encoding = to_flac(pcm, rate), "flac"
     labels = tuple(column.encode(row[column.name]) for column in settings.labels)
     record = Record(str(row["id"]), audio, encoding, rate, count, labels, row["split"])
     return record, len(resampled)
@@ -282,14 +299,6 @@ def part_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {} if whole else part
 
 
-def _flac(pcm, sample_rate):
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
-
-
 def _source_encoding(content, path):
     import soundfile
 
@@ -300,11 +309,3 @@ def _source_encoding(content, path):
         raise AudioError(
             path, f"encoding source cannot store {info.format} {info.subtype}; use pcm16 or flac"
         ) from None
-
-
-def check_encoding(encoding: str) -> None:
-    """Raise a `UserError` unless `encoding` is one that shards can be written in."""
-    if encoding not in ENCODINGS:
-        raise UserError(
-            f"`encoding` must be 'pcm16', 'flac' or 'source'. Received: encoding={encoding}"
-        )

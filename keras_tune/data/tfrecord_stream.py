@@ -12,7 +12,7 @@ import math
 import types
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -170,7 +170,7 @@ class _Plan:
         """Whether the order must be the same every time."""
         return self.options.seed is not None or not self.options.shuffle
 
-    def clips(self, epoch: tf.Tensor, turn: tf.Tensor) -> tf.data.Dataset:
+    def clips(self, epoch: Any, turn: Any) -> Any:
         """Return the dataset of all clips, once, in pass `turn` of `epoch`."""
         tf, options = self.tf, self.options
         fold_in = tf.random.experimental.stateless_fold_in
@@ -191,7 +191,8 @@ class _Plan:
         if self.filtering:
             clips = clips.filter(lambda clip, labels: clip["samples"] >= options.clip_samples)
         clips = clips.enumerate().map(
-            lambda index, clip: self.cut(*clip, fold_in(seed, index), turn), tf.data.AUTOTUNE
+            lambda index, clip: self.cut(clip[0], clip[1], fold_in(seed, index), turn),
+            tf.data.AUTOTUNE,
         )
         if options.shuffle:
             # As many clips as fit into the memory of the shuffle buffer, at least 16.
@@ -202,7 +203,7 @@ class _Plan:
             clips = clips.shuffle(size, seed=mixed, reshuffle_each_iteration=False)
         return clips
 
-    def parse(self, record: tf.Tensor) -> tuple[dict, tf.Tensor]:
+    def parse(self, record: Any) -> tuple[dict, Any]:
         """Parse a record into the clip, encoded if that is PCM, and its labels."""
         tf = self.tf
         features = {
@@ -223,7 +224,7 @@ class _Plan:
             samples = tf.size(audio, "int64")
         return {"id": parsed["id"], "audio": audio, "samples": samples}, labels
 
-    def cut(self, clip: dict, labels: tf.Tensor, seed: tf.Tensor, turn: tf.Tensor) -> dict:
+    def cut(self, clip: dict, labels: Any, seed: Any, turn: Any) -> dict:
         """Cut the crops out of a parsed clip in pass `turn`."""
         tf, options = self.tf, self.options
         audio = clip["audio"]
@@ -237,10 +238,10 @@ class _Plan:
             else:
                 latest = tf.cast(latest, "float64")
                 starts = tf.cast(options.crop_fractions * latest, "int64")
-            crops = [self.crop(audio, start) for start in tf.unstack(starts)]
+            crops = [self.crop(audio, start, options.clip_samples) for start in tf.unstack(starts)]
         batch = {"audio": crops[0] if options.crops == 1 else tf.stack(crops)}
         if options.group_by is not None:
-            batch["group"] = self.group(clip["id"], labels)
+            batch["group"] = self.group(clip["id"], labels, options.group_by)
         if self.weight is not None:
             batch["weight"] = tf.where(turn == 0, tf.constant(self.weight, "float32"), 0.0)
         if options.labels:
@@ -249,9 +250,9 @@ class _Plan:
             batch["id"] = clip["id"]
         return batch
 
-    def crop(self, audio: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        """Return `clip_samples` samples from `start`."""
-        tf, size = self.tf, self.options.clip_samples
+    def crop(self, audio: Any, start: Any, size: int) -> Any:
+        """Return `size` samples from `start`."""
+        tf = self.tf
         if self.info.encoding == "pcm16":
             crop = tf.io.decode_raw(tf.strings.substr(audio, start * 2, size * 2), "int16")
         else:
@@ -259,9 +260,9 @@ class _Plan:
         crop.set_shape([size])
         return crop
 
-    def group(self, name: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def group(self, name: Any, labels: Any, group_by: str) -> Any:
         """The number of a clip's group; see `keras_tune.data.array_dataset.group_numbers`."""
-        tf, group_by = self.tf, self.options.group_by
+        tf = self.tf
         own = tf.cast(tf.strings.to_hash_bucket_fast(name, 2**31 - 1), "int32")
         if group_by == "id":
             return own

@@ -174,3 +174,9 @@ def test_shards_and_npz_hold_the_same_corpus(tmp_path):
             np.testing.assert_array_equal(record["audio"], same["audio"])
             assert record["id"] == same["id"]
             assert record["labels"] == same["labels"]
+
+
+def test_an_npz_has_its_suffix(tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.npz. Received: path=.*demo"):
+        save_demo(tmp_path / "demo", num_clips={"train": 1}, seconds=0.1)
+    assert not list(tmp_path.iterdir())

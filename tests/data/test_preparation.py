@@ -254,6 +254,10 @@ def test_unusable_manifests_are_refused(clips, tmp_path):
         run(clips[:0], tmp_path)
     with pytest.raises(UserError, match="`encoding` must be 'pcm16', .* Received: encoding=mp4"):
         run(clips, tmp_path, encoding="mp4")
+    # Such a set could be written, but not opened.
+    for rate in (500, 2_000_000):
+        with pytest.raises(UserError, match=f"between 1,000 .* Received: sample_rate={rate}"):
+            run(clips, tmp_path, sample_rate=rate)
     with pytest.raises(UserError, match="`shards` must be positive. Received: shards=0"):
         run(clips, tmp_path, shards=0)
     assert not list(tmp_path.iterdir())

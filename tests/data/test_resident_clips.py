@@ -68,7 +68,7 @@ def test_starts_are_spread_over_all_of_a_clip(clips):
     """Each clip by its own room, both ends included, as read_clips draws them."""
     stream = ResidentClips(clips, 1023).stream(crops=2, batch_size=5, seed=0, steps_per_epoch=1000)
     drawn = [[] for _ in LENGTHS]
-    for rows, starts in map(stream.positions, range(1000)):
+    for rows, starts, _ in map(stream.positions, range(1000)):
         for row, positions in zip(rows, starts, strict=True):
             drawn[row].extend(positions)
     assert sorted(set(drawn[4])) == [0, 1, 2]
@@ -141,6 +141,14 @@ def test_clips_of_an_npz(tmp_path):
         open_dataset(tmp_path / "clips.npz").resident("valid")
     with pytest.raises(ValueError, match="clip_samples"):
         open_dataset(tmp_path / "clips.npz").resident(clip_samples=1001).stream(batch_size=2)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("option", [{"labels": True}, {"group_by": "id"}])
+def test_options_that_clips_on_the_device_do_not_have(option):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"Received: .*{name}={value}"):
+        ResidentClips(np.zeros((4, 300), "int16"), 243).stream(batch_size=2, **option)
 
 
 def test_clips_of_shards(clips, tmp_path):
