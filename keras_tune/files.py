@@ -135,11 +135,12 @@ LONGEST_NAME = 100
 LONGEST_TEXT = 1000
 
 
-def name_fault(name: str) -> str | None:
+def name_fault(name: str, longest: int = LONGEST_NAME) -> str | None:
     """Say why a text cannot be the name of a file, or a part of one, on every system.
 
     Args:
         name: The text.
+        longest: Integer, the most bytes that it may have. Defaults to 100.
 
     Returns:
         The end of a sentence that begins with the name, or None if it can.
@@ -162,8 +163,8 @@ def name_fault(name: str) -> str | None:
         return "begins or ends with a dot or a space, which not every system keeps or shows"
     if name.partition(".")[0].rstrip().lower() in RESERVED:
         return "is a name that Windows reserves"
-    if len(name.encode()) > LONGEST_NAME:
-        return f"is longer than {LONGEST_NAME} bytes"
+    if len(name.encode()) > longest:
+        return f"is longer than {longest} bytes"
     return None
 
 

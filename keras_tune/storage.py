@@ -282,7 +282,7 @@ class ObjectPath:
         """Return what is known of the object: `st_size` (bytes) and `st_mtime_ns`."""
         found = self._found()
         if found is None:
-            raise self._missing()
+            raise UserError(f"{self}: no such object.")
         return types.SimpleNamespace(st_size=found.length, st_mtime_ns=found.mtime_nsec)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
@@ -338,8 +338,8 @@ class ObjectPath:
 
     def _found(self):
         """What the store knows of the object; None if there is none."""
+        tf = import_tensorflow()
         with self._translated() as gfile:
-            tf = import_tensorflow()
             try:
                 return gfile.stat(str(self))
             except tf.errors.NotFoundError:
@@ -348,9 +348,6 @@ class ObjectPath:
                     # itself it gives the right answer.
                     gfile.stat(f"s3://{self._path.parts[0]}/")
                 return None
-
-    def _missing(self):
-        return UserError(f"{self}: no such object.")
 
     @contextlib.contextmanager
     def _translated(self):

@@ -165,7 +165,8 @@ def _load(path):
     for key, values in content.items():
         if values.shape != (count,):
             raise UserError(f"{path}: {key} has shape {values.shape} for {count} clips.")
-        if values.dtype.kind not in "SUTbiuf" or (values.dtype.kind == "f" and _infinite(values)):
+        kind = values.dtype.kind
+        if kind not in "SUTbiuf" or (kind == "f" and np.isinf(values).any()):
             raise UserError(f"{path}: {key} must contain text or finite numbers.")
     content = {name: _decoded(path, name, values) for name, values in content.items()}
     ids = content.pop("ids", np.arange(count)).astype(str)
@@ -201,10 +202,6 @@ def _sample_rate(path, value):
     if value.shape == () and value.dtype.kind in "iuf" and low <= value <= high:
         return int(value)
     raise UserError(f"{path}: sample_rate must be a number from {low:,} to {high:,}.")
-
-
-def _infinite(values):
-    return np.isinf(values).any()
 
 
 def _decoded(path, name, values):

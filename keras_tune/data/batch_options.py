@@ -104,6 +104,11 @@ class BatchOptions:
         return self.drop_remainder and not self.fill_remainder
 
     @property
+    def smaller_last(self) -> bool:
+        """Whether the last batch of an epoch may have fewer clips than the others."""
+        return self.steps_per_epoch is None and not (self.drop_remainder or self.fill_remainder)
+
+    @property
     def last_epoch(self) -> int:
         """The epoch before which a stream without `repeat` ends."""
         return self.initial_epoch + 1 if self.epochs is None else self.epochs
@@ -114,7 +119,7 @@ class BatchOptions:
         return (np.arange(self.crops) + 0.5) / self.crops
 
     def steps(self, clips: int) -> int:
-        """Return the number of batches in an epoch over `clips` clips."""
+        """Return the number of batches in an epoch over `clips` clips, 0 if there is none."""
         if self.steps_per_epoch is not None:
             return self.steps_per_epoch
         whole = math.floor if self.drops_remainder else math.ceil

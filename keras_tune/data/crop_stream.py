@@ -46,8 +46,8 @@ class CropStream(keras.utils.PyDataset):
                 f"`clip_samples` must lie between 1 and the clips' {samples} samples. "
                 f"Received: clip_samples={options.clip_samples}"
             )
-        short = len(lengths) < options.batch_size and options.drops_remainder
-        if options.steps_per_epoch is None and short:
+        self.steps_per_epoch = options.steps(len(lengths))
+        if not self.steps_per_epoch:
             raise ValueError(
                 f"`batch_size` must not exceed the {len(lengths)} clips, unless `steps_per_epoch` "
                 f"is given. Received: batch_size={options.batch_size}"
@@ -59,11 +59,6 @@ class CropStream(keras.utils.PyDataset):
         self.columns = columns or {}
         self.clip_samples = options.clip_samples or samples
         self.seed: Any = np.random.SeedSequence(options.seed).entropy
-        # In all other cases, all batches are full.
-        self.smaller_last = options.steps_per_epoch is None and not (
-            options.drop_remainder or options.fill_remainder
-        )
-        self.steps_per_epoch = options.steps(len(lengths))
         self.weight = options.weight([len(lengths)], self.steps_per_epoch)
         # Several epochs, because batch 0 may be read again while `fit` is in a later epoch.
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
@@ -114,7 +109,7 @@ class CropStream(keras.utils.PyDataset):
         epochs, step = divmod(index + options.initial_step, self.steps_per_epoch)
         epoch = options.initial_epoch + epochs
         end = (step + 1) * self.batch_size
-        if self.smaller_last:
+        if options.smaller_last:
             end = min(end, clips)
         passes, places = np.divmod(np.arange(step * self.batch_size, end), clips)
         # Including those of other processes.

@@ -16,7 +16,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from keras_tune.errors import UserError
-from keras_tune.files import is_utf8, name_fault, text_fault, write_json
+from keras_tune.files import LONGEST_NAME, is_utf8, name_fault, text_fault, write_json
 from keras_tune.storage import AnyPath, to_path
 from keras_tune.types import SAMPLE_RATES
 from keras_tune.version import __version__
@@ -201,7 +201,8 @@ class DatasetInfo:
             ) from error
         check_names([shard.split for shard in info.shards], info.labels, path / FILE_NAME)
         for shard in info.shards:
-            wrong = name_fault(shard.file)
+            # It contains the names of the set and of the split, each of which may be that long.
+            wrong = name_fault(shard.file, longest=3 * LONGEST_NAME)
             if wrong:
                 raise UserError(
                     f"{path / FILE_NAME}: the shard {shard.file!r} {wrong}. Prepare or download "
@@ -237,22 +238,10 @@ class DatasetInfo:
                 raise TypeError(f"the label {label.name!r} is of the kind {label.kind!r}")
 
 
-def check_names(splits, labels, where):
-    """Check that splits can be part of a file's name, and that labels have valid names.
+def check_names(splits: Iterable[str], labels: Iterable[LabelColumn], where: object) -> None:
+    """Raise a `UserError` unless splits can be part of a file's name and labels have valid names.
 
-    Args:
-        splits: Names of splits.
-        labels: `LabelColumn` list.
-        where: The table or file that they are from, for the error.
-
-    Raises:
-        UserError: If a name is not valid.
-
-    Example:
-
-    ```python
-    check_names(["train", "test"], info.labels, "tracks.csv")
-    ```
+    The error begins with `where`, the table or file that they are from.
     """
     for split in dict.fromkeys(splits):
         wrong = name_fault(split)
@@ -297,16 +286,8 @@ def _read_description(path):
     return content
 
 
-def shard_fault(path, shard):
-    """Describe the fault of a shard that is missing or of the wrong size.
-
-    Args:
-        path: The set's folder.
-        shard: `Shard`.
-
-    Returns:
-        A text, or None if there is no fault.
-    """
+def shard_fault(path: AnyPath, shard: Shard) -> str | None:
+    """Say what is wrong with a shard of the set in `path` that is missing or of the wrong size."""
     file = to_path(path) / shard.file
     if not file.is_file():
         return "the shard is missing"

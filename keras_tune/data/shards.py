@@ -262,8 +262,10 @@ def _files(split, shard, of, settings):
 
 def _rows(manifest, split, shard, of):
     rows = manifest[manifest["split"] == split]
-    order = sorted(rows.index, key=lambda index: id_hash(rows.at[index, "id"]))
-    return rows.loc[order[shard::of]].to_dict("records")
+    hashes = [id_hash(clip) for clip in rows["id"]]
+    # By position: a manifest that was put together of several may have an index with repetitions.
+    order = sorted(range(len(rows)), key=hashes.__getitem__)
+    return rows.iloc[order[shard::of]].to_dict("records")
 
 
 def _record(row, settings):

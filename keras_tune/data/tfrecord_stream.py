@@ -87,8 +87,7 @@ def tfrecord_batches(
         tf.random.set_seed(plan.seed[0])
         clips = tf.data.Dataset.range(passes).flat_map(lambda turn: plan.clips(epoch, turn))
         if options.batch_size is not None:
-            drop = options.drop_remainder or options.fill_remainder
-            clips = clips.batch(options.batch_size, drop_remainder=drop)
+            clips = clips.batch(options.batch_size, drop_remainder=not options.smaller_last)
         return clips.take(steps)
 
     dataset = tf.data.Dataset.range(options.initial_epoch, last).flat_map(one_epoch)
@@ -138,8 +137,7 @@ def _check_count(
         if not count:
             raise UserError(f"{message}, which is all of them. Choose shorter windows.")
         warnings.warn(f"{message} and are left out: {named}", stacklevel=5)
-    needs_a_batch = options.steps_per_epoch is None and options.drops_remainder
-    if needs_a_batch and options.batch_size is not None and count < options.batch_size:
+    if not options.steps(count):
         raise UserError(
             f"{path}: batch_size {options.batch_size} is more than the {count} clips of {split}. "
             "Choose a smaller `batch_size`, or give `steps_per_epoch`."

@@ -4,10 +4,11 @@ import pathlib
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
-from keras_tune.data import DatasetInfo, manifest_for, prepare, read_records
+from keras_tune.data import DatasetInfo, manifest_for, open_dataset, prepare, read_records
 from keras_tune.data.datasets.gtzan import GENRES, gtzan_manifest
 from keras_tune.data.preparation import LeftOutError, _default_shards, label_columns
 from keras_tune.data.schema import fingerprint
@@ -48,6 +49,20 @@ def test_bytes_do_not_depend_on_the_number_of_processes(clips, tmp_path):
     run(clips, tmp_path / "one", shards=3)
     run(clips, tmp_path / "two", shards=3, workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_a_manifest_put_together_of_several(clips, tmp_path):
+    """Such a table may have an index with repetitions."""
+    several = pd.concat([clips[:5], clips[5:].reset_index(drop=True)])
+    assert run(several, tmp_path / "several").counts == {"train": 10, "test": 4}
+    run(clips, tmp_path / "one")
+    assert content(tmp_path / "several") == content(tmp_path / "one")
+
+
+def test_the_longest_names(clips, tmp_path):
+    name, split = "n" * 100, "s" * 100
+    run(clips.assign(split=split), tmp_path, name=name, shards=1)
+    assert open_dataset(tmp_path).info.counts == {split: 14}
 
 
 @pytest.mark.parametrize("encoding", ["pcm16", "flac", "source"])
