@@ -23,8 +23,8 @@ from keras_tune.data.schema import (
 from keras_tune.data.shards import (
     REPORTS,
     ShardSettings,
-    id_hash,
     part_of,
+    rows_of,
     write_shard,
 )
 from keras_tune.errors import UserError
@@ -144,6 +144,8 @@ def prepare(
     for key, value in (("shards", shards), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"`{key}` must be positive. Received: {key}={value}")
+    # An index may repeat itself or be called like a column, and a column may be called by a number.
+    manifest = manifest.rename(columns=str).reset_index(drop=True)
     _check_manifest(manifest)
     output = to_path(output)
     given, name = name is not None, output.resolve().name if name is None else name
@@ -202,7 +204,8 @@ def label_columns(manifest):
         if pd.api.types.is_numeric_dtype(manifest[name]):
             columns.append(LabelColumn(name, "number"))
         else:
-            values = sorted(manifest[name].dropna().astype(str).unique())
+            # As `LabelColumn.encode` has them; `astype` would write dates in another way.
+            values = sorted({str(value) for value in manifest[name].dropna()})
             columns.append(LabelColumn(name, "category", tuple(values)))
     return tuple(columns)
 
@@ -331,8 +334,7 @@ def _manifest_hash(manifest):
 def _default_shards(manifest, split, settings):
     import soundfile
 
-    rows = manifest[manifest["split"] == split].to_dict("records")
-    rows.sort(key=lambda row: id_hash(row["id"]))
+    rows = rows_of(manifest, split, 0, 1)
     sizes = []
     for row in rows[:SIZE_SAMPLE]:
         try:

@@ -160,7 +160,7 @@ def write_shard(
     ```
     """
     file, report_file = _files(split, shard, of, settings)
-    rows = _rows(manifest, split, shard, of)
+    rows = rows_of(manifest, split, shard, of)
     report = finished_report(split, shard, of, settings)
     if report is not None and _is_current(report, report_file, rows, settings):
         return report
@@ -260,7 +260,8 @@ def _files(split, shard, of, settings):
     return output / f"{stem}.tfrecord", output / REPORTS / f"{stem}.json"
 
 
-def _rows(manifest, split, shard, of):
+def rows_of(manifest: pd.DataFrame, split: str, shard: int, of: int) -> list[dict]:
+    """Return the rows of a shard, as dicts, in the order of a hash of their ids."""
     rows = manifest[manifest["split"] == split]
     hashes = [id_hash(clip) for clip in rows["id"]]
     # By position: a manifest that was put together of several may have an index with repetitions.

@@ -55,8 +55,21 @@ def test_a_manifest_put_together_of_several(clips, tmp_path):
     """Such a table may have an index with repetitions."""
     several = pd.concat([clips[:5], clips[5:].reset_index(drop=True)])
     assert run(several, tmp_path / "several").counts == {"train": 10, "test": 4}
+    run(clips.set_index("id", drop=False), tmp_path / "named")
     run(clips, tmp_path / "one")
-    assert content(tmp_path / "several") == content(tmp_path / "one")
+    for folder in ("several", "named"):
+        assert content(tmp_path / folder) == content(tmp_path / "one")
+
+
+def test_labels_of_dates_and_columns_called_by_numbers(clips, tmp_path):
+    days = pd.to_datetime(["2020-01-01", None] * 7)
+    run(
+        clips[["id", "path", "split"]].assign(day=days, **{"7": 1.5}).rename(columns={"7": 7}),
+        tmp_path,
+    )
+    labels = {record["id"]: record["labels"] for record in read_records(tmp_path, "train")}
+    assert labels[clips["id"][0]] == {"day": "2020-01-01 00:00:00", "7": 1.5}
+    assert labels[clips["id"][1]] == {"day": None, "7": 1.5}
 
 
 def test_the_longest_names(clips, tmp_path):
