@@ -85,6 +85,8 @@ class ArrayDataset(AudioDataset):
     def groups(self, split: str, group_by: str = "id") -> np.ndarray:
         """Return which clips of a split belong together, an int32 array (clips,).
 
+        Equal labels have equal numbers in all splits, and in shards as well.
+
         Args:
             split: The split.
             group_by: As in `BatchOptions`. Defaults to "id".
@@ -92,8 +94,15 @@ class ArrayDataset(AudioDataset):
         Raises:
             UserError: There is no such split or label.
         """
-        rows = self._rows(split)
-        return group_numbers(self.info, group_by, rows, self.labels[rows])
+        rows = self._rows(split).astype("int32")
+        if group_by == "id":
+            return rows
+        column, index = self.info.label_column(group_by)
+        # Adding 0 turns -0.0 into 0.0: their bits differ.
+        values = self.labels[rows, index] + np.float32(0)
+        missing = values < 0 if column.kind == "category" else np.isnan(values)
+        # Equal numbers have equal bits. Clips without a label are groups of their own, below 0.
+        return np.where(missing, -1 - rows, values.view("int32"))
 
     def _rows(self, split):
         self.info.split_shards(split)
@@ -116,34 +125,6 @@ class ArrayDataset(AudioDataset):
         rows = self._rows(split)
         clips = [self.audio[row] for row in rows]
         return clips, self.ids[rows].tolist(), self.groups(split, group_by)
-
-
-def group_numbers(
-    info: DatasetInfo, group_by: str, own: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
-    """Number the groups of clips; equal labels give equal numbers, wherever the clips are read.
-
-    Args:
-        info: `DatasetInfo`.
-        group_by: "id" or the name of a label.
-        own: Integer array (clips,), a distinct number of at least 0 for each clip.
-        labels: float32 array (clips, label columns).
-
-    Returns:
-        int32 array (clips,).
-
-    Raises:
-        UserError: There is no such label.
-    """
-    own = np.asarray(own, "int32")
-    if group_by == "id":
-        return own
-    column, index = info.label_column(group_by)
-    # Adding 0 turns -0.0 into 0.0: their bits differ.
-    values = np.ascontiguousarray(labels[:, index], "float32") + np.float32(0)
-    missing = values < 0 if column.kind == "category" else np.isnan(values)
-    # Equal numbers have equal bits. Clips without a label are groups of their own, below 0.
-    return np.where(missing, -1 - own, values.view("int32"))
 
 
 def _load(path):

@@ -259,7 +259,7 @@ class _Plan:
         return crop
 
     def group(self, name: Any, labels: Any, group_by: str) -> Any:
-        """The number of a clip's group; see `keras_tune.data.array_dataset.group_numbers`."""
+        """The number of a clip's group; see `keras_tune.data.array_dataset.ArrayDataset.groups`."""
         tf = self.tf
         own = tf.cast(tf.strings.to_hash_bucket_fast(name, 2**31 - 1), "int32")
         if group_by == "id":

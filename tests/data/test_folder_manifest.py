@@ -56,3 +56,10 @@ def test_missing_and_empty_folders(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="contains no audio file"):
         folder_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("label", ["id", "path", "split"])
+def test_a_label_replaces_no_other_column(tmp_path, label):
+    fill(tmp_path, ["rock/a.wav", "jazz/b.wav"])
+    with pytest.raises(UserError, match=f"Received: label={label}"):
+        folder_manifest(tmp_path, label=label)

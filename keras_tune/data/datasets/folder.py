@@ -82,7 +82,8 @@ def folder_manifest(
         sub-folders, the label.
 
     Raises:
-        UserError: If the folder is missing or contains no audio file.
+        UserError: If the folder is missing or contains no audio file, or the label's name is that
+            of another column.
 
     Example:
 
@@ -99,6 +100,10 @@ def folder_manifest(
     """
     import pandas as pd
 
+    if label in ("id", "path", "split"):
+        raise UserError(
+            f"`label` must not be a column that every manifest has. Received: label={label}"
+        )
     source = to_path(source)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder. `source` must be a folder of audio files.")
