@@ -34,6 +34,7 @@ from keras_tune.models import TUNe
 from keras_tune.models.saved import load_saved_model
 from keras_tune.recipes import (
     _cli,
+    _messages,
     augment,
     convert,
     embed,
@@ -242,7 +243,7 @@ KEYS = [
 ]
 
 
-@_cli.names_options()
+@_messages.names_options()
 def check(config):
     config.check()
 

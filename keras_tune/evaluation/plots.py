@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_tune.files import atomic_path, write_text
+from keras_tune.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from keras_tune.evaluation.embeddings import ClipEmbeddings
-    from keras_tune.evaluation.study import Study
 
 COLOURS = ("tab:blue", "tab:gray", "tab:orange", "tab:green", "tab:red", "tab:purple")
 COLOURS += ("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black", "gold", "navy", "lime")
-# With more clips a map takes minutes and shows nothing more.
-MOST_DOTS = 3000
 
 
 def draw_layers(
@@ -118,6 +114,39 @@ def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
     )
     for axes in np.ravel(all_axes)[len(panels) :]:
         axes.set_visible(False)
+    save_figure(figure, path)
+
+
+def draw_pretraining(
+    path: str | pathlib.Path, history: pd.DataFrame, chance: float | None = None
+) -> None:
+    """Draw loss and contrastive accuracy of a pretraining run over its epochs.
+
+    Args:
+        path: The `.png` to write.
+        history: DataFrame with the columns of `history.csv`. If `val_mel_accuracy` is one of them,
+            its last value is drawn as a line.
+        chance: Float, the contrastive accuracy of a guess on valid. Defaults to None: not drawn.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = new_figure(9, 3.6, (1, 2))
+    epochs = history["epoch"] + 1
+    for axis, metric in zip(axes, ("loss", "contrastive_accuracy"), strict=True):
+        for key, label in ((metric, "training views"), (f"val_{metric}", "valid")):
+            if key in history:
+                axis.plot(epochs, history[key], "." if len(history) == 1 else "-", label=label)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(metric.replace("_", " "))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    if "val_mel_accuracy" in history:
+        level = history["val_mel_accuracy"].iloc[-1]
+        axes[1].axhline(level, color="tab:green", linestyle="--", label="mel statistics, valid")
+    if chance is not None:
+        axes[1].axhline(chance, color="gray", linestyle=":", label="chance, valid")
+    for axis in axes:
+        axis.legend(fontsize="small")
     save_figure(figure, path)
 
 
@@ -274,190 +303,6 @@ def draw_deformations(
     axes.set_xticks(np.arange(len(changes)), changes)
     _slant(axes)
     _finish(figure, axes, metric, path)
-
-
-def draw_study(
-    output: str | pathlib.Path,
-    study: Study,
-    content: dict[str, Any],
-    columns: Sequence[str] = (),
-    history: str | pathlib.Path | None = None,
-) -> list[str]:
-    """Draw the plots of a study, and write its embeddings for TensorBoard's projector.
-
-    Args:
-        output: Folder to write to.
-        study: `Study`.
-        content: Dict with the `results` of `report.json` and, if there are any, `label_fraction`
-            and `deformations`.
-        columns: Labels for the projector. Defaults to none.
-        history: Path of the `history.csv` of the encoder's training; nothing is drawn if there is
-            no such file. Defaults to None.
-
-    Returns:
-        List of the names of the plots.
-
-    Example:
-
-    ```python
-    from keras_tune.data import LabelColumn
-    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
-    from keras_tune.evaluation.plots import draw_study
-
-    generator = np.random.default_rng(0)
-    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
-    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
-    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
-    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
-    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
-    splits = {split: clips.take(rows) for split, rows in splits.items()}
-    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
-    draw_study("report", study, {"results": {"knn": study.evaluate("knn")}}, ["genre"])
-    ```
-    """
-    drawing = _Drawing(pathlib.Path(output), study)
-    results = {k: v for k, v in content["results"].items() if k != "layers"}
-    chance = next((outcome.chance() for outcome in study.outcomes.values()), None)
-    if results:
-        drawing.draw("scores.png", draw_scores, results, study.task.primary, chance)
-    if "layers" in content["results"]:
-        layers = content["results"]["layers"]
-        drawing.draw("layers.png", draw_layers, layers, study.task.primary, chance)
-    for protocol in results:
-        drawing.outcomes(protocol)
-    for name, clips in study.clips.items():
-        drawing.map(name, clips)
-        write_projector(drawing.output / "projector" / name, clips, columns)
-    for protocol, curves in content.get("label_fraction", {}).items():
-        drawing.label_fractions(protocol, curves)
-    for protocol, scores in content.get("deformations", {}).items():
-        drawing.draw(f"deformations_{protocol}.png", draw_deformations, scores, study.task.primary)
-    if history is not None and pathlib.Path(history).is_file():
-        import pandas as pd
-
-        drawing.draw("training.png", draw_history, pd.read_csv(history))
-    return drawing.drawn
-
-
-class _Drawing:
-    """Draws the plots of a study, and keeps their names."""
-
-    def __init__(self, output, study):
-        self.output, self.study = output, study
-        self.drawn = []
-
-    def draw(self, name, function, *arguments, **options):
-        function(self.output / name, *arguments, **options)
-        self.drawn.append(name)
-
-    def outcomes(self, protocol):
-        """Bars of each tag, or the confusion matrix of each representation."""
-        task = self.study.task
-        names = self.study.suitable(protocol)
-        outcomes = {name: self.study.outcomes[protocol, name] for name in names}
-        if task.kind == "tagging":
-            tags = {name: _per_tag(outcome) for name, outcome in outcomes.items()}
-            self.draw(f"tags_{protocol}.png", draw_tags, tags, protocol)
-        elif task.loss == "softmax":
-            for name, outcome in outcomes.items():
-                self.draw(
-                    f"confusion_{protocol}_{name}.png",
-                    draw_confusion,
-                    **_confusion(outcome, f"{protocol}, {name}"),
-                )
-
-    def map(self, name, clips):
-        """A map of the clips that have the first target."""
-        column = self.study.task.columns[0].name
-        rows = [row for row, labels in enumerate(clips.labels) if labels.get(column) is not None]
-        rows = rows[:: max(1, -(-len(rows) // MOST_DOTS))]
-        if len(rows) >= 5:
-            shown = [clips.labels[row][column] for row in rows]
-            self.draw(
-                f"map_{name}.png",
-                draw_map,
-                clips.vectors[rows],
-                shown,
-                f"t-SNE of {name}, by {column}",
-            )
-
-    def label_fractions(self, protocol, curves):
-        numbers = {
-            name: {float(fraction): scores for fraction, scores in curve.items()}
-            for name, curve in curves.items()
-        }
-        self.draw(
-            f"label_fraction_{protocol}.png",
-            draw_curve,
-            numbers,
-            self.study.task.primary,
-            "fraction of the labels",
-            log=True,
-        )
-
-
-def _confusion(outcome, title):
-    """The arguments of `draw_confusion`; the title names the number of seeds."""
-    found = outcome.confusion()
-    if found["seeds"] > 1:
-        title += f": mean over {found['seeds']} seeds"
-    return {"counts": found["counts"], "classes": found["classes"], "title": title}
-
-
-def _per_tag(outcome):
-    """The scores of each tag, averaged over the runs that could score it."""
-    found = {}
-    for one in outcome.runs:
-        for tag, scores in outcome.task.per_tag(one.targets, one.predictions).items():
-            found.setdefault(tag, []).append(scores)
-    return {
-        tag: {metric: sum(s[metric] for s in runs) / len(runs) for metric in runs[0]}
-        for tag, runs in found.items()
-    }
-
-
-def write_projector(
-    folder: str | pathlib.Path, embeddings: ClipEmbeddings, columns: Sequence[str] = ()
-) -> None:
-    """Write `vectors.tsv`, `metadata.tsv` and the `projector_config.pbtxt` that names them.
-
-    Open them with `tensorboard --logdir FOLDER`, or load both tables at projector.tensorflow.org.
-
-    Args:
-        folder: Folder to write to, created if it is missing.
-        embeddings: `ClipEmbeddings`.
-        columns: Labels to show beside the ids. Defaults to none.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import ClipEmbeddings
-    from keras_tune.evaluation.plots import write_projector
-
-    labels = [{"genre": "jazz"}, {"genre": "rock"}]
-    clips = ClipEmbeddings(["a", "b"], np.zeros((2, 512), "float32"), labels)
-    write_projector("projector", clips, ["genre"])
-    ```
-    """
-    folder = pathlib.Path(folder)
-    vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]
-    write_text(folder / "vectors.tsv", "\n".join(vectors) + "\n")
-    rows: list[list[Any]] = [["id", *columns]]
-    for clip, labels in zip(embeddings.ids, embeddings.labels, strict=True):
-        rows.append([clip, *(labels.get(column) for column in columns)])
-    lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in rows]
-    if not columns:
-        # A table of one column has no header.
-        lines = lines[1:]
-    write_text(folder / "metadata.tsv", "\n".join(lines) + "\n")
-    config = (
-        "embeddings {\n"
-        '  tensor_name: "clips"\n'
-        '  tensor_path: "vectors.tsv"\n'
-        '  metadata_path: "metadata.tsv"\n'
-        "}\n"
-    )
-    write_text(folder / "projector_config.pbtxt", config)
 
 
 def _distinct(count):

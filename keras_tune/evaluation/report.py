@@ -1,11 +1,24 @@
-"""The report in Markdown: tables of scores, and sentences that compare encoder and baselines."""
+"""The report of a study: tables and sentences in Markdown, plots, and files for TensorBoard."""
 
 from __future__ import annotations
 
-from typing import Any
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_tune.evaluation import plots
+from keras_tune.files import write_text
+
+if TYPE_CHECKING:
+    from keras_tune.evaluation.embeddings import ClipEmbeddings
+    from keras_tune.evaluation.study import Study
 
 # Floats in a report that are not metrics of the test clips.
 NO_METRICS = ("score", "valid_score", "cross_fitted_score", "seconds")
+# With more clips a map takes minutes and shows nothing more.
+MOST_DOTS = 3000
 
 
 def report_markdown(
@@ -188,3 +201,154 @@ def _table_of(found):
             cells.append(f"{value:.3f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
+
+
+def draw_study(
+    output: str | pathlib.Path,
+    study: Study,
+    content: dict[str, Any],
+    columns: Sequence[str] = (),
+    history: str | pathlib.Path | None = None,
+) -> list[str]:
+    """Draw the plots of a study, and write its embeddings for TensorBoard's projector.
+
+    Args:
+        output: Folder to write to.
+        study: `Study`.
+        content: Dict with the `results` of `report.json` and, if there are any, `label_fraction`
+            and `deformations`.
+        columns: Labels for the projector. Defaults to none.
+        history: Path of the `history.csv` of the encoder's training; nothing is drawn if there is
+            no such file. Defaults to None.
+
+    Returns:
+        List of the names of the plots.
+
+    Example:
+
+    ```python
+    from keras_tune.data import LabelColumn
+    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
+    from keras_tune.evaluation.report import draw_study
+
+    generator = np.random.default_rng(0)
+    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
+    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
+    splits = {split: clips.take(rows) for split, rows in splits.items()}
+    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
+    draw_study("report", study, {"results": {"knn": study.evaluate("knn")}}, ["genre"])
+    ```
+    """
+    folder, task = pathlib.Path(output), study.task
+    drawn = []
+
+    def draw(name, function, *arguments, **options):
+        function(folder / name, *arguments, **options)
+        drawn.append(name)
+
+    results = {k: v for k, v in content["results"].items() if k != "layers"}
+    chance = next((outcome.chance() for outcome in study.outcomes.values()), None)
+    if results:
+        draw("scores.png", plots.draw_scores, results, task.primary, chance)
+    if "layers" in content["results"]:
+        draw("layers.png", plots.draw_layers, content["results"]["layers"], task.primary, chance)
+    for protocol in results:
+        outcomes = {name: study.outcomes[protocol, name] for name in study.suitable(protocol)}
+        if task.kind == "tagging":
+            tags = {name: _per_tag(outcome) for name, outcome in outcomes.items()}
+            draw(f"tags_{protocol}.png", plots.draw_tags, tags, protocol)
+        elif task.loss == "softmax":
+            for name, outcome in outcomes.items():
+                found, title = outcome.confusion(), f"{protocol}, {name}"
+                if found["seeds"] > 1:
+                    title += f": mean over {found['seeds']} seeds"
+                file = f"confusion_{protocol}_{name}.png"
+                draw(file, plots.draw_confusion, found["counts"], found["classes"], title)
+    column = task.columns[0].name
+    for name, clips in study.clips.items():
+        rows = [row for row, labels in enumerate(clips.labels) if labels.get(column) is not None]
+        rows = rows[:: max(1, -(-len(rows) // MOST_DOTS))]
+        if len(rows) >= 5:
+            shown = [clips.labels[row][column] for row in rows]
+            title = f"t-SNE of {name}, by {column}"
+            draw(f"map_{name}.png", plots.draw_map, clips.vectors[rows], shown, title)
+        write_projector(folder / "projector" / name, clips, columns)
+    for protocol, curves in content.get("label_fraction", {}).items():
+        numbers = {
+            name: {float(fraction): scores for fraction, scores in curve.items()}
+            for name, curve in curves.items()
+        }
+        draw(
+            f"label_fraction_{protocol}.png",
+            plots.draw_curve,
+            numbers,
+            task.primary,
+            "fraction of the labels",
+            log=True,
+        )
+    for protocol, scores in content.get("deformations", {}).items():
+        draw(f"deformations_{protocol}.png", plots.draw_deformations, scores, task.primary)
+    if history is not None and pathlib.Path(history).is_file():
+        import pandas as pd
+
+        draw("training.png", plots.draw_history, pd.read_csv(history))
+    return drawn
+
+
+def _per_tag(outcome):
+    """The scores of each tag, averaged over the runs that could score it."""
+    found = {}
+    for one in outcome.runs:
+        for tag, scores in outcome.task.per_tag(one.targets, one.predictions).items():
+            found.setdefault(tag, []).append(scores)
+    return {
+        tag: {metric: sum(s[metric] for s in runs) / len(runs) for metric in runs[0]}
+        for tag, runs in found.items()
+    }
+
+
+def write_projector(
+    folder: str | pathlib.Path, embeddings: ClipEmbeddings, columns: Sequence[str] = ()
+) -> None:
+    """Write `vectors.tsv`, `metadata.tsv` and the `projector_config.pbtxt` that names them.
+
+    Open them with `tensorboard --logdir FOLDER`, or load both tables at projector.tensorflow.org.
+
+    Args:
+        folder: Folder to write to, created if it is missing.
+        embeddings: `ClipEmbeddings`.
+        columns: Labels to show beside the ids. Defaults to none.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import ClipEmbeddings
+    from keras_tune.evaluation.report import write_projector
+
+    labels = [{"genre": "jazz"}, {"genre": "rock"}]
+    clips = ClipEmbeddings(["a", "b"], np.zeros((2, 512), "float32"), labels)
+    write_projector("projector", clips, ["genre"])
+    ```
+    """
+    folder = pathlib.Path(folder)
+    vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]
+    write_text(folder / "vectors.tsv", "\n".join(vectors) + "\n")
+    rows: list[list[Any]] = [["id", *columns]]
+    for clip, labels in zip(embeddings.ids, embeddings.labels, strict=True):
+        rows.append([clip, *(labels.get(column) for column in columns)])
+    lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in rows]
+    if not columns:
+        # A table of one column has no header.
+        lines = lines[1:]
+    write_text(folder / "metadata.tsv", "\n".join(lines) + "\n")
+    config = (
+        "embeddings {\n"
+        '  tensor_name: "clips"\n'
+        '  tensor_path: "vectors.tsv"\n'
+        '  metadata_path: "metadata.tsv"\n'
+        "}\n"
+    )
+    write_text(folder / "projector_config.pbtxt", config)

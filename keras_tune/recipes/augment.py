@@ -10,8 +10,9 @@ import io
 from typing import Literal
 
 from keras_tune.augment_config import AugmentConfig
-from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
+from keras_tune.recipes._messages import names_options
 from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_SAMPLE_RATE,

@@ -8,8 +8,9 @@ contrastive model that can be trained further, with --head a tagger. For the oth
 import dataclasses
 from typing import Literal
 
-from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
+from keras_tune.recipes._messages import names_options
 from keras_tune.types import DEFAULT_WINDOW, Samples
 
 

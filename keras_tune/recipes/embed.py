@@ -17,8 +17,9 @@ import pathlib
 from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
+from keras_tune.recipes._messages import names_options
 from keras_tune.recipes._types import names_in
 from keras_tune.shipped import onnx_file
 from keras_tune.storage import local_output

@@ -12,8 +12,9 @@ import pathlib
 from typing import Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import choose_backend, names_options, run
+from keras_tune.recipes._cli import choose_backend, run
 from keras_tune.recipes._folder import writes
+from keras_tune.recipes._messages import names_options
 from keras_tune.shipped import is_shipped
 from keras_tune.storage import local_output
 from keras_tune.types import SampleRate, Samples

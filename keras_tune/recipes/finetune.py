@@ -12,9 +12,9 @@ import sys
 from typing import ClassVar
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._cli import print_compiling, run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._lines import print_compiling
+from keras_tune.recipes._messages import names_options
 from keras_tune.storage import local_output
 from keras_tune.training import config as training_config
 

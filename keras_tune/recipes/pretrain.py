@@ -14,12 +14,22 @@ import sys
 from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import names_options, run
-from keras_tune.recipes._lines import print_compiling, print_precision
+from keras_tune.recipes._cli import print_compiling, print_precision, run
+from keras_tune.recipes._messages import names_options
 from keras_tune.training import config as training_config
 from keras_tune.types import Count
 
 DEMO = pathlib.Path(__file__).with_name("demo.yaml")
+# Names of the history's columns in words, in the order of the table.
+METRICS = {
+    "loss": "loss, training views",
+    "val_loss": "loss, valid",
+    "contrastive_accuracy": "contrastive accuracy, training views",
+    "val_contrastive_accuracy": "contrastive accuracy, valid",
+    "val_mel_accuracy": "contrastive accuracy of mel statistics (untrained), valid",
+    "val_effective_rank": "effective rank of the representation",
+    "val_probe": "online probe",
+}
 
 
 @dataclasses.dataclass
@@ -69,7 +79,6 @@ class PretrainConfig(training_config.PretrainConfig):
 def main(config):
     """Run the command line; see `PretrainConfig`."""
     from keras_tune.recipes._folder import locked, write_report
-    from keras_tune.recipes._run_report import write_run_report
     from keras_tune.training.process import prepare_determinism
 
     if config.deterministic:
@@ -92,7 +101,7 @@ def main(config):
         if config.probe:
             report["probe"] = _final_probe(pretraining, encoder)
         write_report(pretraining.output, pretraining.config, **report)
-        write_run_report(pretraining.output, report)
+        _write_report(pretraining.output, report)
         print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md beside it")
 
 
@@ -193,6 +202,63 @@ def _final_probe(pretraining, encoder):
     )
     print(final_probe_summary(config.probe, results))
     return results
+
+
+def _write_report(folder, report):
+    """Write report.md and training.png from `report.json`'s content and the history."""
+    import pandas as pd
+
+    from keras_tune.evaluation.plots import draw_pretraining
+    from keras_tune.files import write_text
+
+    history, chance = pd.read_csv(folder / "history.csv"), report["chance_contrastive_accuracy"]
+    draw_pretraining(folder / "training.png", history, chance)
+    minutes = report["seconds"] / 60
+    lines = [
+        "# Pretraining",
+        "",
+        f"{report['parameters']:,} parameters, {report['steps']:,} steps in all. Since it was last "
+        f"started: {minutes:.1f} minutes, {report['views_per_second']:.1f} views a second.",
+        "",
+        "![loss and contrastive accuracy by epoch](training.png)",
+        "",
+        "| after the last epoch | |",
+        "|---|---|",
+        *(
+            f"| {words} | {report['final'][key]:.3f} |"
+            for key, words in METRICS.items()
+            if key in report["final"]
+        ),
+    ]
+    if chance is not None:
+        lines.append(f"| chance | {chance:.3f} |")
+    if "probe" in report:
+        lines += ["", *_probe_tables(report["probe"])]
+    write_text(folder / "report.md", "\n".join([*lines, ""]))
+
+
+def _probe_tables(probe):
+    """The tables of the final probe."""
+    parts = [(probe, f"Probe of {probe['target']}: {probe['metric']} on test")]
+    if probe["unseen"]:
+        title = f"The same on {probe['unseen']['folds']} folds of valid and test"
+        parts.append((probe["unseen"], title))
+    for results, title in parts:
+        yield from (f"## {title}", "")
+        yield "| encoder | score | 95 % interval | pretrained minus this | 95 % interval |"
+        yield "|---|---|---|---|---|"
+        for name in probe["encoders"]:
+            low, high = results[name]["interval_95"]
+            row = f"| {name} | {results[name]['score']:.3f} | {low:.3f} to {high:.3f} |"
+            difference = results[name].get("pretrained_minus_this")
+            if difference is None:
+                yield f"{row} | |"
+                continue
+            low, high = difference["interval_95"]
+            yield f"{row} {difference['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
+        yield ""
+    if "chance" in probe:
+        yield f"The most frequent class alone gives {probe['chance']:.3f}."
 
 
 def cli(argv=None):

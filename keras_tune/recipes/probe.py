@@ -18,8 +18,9 @@ from typing import Literal
 from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 from keras_tune.progress_bar import progress_bar
-from keras_tune.recipes._cli import names_options, run
+from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
+from keras_tune.recipes._messages import names_options
 from keras_tune.recipes._types import names_in
 from keras_tune.storage import local_output
 from keras_tune.types import (
@@ -105,8 +106,7 @@ class ProbeConfig:
 def main(config):
     """Run the command line; see `ProbeConfig`."""
     from keras_tune.data import open_dataset
-    from keras_tune.evaluation.plots import draw_study
-    from keras_tune.evaluation.report import report_markdown
+    from keras_tune.evaluation.report import draw_study, report_markdown
     from keras_tune.files import write_text
     from keras_tune.recipes._folder import versions, write_report
     from keras_tune.training.run_folder import write_config

@@ -19,8 +19,8 @@ from typing import Literal
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
 from keras_tune.machine import has_gpu
-from keras_tune.recipes._cli import names_options, run
-from keras_tune.recipes._lines import print_precision
+from keras_tune.recipes._cli import print_precision, run
+from keras_tune.recipes._messages import names_options
 from keras_tune.search.space import Space
 from keras_tune.storage import local_output
 from keras_tune.types import (

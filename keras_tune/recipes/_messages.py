@@ -1,0 +1,225 @@
+"""Errors in one line that names the option, the file and the fix."""
+
+import dataclasses
+import difflib
+import errno
+import functools
+import os
+import pathlib
+import re
+
+from keras_tune.errors import UserError
+
+# Errors of the system, and how to fix them.
+FIXES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+
+
+def answer_of_system(error, config):
+    """An error of the system as one line with the file and the fix; None for other errors.
+
+    Libraries that write files themselves (HDF5, TensorFlow, libsndfile) raise their own errors, at
+    best with the message of the system in them.
+    """
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error or 'none left'}); give a smaller batch or shorter clips"
+    number, reason, file = None, None, None
+    if isinstance(error, OSError):
+        number, reason, file = error.errno, error.strerror or str(error), error.filename
+    else:
+        for code in (*FIXES, errno.EACCES, errno.EROFS):
+            if os.strerror(code) in str(error):
+                number, reason = code, os.strerror(code)
+        if number is None:
+            return None
+    output = getattr(config, "output", None)
+    file = file if file is not None else output
+    fix = FIXES.get(number)
+    if fix is None:
+        fix = f"give another --output than {output}" if _within(file, output) else "check the file"
+    again = "resume with --resume true" if hasattr(config, "resume") else "run again"
+    return f"{file}: {reason}; {fix} and {again}"
+
+
+def _within(file, output):
+    """Whether a file is the output, in it, or what it lies in."""
+    if output is None or isinstance(file, int):
+        return False
+    file, output = os.path.abspath(os.fsdecode(file)), os.path.abspath(output)
+    return os.path.commonpath([file, output]) in (file, output)
+
+
+def described(message, options, recipes):
+    """The parser's message; of a value of the wrong type `--option value: takes ...`."""
+    stray = re.match(r"unrecognized arguments: ([^-].*)", message)
+    if stray:
+        return f"{stray[1]}: unexpected; write --option value, and lists as [a,b]"
+    unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
+    if unknown:
+        hint = _nearest_option(unknown[1], options)
+        return f"{unknown[1]}: no such option; {hint or 'see --help'}"
+    required = re.match(r"the following arguments are required: (.*)", message)
+    if required:
+        names = (f"--{name}" for name in required[1].split(", "))
+        return f"{', '.join(names)}: required; see --help"
+    key = re.match(r'Parser key "([^"]+)": (.*)', message)
+    if key is None:
+        return message
+    option, rest = key.groups()
+    missing = re.match(r"File does not exist: '(.*)'", rest)
+    if missing:
+        by_file = {file.name: name for name, file in recipes.items()}
+        close = difflib.get_close_matches(pathlib.Path(missing[1]).name, by_file, n=1)
+        hint = "".join(
+            f"; did you mean the recipe {by_file[name]}, which comes with the package?"
+            for name in close
+        )
+        return f"--{option} {missing[1]}: no such file{hint}"
+    choice = re.match(r"Expected a typing.Literal\[(.*?)\]. Got value: (.*)$", rest)
+    if choice:
+        known = re.findall(r"'([^']*)'", choice[1])
+        hint = did_you_mean(choice[2], known)
+        return f"--{option} {choice[2]}: {hint or 'take one of ' + ', '.join(known)}"
+    one = re.match(r"Not of type (.+?): got (.*)$", rest)
+    several = re.search(r"Subtypes: [\[(](.*?)[\])] Errors: .* Given value: (.*)$", rest)
+    if one is None and several is None:
+        return message
+    kinds, value = (one or several).groups()
+    # <class 'keras_tune.recipes._types.integer from 1 to 9'>, <class 'NoneType'>
+    kinds = re.sub(r"<class '([^']+)'>", r"\1", kinds).replace("keras_tune.recipes._types.", "")
+    kinds = kinds.replace("NoneType", "null")
+    return f"--{option} {value}: takes {kinds.replace(', null', ' or null')}"
+
+
+def _nearest_option(option, options):
+    """The option that is meant: of all options, or by the last part of its name, model.preset."""
+    options = [name for name in options if name not in ("--help", "--config")]
+    ends = {f"--{name.rpartition('.')[2].removeprefix('--')}": name for name in reversed(options)}
+    if option in ends:
+        return f"did you mean {ends[option]}?"
+    # Every name has the two hyphens; with them, words that have little in common would be near.
+    names = {name.removeprefix("--"): name for name in options}
+    close = difflib.get_close_matches(option.removeprefix("--"), names, n=1)
+    return f"did you mean {names[close[0]]}?" if close else ""
+
+
+def did_you_mean(word, known):
+    """Return "did you mean X?" for the nearest of the known words, or "" if none is near.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._messages import did_you_mean
+
+    did_you_mean("emebd", ["embed", "probe"])  # "did you mean embed?"
+    ```
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def names_options(**names):
+    """Let errors about arguments of library functions name the option that the value came from.
+
+    The library raises `ValueError`s such as "`folds` must be at least 2. Received: folds=1". If the
+    configuration has an option of this name, or exactly one of its groups has (`task.folds`),
+    `main` raises a `UserError` instead, which says "--folds 1: must be at least 2". All other
+    errors stay as they are.
+
+    Args:
+        **names: The options whose names differ from those of the arguments: `columns="target"`.
+            None for an argument that no option gives.
+
+    Returns:
+        A decorator of `main`, or of another function whose first argument is the configuration.
+
+    Example:
+
+    ```python
+    from keras_tune.recipes._messages import names_options
+
+    @names_options(columns="target", kind="task")
+    def main(config):
+        ...
+    ```
+    """
+
+    def decorate(main):
+        @functools.wraps(main)
+        def wrapped(config, *arguments):
+            try:
+                return main(config, *arguments)
+            except ValueError as error:
+                message = _about_option(str(error), names, type(config))
+                if message is None:
+                    raise
+                raise UserError(_with_options(message, type(config))) from error
+
+        return wrapped
+
+    return decorate
+
+
+def with_option_names(message, config_class):
+    """The library's message with the names of options in place of those of arguments."""
+    return _with_options(_about_option(message, {}, config_class) or message, config_class)
+
+
+def _about_option(message, names, config_class):
+    """The library's message about an argument as one about an option; None if there is no such."""
+    found = re.fullmatch(r"`([\w.]+)` (.+?)\.? Received: \1=(.*)", message, re.DOTALL)
+    if found is None:
+        return None
+    argument, problem, value = found.groups()
+    option = _option_of(names.get(argument, argument), config_class)
+    if option is None:
+        return None
+    if value == "None":
+        return f"--{option}: {problem}"
+    if value.startswith("["):
+        # Lists as they are written on the command line.
+        value = value.replace("'", "").replace(", ", ",")
+    return f"--{option} {value}: {problem}"
+
+
+def _option_of(argument, config_class):
+    """The name of the option that gives an argument; None if none does, or several could."""
+    options = list(_options(config_class))
+    if argument in options:
+        return argument
+    # What lies within an option that is a table, such as `space.augment.min_cents`.
+    if any(argument.startswith(f"{option}.") for option in options):
+        return argument
+    within = [option for option in options if option.endswith(f".{argument}")]
+    return within[0] if len(within) == 1 else None
+
+
+def _with_options(message, config_class):
+    """A message in which arguments that are named in passing are options, too.
+
+    "`micro_batch`" becomes "--micro_batch", and "`resume=True`" becomes "--resume true".
+    """
+
+    def replace(found):
+        option = _option_of(found[1], config_class)
+        if option is None:
+            return found[0]
+        if found[2] is None:
+            return f"--{option}"
+        value = found[2].strip("'\"")
+        return f"--{option} {value.lower() if value in ('True', 'False') else value}"
+
+    return re.sub(r"`([\w.]+)(?:=([^`]+))?`", replace, message)
+
+
+def _options(config_class, prefix=""):
+    """The dotted names of all options, those with keys of their own included."""
+    for field in dataclasses.fields(config_class):
+        yield prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            yield from _options(field.type, f"{prefix}{field.name}.")
