@@ -404,7 +404,7 @@ class FinetuningRun:
     def _batches(self, split: str, **options: Any) -> Iterator[tuple[np.ndarray, ...]]:
         """Batches (waveforms, targets, weights) of a split; options are those of `batches`."""
         from keras_tune.data.audio import to_float
-        from keras_tune.evaluation.embeddings import window_length
+        from keras_tune.evaluation.encoders import window_length
 
         samples = window_length(self.tagger.encoder)
         batches = self.dataset.batches(split, labels=True, clip_samples=samples, **options)

@@ -19,7 +19,8 @@ import numpy as np
 from keras import ops
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.embeddings import TooShortError, crop_start, window_length
+from keras_tune.evaluation.embeddings import TooShortError, crop_start
+from keras_tune.evaluation.encoders import window_length
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW
 

@@ -1,4 +1,4 @@
-"""Embeddings of audio files and arrays: `embed` for one clip, `embedding_model` for many."""
+"""Embeddings of audio files and arrays in memory: `embed`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import numpy as np
 
 from keras_tune.checks import sample_rate_of
 from keras_tune.errors import UserError
-from keras_tune.shipped import OnnxEncoder, onnx_file
-from keras_tune.types import DEFAULT_ENCODER, DEFAULT_SAMPLE_RATE
+from keras_tune.evaluation.embeddings import POOLS, embed_clips, hop_in_samples, pool_windows
+from keras_tune.evaluation.encoders import embedding_model, fast_encoder, window_length
+from keras_tune.shipped import is_shipped
+from keras_tune.types import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
-
-    from keras_tune.evaluation.embeddings import ClipEmbeddings
-
-POOLS = ("mean", "mean_max", "none")
 
 
 def embed(
@@ -39,10 +37,9 @@ def embed(
     Args:
         audio: Path of an audio file, or a mono array (samples,), floats with full scale 1 or int16;
             or a list of these; or the path of a folder, which is searched with its sub-folders.
-        encoder: Keras model from (batch, samples, 1) to (batch, d), the path of a `.keras` file or
-            of a run folder, or the name of a preset that has trained weights. Defaults to
-            "tune_plus_open", which comes with the package; where ONNX Runtime is installed, that
-            computes it, unless `layers` are given, and Keras is not imported.
+        encoder: Keras model from (batch, samples, 1) to (batch, d), or a name, see `named_encoder`.
+            Defaults to "tune_plus_open", which comes with the package; where ONNX Runtime is
+            installed, that computes it, unless `layers` are given, and Keras is not imported.
         sample_rate: Integer, the sample rate of arrays in Hz. They are resampled if the encoder has
             another one. Defaults to the encoder's own.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
@@ -80,12 +77,11 @@ def embed(
     times  # [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
     ```
     """
-    from keras_tune.evaluation.embeddings import embed_clips, window_length
-
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
     if isinstance(encoder, (str, pathlib.Path)):
-        encoder = _load(str(encoder), layers)
+        load = _shipped_encoder if is_shipped(str(encoder)) else fast_encoder
+        encoder = load(str(encoder), in_keras=bool(layers))
     rate = sample_rate_of(encoder)
     single = isinstance(audio, (str, pathlib.Path, np.ndarray))
     folder = pathlib.Path(audio) if isinstance(audio, (str, pathlib.Path)) else None
@@ -159,106 +155,5 @@ def _table(vectors, files, starts=None):
     return pd.DataFrame(vectors, index)
 
 
-def _load(name, layers):
-    file = None if layers else onnx_file(name)
-    if file is not None:
-        return _in_onnx_runtime(file)
-    from keras_tune.models.presets import is_trained
-    from keras_tune.models.saved import load_saved_model
-
-    return _preset(name) if is_trained(name) else load_saved_model(name)
-
-
-@functools.lru_cache(maxsize=2)
-def _in_onnx_runtime(file):
-    """The encoder that comes with the package, which is loaded once for all songs."""
-    return OnnxEncoder(file)
-
-
-@functools.lru_cache(maxsize=2)
-def _preset(name):
-    """A preset with its weights, which is built once for all songs."""
-    from keras_tune.models.saved import load_saved_model
-
-    return load_saved_model(name)
-
-
-def hop_in_samples(hop: float | None, sample_rate: int = DEFAULT_SAMPLE_RATE) -> int | None:
-    """Convert a hop from seconds to samples; None stays None.
-
-    Raises:
-        ValueError: The hop is not positive.
-    """
-    if hop is None:
-        return None
-    if hop <= 0:
-        raise ValueError(f"`hop` must be positive. Received: hop={hop}")
-    return max(1, round(hop * sample_rate))
-
-
-def embedding_model(
-    encoder: keras.Model, layers: Sequence[str] = (), layer_pooling: str = "mean"
-) -> keras.Model:
-    """Make a model that outputs stages of an encoder, pooled over time and concatenated.
-
-    Args:
-        encoder: Keras model.
-        layers: Names of its stages. Defaults to none: the encoder is returned as it is.
-        layer_pooling: "mean", or "mean_std" for the mean and the standard deviation over time of
-            each stage. Defaults to "mean".
-
-    Returns:
-        Keras model from (batch, samples, 1) to (batch, d), a `keras_tune.models.StageEncoder` if
-        there are layers.
-
-    Raises:
-        ValueError: There is no such pooling, or it is "mean_std" without layers.
-        UserError: The encoder has no such stage.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import embedding_model
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    embedding_model(encoder, ["expand_1", "tail_1"]).output_shape  # (None, 6)
-    embedding_model(encoder, ["tail_1"], layer_pooling="mean_std").output_shape  # (None, 8)
-    ```
-    """
-    if not layers:
-        if layer_pooling != "mean":
-            raise ValueError(
-                f"`layer_pooling` needs `layers`. Received: layer_pooling={layer_pooling}"
-            )
-        return encoder
-    from keras_tune.models import StageEncoder
-
-    return StageEncoder(encoder, layers, layer_pooling)
-
-
-def pool_windows(clips: ClipEmbeddings, pool: str) -> np.ndarray:
-    """Combine the vectors of a clip's windows into one vector a clip.
-
-    Args:
-        clips: `ClipEmbeddings` with windows.
-        pool: "mean" or "mean_max".
-
-    Returns:
-        Float32 array (clips, d) or (clips, 2 · d).
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import ClipEmbeddings
-    from keras_tune.evaluation.embed_audio import pool_windows
-
-    windows, owners = np.array([[1.0], [3.0]]), np.array([0, 0])
-    clips = ClipEmbeddings(["song"], np.array([[2.0]]), [{}], windows=windows, owners=owners)
-    pool_windows(clips, "mean_max")  # [[2.0, 3.0]]
-    ```
-    """
-    if pool == "mean":
-        return clips.vectors
-    highest = np.full(clips.vectors.shape, -np.inf, "float32")
-    np.maximum.at(highest, clips.owners, clips.windows)
-    return np.concatenate([clips.vectors, highest], axis=1)
+# Encoders that come with the package are loaded once for all songs.
+_shipped_encoder = functools.lru_cache(maxsize=2)(fast_encoder)

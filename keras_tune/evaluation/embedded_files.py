@@ -25,23 +25,22 @@ import numpy as np
 
 from keras_tune.checks import check_encoder, sample_rate_of
 from keras_tune.errors import UserError
-from keras_tune.evaluation.embed_audio import (
-    POOLS,
-    embedding_model,
-    hop_in_samples,
-    pool_windows,
-)
-from keras_tune.evaluation.embedding_cache import encoder_fingerprint
 from keras_tune.evaluation.embeddings import (
+    POOLS,
     ClipEmbeddings,
     TooShortError,
     embed_clips,
+    hop_in_samples,
+    pool_windows,
+)
+from keras_tune.evaluation.encoders import (
+    embedding_model,
+    encoder_fingerprint,
+    fast_encoder,
     window_length,
 )
-from keras_tune.evaluation.encoders import named_encoder
 from keras_tune.files import atomic_path, text_fault, write_json
 from keras_tune.progress_bar import progress_bar
-from keras_tune.shipped import OnnxEncoder, onnx_file
 from keras_tune.storage import file_stamp, local_output, to_path
 from keras_tune.types import DEFAULT_ENCODER
 
@@ -146,7 +145,8 @@ def embed_files(
     clips_of = _Source(to_path(source), workers)
     model: Any = encoder
     if isinstance(encoder, (str, os.PathLike)):
-        model = _named(os.fspath(encoder), clips_of.sample_rate, in_keras or bool(layers))
+        in_keras = in_keras or bool(layers)
+        model = fast_encoder(os.fspath(encoder), clips_of.sample_rate, in_keras)
     else:
         check_encoder("the encoder", model, clips_of.sample_rate)
     sample_rate = clips_of.sample_rate = clips_of.sample_rate or sample_rate_of(model)
@@ -195,16 +195,6 @@ def _checked_output(output):
             f"{output}: .parquet needs pyarrow: pip install 'keras_tune[parquet]', or write .npz"
         )
     return output
-
-
-def _named(name, sample_rate, in_keras):
-    """The encoder of a name, in ONNX Runtime where that can compute it."""
-    file = None if in_keras else onnx_file(name)
-    if file is None:
-        return named_encoder(name, sample_rate)
-    encoder: Any = OnnxEncoder(file)
-    check_encoder(name, encoder, sample_rate)
-    return encoder
 
 
 def _embed_part(stem, source, names, encode, progress):

@@ -13,10 +13,9 @@ import numpy as np
 
 from keras_tune.checks import check_finite
 from keras_tune.errors import UserError
-from keras_tune.evaluation.embed_audio import hop_in_samples
-from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips
+from keras_tune.evaluation.embeddings import ClipEmbeddings, embed_clips, hop_in_samples
+from keras_tune.evaluation.encoders import encoder_fingerprint
 from keras_tune.files import atomic_path, read_npz
-from keras_tune.shipped import OnnxEncoder
 from keras_tune.storage import to_path
 
 if TYPE_CHECKING:
@@ -161,37 +160,3 @@ class EmbeddingCache:
             stages=stages,
             deform=deform,
         )
-
-
-def encoder_fingerprint(encoder: keras.Model) -> str:
-    """Hash an encoder's configuration and weights to 64 hexadecimal digits.
-
-    Args:
-        encoder: Keras model.
-
-    Returns:
-        String, the same on every backend and machine.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import MelStatistics
-    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
-
-    len(encoder_fingerprint(MelStatistics()))  # 64
-    ```
-    """
-    if isinstance(encoder, OnnxEncoder):
-        return encoder.fingerprint
-    digest = hashlib.sha256()
-    config = encoder.get_config()
-    # What is trainable changes no output.
-    for key in ("name", "trainable", "layers_trainable"):
-        config.pop(key, None)
-    digest.update(
-        json.dumps([type(encoder).__name__, config], sort_keys=True, default=str).encode()
-    )
-    for weights in encoder.get_weights():
-        digest.update(str(weights.shape).encode())
-        digest.update(np.ascontiguousarray(weights, "<f4").tobytes())
-    return digest.hexdigest()

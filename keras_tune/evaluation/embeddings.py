@@ -13,11 +13,15 @@ import numpy as np
 
 from keras_tune.checks import check_encoder, check_finite
 from keras_tune.errors import UserError
+from keras_tune.evaluation.encoders import tap_stages, window_length
 from keras_tune.files import atomic_path, read_npz
-from keras_tune.types import DEFAULT_WINDOW
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 if TYPE_CHECKING:
     import keras
+
+# How the windows of a clip become its vector: their mean, mean and maximum, or not at all.
+POOLS = ("mean", "mean_max", "none")
 
 
 class TooShortError(UserError):
@@ -238,9 +242,17 @@ def cut_windows(
     return windows[:: hop_samples or window_samples]
 
 
-def window_length(encoder: keras.Model, window_samples: int | None = None) -> int:
-    """The length of an encoder's windows: the one given, else its own, else 59,049 samples."""
-    return window_samples or encoder.input_shape[1] or DEFAULT_WINDOW
+def hop_in_samples(hop: float | None, sample_rate: int = DEFAULT_SAMPLE_RATE) -> int | None:
+    """Convert a hop from seconds to samples; None stays None.
+
+    Raises:
+        ValueError: The hop is not positive.
+    """
+    if hop is None:
+        return None
+    if hop <= 0:
+        raise ValueError(f"`hop` must be positive. Received: hop={hop}")
+    return max(1, round(hop * sample_rate))
 
 
 def embed_clips(
@@ -371,68 +383,10 @@ def embed_clips(
     return found
 
 
-def tap_stages(encoder: keras.Model, stages: Sequence[str]) -> keras.Model:
-    """Make a model that outputs stages, averaged over time, beside the representation.
-
-    Args:
-        encoder: `TUNe`.
-        stages: Names of its stages; see `encoder.stage_names`.
-
-    Returns:
-        Keras model from waveforms (batch, samples, 1) to a dict with `representation` (batch, d)
-        and, under the name of each stage, its output (batch, width).
-
-    Raises:
-        UserError: The encoder has no such stage.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import tap_stages
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    outputs = tap_stages(encoder, ["bottleneck"])(np.zeros((3, 2187, 1)))
-    outputs["representation"].shape  # (3, 4)
-    ```
-    """
-    import keras
-
-    from keras_tune.models.stage_encoder import check_stages
-
-    check_stages(encoder, stages)
-    outputs = {"representation": encoder.output}
-    for name in stages:
-        average = keras.layers.GlobalAveragePooling1D(
-            data_format=encoder.data_format, dtype="float32", name=f"{name}_mean"
-        )
-        outputs[name] = average(encoder.get_layer(name).output)
-    return keras.Model(encoder.input, outputs)
-
-
 def crop_start(clip: str, room: int, seed: int) -> int:
     """The start of a clip's random crop: an integer from 0 to `room`, from its id and a seed."""
     digest = hashlib.sha256(f"{seed}/{clip}".encode()).digest()
     return int(np.random.default_rng(int.from_bytes(digest[:8], "big")).integers(0, room + 1))
-
-
-def default_pooling(encoder: keras.Model) -> str:
-    """The pooling over time that an encoder's embeddings have as they are.
-
-    Args:
-        encoder: Keras model.
-
-    Returns:
-        "mean_std" for `MelStatistics`, else "mean".
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.embeddings import default_pooling
-
-    default_pooling(keras_tune.evaluation.MelStatistics())  # "mean_std"
-    ```
-    """
-    return getattr(encoder, "default_pooling", "mean")
 
 
 def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
@@ -484,3 +438,31 @@ def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
         crops=None,
         stages={},
     )
+
+
+def pool_windows(clips: ClipEmbeddings, pool: str) -> np.ndarray:
+    """Combine the vectors of a clip's windows into one vector a clip.
+
+    Args:
+        clips: `ClipEmbeddings` with windows.
+        pool: "mean" or "mean_max".
+
+    Returns:
+        Float32 array (clips, d) or (clips, 2 · d).
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import ClipEmbeddings
+    from keras_tune.evaluation.embeddings import pool_windows
+
+    windows, owners = np.array([[1.0], [3.0]]), np.array([0, 0])
+    clips = ClipEmbeddings(["song"], np.array([[2.0]]), [{}], windows=windows, owners=owners)
+    pool_windows(clips, "mean_max")  # [[2.0, 3.0]]
+    ```
+    """
+    if pool == "mean":
+        return clips.vectors
+    highest = np.full(clips.vectors.shape, -np.inf, "float32")
+    np.maximum.at(highest, clips.owners, clips.windows)
+    return np.concatenate([clips.vectors, highest], axis=1)

@@ -1,14 +1,20 @@
-"""Encoders by name: saved ones, those that come with the package, and untrained ones."""
+"""Encoders: by name, with stages as outputs, and what embeddings need to know about them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from keras_tune.checks import check_encoder
 from keras_tune.errors import UserError
-from keras_tune.types import DEFAULT_SAMPLE_RATE
+from keras_tune.shipped import OnnxEncoder, onnx_file
+from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     import keras
@@ -89,3 +95,174 @@ def named_encoder(name: str, sample_rate: int | None = None, seed: int = 0) -> k
         rate = sample_rate or DEFAULT_SAMPLE_RATE
         return TUNe.from_preset(preset, load_weights=False, sample_rate=rate, pooled_stages=0)
     return load_encoder(name, sample_rate)
+
+
+def fast_encoder(
+    name: str, sample_rate: int | None = None, in_keras: bool = False
+) -> keras.Model | OnnxEncoder:
+    """An encoder by its name, in ONNX Runtime where that can compute it.
+
+    ONNX Runtime starts many times faster than Keras, which is not imported then.
+
+    Args:
+        name: As in `named_encoder`.
+        sample_rate: As in `named_encoder`. Defaults to None.
+        in_keras: Whether Keras computes it in any case. Defaults to False.
+
+    Returns:
+        Keras model, or `keras_tune.shipped.OnnxEncoder`.
+
+    Raises:
+        UserError: There is no such encoder, or it is made for another sample rate.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation.encoders import fast_encoder
+
+    fast_encoder("tune_plus_open").output_shape  # (None, 512)
+    ```
+    """
+    file = None if in_keras else onnx_file(name)
+    if file is None:
+        return named_encoder(name, sample_rate)
+    encoder: Any = OnnxEncoder(file)
+    check_encoder(name, encoder, sample_rate)
+    return encoder
+
+
+def window_length(encoder: keras.Model, window_samples: int | None = None) -> int:
+    """The length of an encoder's windows: the one given, else its own, else 59,049 samples."""
+    return window_samples or encoder.input_shape[1] or DEFAULT_WINDOW
+
+
+def default_pooling(encoder: keras.Model) -> str:
+    """The pooling over time that an encoder's embeddings have as they are.
+
+    Args:
+        encoder: Keras model.
+
+    Returns:
+        "mean_std" for `MelStatistics`, else "mean".
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation.encoders import default_pooling
+
+    default_pooling(keras_tune.evaluation.MelStatistics())  # "mean_std"
+    ```
+    """
+    return getattr(encoder, "default_pooling", "mean")
+
+
+def embedding_model(
+    encoder: keras.Model, layers: Sequence[str] = (), layer_pooling: str = "mean"
+) -> keras.Model:
+    """Make a model that outputs stages of an encoder, pooled over time and concatenated.
+
+    Args:
+        encoder: Keras model.
+        layers: Names of its stages. Defaults to none: the encoder is returned as it is.
+        layer_pooling: "mean", or "mean_std" for the mean and the standard deviation over time of
+            each stage. Defaults to "mean".
+
+    Returns:
+        Keras model from (batch, samples, 1) to (batch, d), a `keras_tune.models.StageEncoder` if
+        there are layers.
+
+    Raises:
+        ValueError: There is no such pooling, or it is "mean_std" without layers.
+        UserError: The encoder has no such stage.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import embedding_model
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    embedding_model(encoder, ["expand_1", "tail_1"]).output_shape  # (None, 6)
+    embedding_model(encoder, ["tail_1"], layer_pooling="mean_std").output_shape  # (None, 8)
+    ```
+    """
+    if not layers:
+        if layer_pooling != "mean":
+            raise ValueError(
+                f"`layer_pooling` needs `layers`. Received: layer_pooling={layer_pooling}"
+            )
+        return encoder
+    from keras_tune.models import StageEncoder
+
+    return StageEncoder(encoder, layers, layer_pooling)
+
+
+def tap_stages(encoder: keras.Model, stages: Sequence[str]) -> keras.Model:
+    """Make a model that outputs stages, averaged over time, beside the representation.
+
+    Args:
+        encoder: `TUNe`.
+        stages: Names of its stages; see `encoder.stage_names`.
+
+    Returns:
+        Keras model from waveforms (batch, samples, 1) to a dict with `representation` (batch, d)
+        and, under the name of each stage, its output (batch, width).
+
+    Raises:
+        UserError: The encoder has no such stage.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import tap_stages
+
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    outputs = tap_stages(encoder, ["bottleneck"])(np.zeros((3, 2187, 1)))
+    outputs["representation"].shape  # (3, 4)
+    ```
+    """
+    import keras
+
+    from keras_tune.models.stage_encoder import check_stages
+
+    check_stages(encoder, stages)
+    outputs = {"representation": encoder.output}
+    for name in stages:
+        average = keras.layers.GlobalAveragePooling1D(
+            data_format=encoder.data_format, dtype="float32", name=f"{name}_mean"
+        )
+        outputs[name] = average(encoder.get_layer(name).output)
+    return keras.Model(encoder.input, outputs)
+
+
+def encoder_fingerprint(encoder: keras.Model) -> str:
+    """Hash an encoder's configuration and weights to 64 hexadecimal digits.
+
+    Args:
+        encoder: Keras model.
+
+    Returns:
+        String, the same on every backend and machine.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation import MelStatistics
+    from keras_tune.evaluation.encoders import encoder_fingerprint
+
+    len(encoder_fingerprint(MelStatistics()))  # 64
+    ```
+    """
+    if isinstance(encoder, OnnxEncoder):
+        return encoder.fingerprint
+    digest = hashlib.sha256()
+    config = encoder.get_config()
+    # What is trainable changes no output.
+    for key in ("name", "trainable", "layers_trainable"):
+        config.pop(key, None)
+    digest.update(
+        json.dumps([type(encoder).__name__, config], sort_keys=True, default=str).encode()
+    )
+    for weights in encoder.get_weights():
+        digest.update(str(weights.shape).encode())
+        digest.update(np.ascontiguousarray(weights, "<f4").tobytes())
+    return digest.hexdigest()

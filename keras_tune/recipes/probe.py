@@ -206,8 +206,7 @@ def _encoders(config, info):
         batch_norm_variables,
         make_baselines,
     )
-    from keras_tune.evaluation.embed_audio import embedding_model
-    from keras_tune.evaluation.encoders import named_encoder
+    from keras_tune.evaluation.encoders import embedding_model, named_encoder
 
     encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
     asked = _list(config.baselines, DEFAULT_BASELINES)
@@ -247,7 +246,7 @@ def _encoders(config, info):
 
 def _rows(config, protocols, encoders):
     """The rows of the report: pairs of an encoder's name and a pooling, by the row's name."""
-    from keras_tune.evaluation.embeddings import default_pooling
+    from keras_tune.evaluation.encoders import default_pooling
     from keras_tune.models.stage_encoder import LAYER_POOLINGS
 
     asked = _list(config.pooling, ())
@@ -272,7 +271,8 @@ def _rows(config, protocols, encoders):
 
 def _pooled(rows, encoders, clips):
     """Embeddings by row, from those by encoder."""
-    from keras_tune.evaluation.embeddings import default_pooling, pool_clips
+    from keras_tune.evaluation.embeddings import pool_clips
+    from keras_tune.evaluation.encoders import default_pooling
 
     return {
         row: {
@@ -372,7 +372,7 @@ def _deformed(encoders, cache):
 
 def _description(config, info, encoders, rows, study):
     """The content of the report besides the scores."""
-    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+    from keras_tune.evaluation.encoders import encoder_fingerprint
     from keras_tune.evaluation.outcomes import folds_fingerprint
 
     clips = next(iter(study.clips.values()))

@@ -245,7 +245,7 @@ def _read(source, encoder):
 
 def _fingerprints(encoder):
     """What `embed` may call the encoder: with ONNX Runtime one that ships has another name."""
-    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+    from keras_tune.evaluation.encoders import encoder_fingerprint
 
     found = {encoder_fingerprint(encoder)}
     if is_shipped(encoder.name):

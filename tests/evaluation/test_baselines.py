@@ -18,8 +18,8 @@ from keras_tune.evaluation.baselines import (
     estimate_on,
     estimated_variables,
 )
-from keras_tune.evaluation.embedding_cache import encoder_fingerprint
 from keras_tune.evaluation.embeddings import cut_windows
+from keras_tune.evaluation.encoders import encoder_fingerprint
 from keras_tune.models import TUNe, estimate_batch_norm, with_pooled_stages
 
 pytestmark = pytest.mark.one_backend

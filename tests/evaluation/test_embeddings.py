@@ -14,7 +14,7 @@ from keras_tune.evaluation import (
     pool_clips,
     untrained_copy,
 )
-from keras_tune.evaluation.embeddings import default_pooling
+from keras_tune.evaluation.encoders import default_pooling
 from keras_tune.models import TUNe
 
 
@@ -142,7 +142,8 @@ def test_a_damaged_file_of_the_cache_is_written_anew(tmp_path, capsys):
 
 def test_a_damaged_file_of_estimates_is_written_anew(tmp_path, capsys):
     from keras_tune.data import open_dataset
-    from keras_tune.evaluation.embedding_cache import EmbeddingCache, encoder_fingerprint
+    from keras_tune.evaluation.embedding_cache import EmbeddingCache
+    from keras_tune.evaluation.encoders import encoder_fingerprint
 
     audio = np.random.default_rng(0).normal(0, 0.1, (20, 200)).astype("float32")
     np.savez(tmp_path / "clips.npz", audio=audio)

@@ -7,7 +7,7 @@ from keras import ops
 from seeded import seed_weights
 
 from keras_tune.errors import UserError
-from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+from keras_tune.evaluation.encoders import encoder_fingerprint
 from keras_tune.models import StageEncoder, Tagger, TUNe
 
 

@@ -450,7 +450,7 @@ def test_nothing_comes_from_elsewhere(browser, site, song):
 
 def test_an_index_of_another_encoder_is_refused(tagger, tmp_path):
     """Vectors of the same width would give neighbours that mean nothing."""
-    from keras_tune.evaluation.embedding_cache import encoder_fingerprint
+    from keras_tune.evaluation.encoders import encoder_fingerprint
     from keras_tune.serving.web_page import track_index
     from keras_tune.serving.windows import Windows
 
