@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import math
 import os
@@ -159,6 +160,8 @@ def train_probes(
     probe.predict(features).shape  # (8, 4)
     ```
     """
+    from threadpoolctl import threadpool_limits
+
     schedule = schedule or Schedule()
     if valid_score == "loss":
 
@@ -176,7 +179,12 @@ def train_probes(
             for x in (train[0], valid[0])
         ]
     found: list[Any] = [None] * len(configurations)
-    with _Workers() as workers:
+    # A thread for each processor, each with algebra on one thread.
+    threads = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    with (
+        threadpool_limits(1, user_api="blas"),
+        concurrent.futures.ThreadPoolExecutor(threads) as workers,
+    ):
         for batch_size in dict.fromkeys(c.batch_size for c in configurations):
             members = [k for k, c in enumerate(configurations) if c.batch_size == batch_size]
             runs = _runs(
@@ -198,47 +206,11 @@ def train_probes(
                 workers,
             )
             for run in runs:
-                for index, best in zip(run.members, run.best, strict=True):
+                for index, (weights, *reached) in zip(run.members, run.best, strict=True):
                     found[index] = TrainedProbe(
-                        configurations[index],
-                        best.weights,
-                        mean,
-                        deviation,
-                        loss,
-                        best.score,
-                        best.steps,
+                        configurations[index], weights, mean, deviation, loss, *reached
                     )
     return found
-
-
-class _Workers:
-    """Threads that train the stacks, one for each processor, each with single-threaded algebra."""
-
-    def __enter__(self):
-        import concurrent.futures
-
-        from threadpoolctl import threadpool_limits
-
-        count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-        self.pool = concurrent.futures.ThreadPoolExecutor(count)
-        self.limits = threadpool_limits(1, user_api="blas")
-        return self
-
-    def __exit__(self, *_):
-        self.pool.shutdown()
-        self.limits.restore_original_limits()
-
-    def map(self, function, values):
-        """The results of a function, called for all values in parallel."""
-        return list(self.pool.map(function, values))
-
-
-class _Best:
-    """The best weights of one probe so far."""
-
-    weights = None
-    score = -np.inf
-    steps = 0
 
 
 class _Run:
@@ -249,7 +221,8 @@ class _Run:
         # The index of each probe's configuration.
         self.members = members
         self.features, self.valid_features = features, valid_features
-        self.best = [_Best() for _ in members]
+        # The weights, score and steps of the best evaluation of each.
+        self.best: list[tuple] = [(None, -np.inf, 0) for _ in members]
         self.waited = np.zeros(len(members), int)
         self.plateaus = [
             None if plateau_patience is None else Plateau(plateau_patience) for _ in members
@@ -273,11 +246,10 @@ class _Run:
         """Keep the weights that are better than before, and remove finished probes."""
         weights = self.stack.weights()
         for row, (number, score) in enumerate(zip(self.running, scores, strict=True)):
-            best = self.best[number]
             self.waited[number] += 1
-            if score > best.score:
-                best.weights = [part[row].copy() for part in weights]
-                best.score, best.steps = float(score), self.stack.steps
+            if score > self.best[number][1]:
+                kept = [part[row].copy() for part in weights]
+                self.best[number] = kept, float(score), self.stack.steps
                 self.waited[number] = 0
             plateau = self.plateaus[number]
             # PyTorch does not change a rate if the difference would be below 1e-8.
@@ -347,9 +319,10 @@ def _train_runs(runs, targets, batch_size, score, schedule, seed, workers):
     for _ in range(schedule.max_evaluations):
         for start in range(0, period, STEPS_AT_ONCE):
             batches = [next_batch() for _ in range(min(STEPS_AT_ONCE, period - start))]
-            workers.map(lambda run, batches=batches: run.advance(batches), runs)
+            # As a list, which waits for all of them.
+            list(workers.map(lambda run, batches=batches: run.advance(batches), runs))
         # Ranking metrics are faster for many probes together than for one at a time.
-        scores = np.asarray(score(np.concatenate(workers.map(_Run.outputs, runs))))
+        scores = np.asarray(score(np.concatenate(list(workers.map(_Run.outputs, runs)))))
         ends = np.cumsum([len(run.stack) for run in runs])[:-1]
         for run, part in zip(runs, np.split(scores, ends), strict=True):
             run.update(part, schedule)

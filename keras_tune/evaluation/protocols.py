@@ -164,10 +164,6 @@ class _Side:
         # If valid has only positives or only negatives, no probe is better than another.
         return np.nan_to_num(scores, nan=UNDEFINED)
 
-    def cross_fitted(self, task, predictions):
-        """See `cross_fitted_score`."""
-        return cross_fitted_score(task, self.clips.labels, self.targets, predictions)
-
 
 def cross_fitted_score(
     task: Task,
@@ -490,7 +486,7 @@ def _best(valid, task, candidates, configurations, predictions, scores=None):
         scores[best],
         [{**c, "valid_score": s} for c, s in zip(configurations, scores, strict=True)],
         head,
-        valid.cross_fitted(task, predictions),
+        cross_fitted_score(task, valid.clips.labels, valid.targets, predictions),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ from keras_tune.evaluation.outcomes import (
     predict_test,
 )
 from keras_tune.evaluation.protocols import groups_of
+from keras_tune.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from keras_tune.evaluation.protocols import FittedProbe
@@ -83,7 +84,7 @@ class Study:
         progress: Callable[[int, str], Any] | None = None,
     ):
         self.task, self.group, self.resamples = task, group, resamples
-        self.progress = progress or (lambda total, title: contextlib.nullcontext(_Silent()))
+        self.progress = progress or functools.partial(progress_bar, shown=False)
         self.seeds = list(seeds)
         splits = next(iter(clips.values()))
         ends = np.cumsum([0, *(len(part.ids) for part in splits.values())])
@@ -218,13 +219,6 @@ class Study:
                     scores.append(scored[self.task.primary])
                 found[name][change] = sum(scores) / len(scores)
         return found
-
-
-class _Silent:
-    """A progress bar that is not shown."""
-
-    def update(self, count):
-        pass
 
 
 def best_head(study: Study, name: str, protocols: Sequence[str]) -> tuple[str, FittedProbe] | None:
