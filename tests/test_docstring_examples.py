@@ -124,6 +124,7 @@ PREPARED |= {
     "quiet.quiet_tensorflow": quiet,
     "search.Job": search,
     "search.TUNeTuner.give_up_reason": search,
+    "search.TUNeTuner.repeat": search,
     "search.TUNeTuner.search": search,
     "search.job.run": search,
     "search.trial_table": search,

@@ -123,15 +123,16 @@ def did_you_mean(word, known):
     return f"did you mean {close[0]}?" if close else ""
 
 
-def names_options(**names):
+def names_options(otherwise=None, **names):
     """Let errors about arguments of library functions name the option that the value came from.
 
     The library raises `ValueError`s such as "`folds` must be at least 2. Received: folds=1". If the
     configuration has an option of this name, or exactly one of its groups has (`task.folds`),
-    `main` raises a `UserError` instead, which says "--folds 1: must be at least 2". All other
-    errors stay as they are.
+    `main` raises a `UserError` instead, which says "--folds 1: must be at least 2". Other errors
+    stay as they are.
 
     Args:
+        otherwise: Options to name in front of a `ValueError` that names none. Defaults to None.
         **names: The options whose names differ from those of the arguments: `columns="target"`.
             None for an argument that no option gives.
 
@@ -156,8 +157,10 @@ def names_options(**names):
                 return main(config, *arguments)
             except ValueError as error:
                 message = _about_option(str(error), names, type(config))
-                if message is None:
+                if message is None and (otherwise is None or isinstance(error, UserError)):
                     raise
+                if message is None:
+                    raise UserError(f"{otherwise}: {error}") from error
                 raise UserError(_with_options(message, type(config))) from error
 
         return wrapped

@@ -41,7 +41,7 @@ def as_options(config_class):
 
     Returns:
         A subclass whose types are those of the parser, and whose docstring also has the arguments
-        of the base classes; the class itself if there are no ranges in it.
+        of the base classes.
 
     Example:
 
@@ -58,12 +58,10 @@ def as_options(config_class):
         kind, factory = _option(hints[field.name]), field.default_factory
         if dataclasses.is_dataclass(field.type):
             kind = as_options(field.type)
-            if kind is not field.type and callable(factory):
+            if callable(factory):
                 factory = functools.partial(_default, kind, factory)
         default = dataclasses.field(default=field.default, default_factory=factory)
         fields.append((field.name, kind, default))
-    if all(kind is hints[name] for name, kind, _ in fields):
-        return config_class
     namespace = {"__doc__": _documented(config_class), "__module__": config_class.__module__}
     return dataclasses.make_dataclass(
         config_class.__name__, fields, bases=(config_class,), namespace=namespace
@@ -110,11 +108,9 @@ def _option(hint):
     if origin is typing.Annotated and isinstance(parts[1], Interval):
         return _number(parts[0], parts[1])
     if origin in (typing.Union, types.UnionType):
-        kinds = [_option(part) for part in parts]
-        return functools.reduce(operator.or_, kinds) if kinds != list(parts) else hint
+        return functools.reduce(operator.or_, map(_option, parts))
     if origin is list:
-        kind = _option(parts[0])
-        return list[kind] if kind is not parts[0] else hint
+        return list[_option(parts[0])]
     return hint
 
 

@@ -90,7 +90,7 @@ def main(config):
         raise UserError("--online_probe.label: needs a single device; use --probe")
     with locked(pretraining.folder):
         pretraining.open()
-        _build(pretraining)
+        _build(pretraining.config, pretraining)
         callbacks = _callbacks(pretraining)
         _print_summary(pretraining)
         _fit(pretraining, callbacks)
@@ -105,19 +105,9 @@ def main(config):
         print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md beside it")
 
 
-@names_options(clip_samples="model.input_samples")
-def _build_named(config, pretraining):
+@names_options(otherwise="--model, --augment", clip_samples="model.input_samples")
+def _build(config, pretraining):
     pretraining.build()
-
-
-def _build(pretraining):
-    try:
-        _build_named(pretraining.config, pretraining)
-    except UserError:
-        raise
-    except ValueError as error:
-        # It names no option, or several.
-        raise UserError(f"--model, --augment: {error}") from error
 
 
 def _callbacks(pretraining):

@@ -10,11 +10,9 @@ was killed resumes when it is started again. For several processes or machines s
 import contextlib
 import dataclasses
 import functools
-import json
-import math
 import os
 import pathlib
-from typing import Literal
+from typing import ClassVar, Literal
 
 from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
@@ -75,6 +73,17 @@ class SearchConfig:
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
 
+    # What may differ between a search and its continuation.
+    free_on_resume: ClassVar[tuple[str, ...]] = (
+        "output",
+        "max_trials",
+        "seeds",
+        "chief_timeout",
+        "isolate",
+        "backend",
+        "jit_compile",
+    )
+
     data: str | None = None
     output: str = "runs/search"
     tuner: Literal["hyperband", "bayesian", "random", "grid"] = "grid"
@@ -104,18 +113,6 @@ class SearchConfig:
     backend: str | None = None
 
 
-# The options that may change when a search is resumed.
-FREE_ON_RESUME = (
-    "output",
-    "max_trials",
-    "seeds",
-    "chief_timeout",
-    "isolate",
-    "backend",
-    "jit_compile",
-)
-
-
 @names_options()
 def main(config):
     """Run the command line; see `SearchConfig`."""
@@ -132,14 +129,16 @@ def _search(config):
     from keras_tune.data.damage import naming_damaged_shards
     from keras_tune.recipes._folder import write_report
     from keras_tune.training.precision import with_precision
-    from keras_tune.training.run_folder import write_config
+    from keras_tune.training.run_folder import check_unchanged, write_config
     from keras_tune.training.streams import demo_corpus
 
     _check(config)
     output = local_output(config.output)
     config, reason = with_precision(config, output)
     print_precision(config.precision, reason)
-    _claim(output, config)
+    output.mkdir(parents=True, exist_ok=True)
+    if (output / "config.yaml").exists():
+        check_unchanged(output, config, config.free_on_resume)
     # Workers read the corpus of their chief; the file is written in one step.
     data = config.data or str(demo_corpus(output, config.seed))
     # Checks its settings, before the folder belongs to a search with them.
@@ -154,7 +153,7 @@ def _search(config):
         if tuner.is_worker:
             return
         trials = _report_trials(tuner, config, output)
-        runs = _repeat(tuner, trials, data, callbacks, config, output)
+        runs = _repeat(tuner, trials, data, callbacks, config)
     best, score = _report_depths(runs, trials, config, output)
     _write_best(output / "best.yaml", _recipe(config, config.data), best, score["what"])
     opened = streams(0, 1)
@@ -180,15 +179,6 @@ def _check(config):
             "--objective val_loss: losses at different temperatures cannot be compared; fix "
             "--space.temperature or use val_contrastive_accuracy"
         )
-
-
-def _claim(output, config):
-    """Refuse a folder that contains another search."""
-    from keras_tune.training.run_folder import check_unchanged
-
-    output.mkdir(parents=True, exist_ok=True)
-    if (output / "config.yaml").exists():
-        check_unchanged(output, config, FREE_ON_RESUME)
 
 
 def _hypermodel(config, sample_rate):
@@ -291,57 +281,25 @@ def _report_trials(tuner, config, output):
     return trials
 
 
-def _repeat(tuner, trials, data, callbacks, config, output):
+def _repeat(tuner, trials, data, callbacks, config):
     """Train the best configuration of each depth with other seeds; what is done is not done again.
 
     Returns a table with one row for each run. The trial itself is not one of them: it was chosen
     for its high score, which is therefore too good.
     """
     import pandas as pd
-    from keras_tuner.errors import FailedTrialError
 
-    from keras_tune.files import write_json
-    from keras_tune.search.job import Job, run_isolated
-    from keras_tune.search.job import run as train
     from keras_tune.search.results import best_of_each_depth, outcome_row
-    from keras_tune.search.tuner import summary_of
 
     best = best_of_each_depth(trials, DIRECTIONS[config.objective])
     if config.seeds == 1:
         return best
     runs = []
-    for _, row in best.iterrows():
+    for trial in best["trial"]:
         for seed in range(config.seed + 1, config.seed + 1 + config.seeds):
-            path = output / "repeats" / f"trial_{row['trial']}_seed_{seed}.json"
-            if not path.exists():
-                hypermodel = tuner.hypermodel.with_seed(seed)
-                hyperparameters = tuner.oracle.get_trial(row["trial"]).hyperparameters
-                other = dataclasses.replace(config, seed=seed)
-                reseeded = functools.partial(_streams, other, data)
-                job = Job(hypermodel, hyperparameters, reseeded, config.epochs, callbacks)
-                try:
-                    outcome = (run_isolated if tuner.isolated else train)(job)
-                except FailedTrialError as error:
-                    raise UserError(f"trial {row['trial']} with seed {seed}: {error}") from error
-                outcome |= summary_of(
-                    outcome.pop("history"), config.objective, DIRECTIONS[config.objective]
-                )
-                if not math.isfinite(outcome["score"]):
-                    raise UserError(
-                        f"trial {row['trial']} with seed {seed}: its {config.objective} is not "
-                        "finite; use a smaller --learning_rate, or another --seed"
-                    )
-                outcome |= {
-                    "epochs": config.epochs,
-                    "configuration": dataclasses.asdict(hypermodel.configuration(hyperparameters)),
-                }
-                write_json(path, outcome)
-                tuner.report(
-                    f"decoder depth {row['decoder_depth']:.0f}, seed {seed}: "
-                    f"{config.objective} {outcome['score']:.4f}"
-                )
-            outcome = json.loads(path.read_text(encoding="utf-8"))
-            runs.append({"trial": row["trial"], "seed": seed, **outcome_row(outcome)})
+            streams = functools.partial(_streams, dataclasses.replace(config, seed=seed), data)
+            outcome = tuner.repeat(trial, seed, streams, config.epochs, callbacks)
+            runs.append({"trial": trial, "seed": seed, **outcome_row(outcome)})
     return pd.DataFrame(runs)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.errors import FailedTrialError, FatalError
 from keras_tuner.oracles import (
     BayesianOptimizationOracle,
     GridSearchOracle,
@@ -334,23 +335,76 @@ class TUNeTuner(BaseTuner):
             job.save = folder / MODEL
         if values.get("tuner/trial_id"):
             job.warm_start = pathlib.Path(self.get_trial_dir(values["tuner/trial_id"])) / MODEL
-        objective = self.oracle.objective
         try:
-            outcome = (run_isolated if self.isolated else run)(job)
-            outcome |= summary_of(outcome.pop("history"), objective.name, objective.direction)
+            outcome = self._train(job)
         except UserError as error:
             raise _SharedError(error) from error
+        write_json(folder / OUTCOME, outcome)
+        objective = self.oracle.objective.name
+        if not math.isfinite(outcome["score"]):
+            raise FailedTrialError(f"{objective} is {outcome['score']}: training diverged")
+        return {objective: outcome["score"]}
+
+    def _train(self, job):
+        """Train a configuration; returns what is kept of it."""
+        objective = self.oracle.objective
+        outcome = (run_isolated if self.isolated else run)(job)
+        outcome |= summary_of(outcome.pop("history"), objective.name, objective.direction)
         outcome["best_epoch"] += job.initial_epoch
         outcome["epochs"] = job.epochs
-        outcome["configuration"] = dataclasses.asdict(
-            self.hypermodel.configuration(trial.hyperparameters)
-        )
-        write_json(folder / OUTCOME, outcome)
-        if not math.isfinite(outcome["score"]):
-            raise keras_tuner.errors.FailedTrialError(
-                f"{objective.name} is {outcome['score']}: training diverged"
-            )
-        return {objective.name: outcome["score"]}
+        configuration = job.hypermodel.configuration(job.hyperparameters)
+        return {**outcome, "configuration": dataclasses.asdict(configuration)}
+
+    def repeat(
+        self,
+        trial_id: str,
+        seed: int,
+        streams: Callable[[int, int], Any],
+        epochs: int,
+        callbacks: Callable[[], list] | None = None,
+    ) -> dict[str, Any]:
+        """Train the configuration of a trial again, with another seed.
+
+        The results are kept in the folder of the search. What is there is not trained again.
+
+        Args:
+            trial_id: String, the identifier of the trial.
+            seed: Integer, the seed of weights, crops and augmentations.
+            streams: As in `Job`; their order should depend on the same seed.
+            epochs: Integer, the epochs of the training.
+            callbacks: As in `Job`. Defaults to None.
+
+        Returns:
+            A dict with the results, as the `outcome.json` of a trial has them.
+
+        Raises:
+            UserError: The training failed, or its score is not finite.
+
+        Example:
+
+        ```python
+        tuner.search(streams, epochs=1)
+        tuner.repeat("0", seed=43, streams=streams, epochs=1)["score"]
+        ```
+        """
+        path = pathlib.Path(self.directory) / "repeats" / f"trial_{trial_id}_seed_{seed}.json"
+        if not path.exists():
+            hyperparameters = self.oracle.get_trial(trial_id).hyperparameters
+            hypermodel = self.hypermodel.with_seed(seed)
+            try:
+                outcome = self._train(Job(hypermodel, hyperparameters, streams, epochs, callbacks))
+            except FailedTrialError as error:
+                raise UserError(f"trial {trial_id} with seed {seed}: {error}") from error
+            objective = self.oracle.objective.name
+            if not math.isfinite(outcome["score"]):
+                raise UserError(
+                    f"trial {trial_id} with seed {seed}: its {objective} is not finite; use a "
+                    "smaller `learning_rate`, or another `seed`"
+                )
+            write_json(path, outcome)
+            depth = outcome["configuration"]["decoder_depth"]
+            self.report(f"decoder depth {depth}, seed {seed}: {objective} {outcome['score']:.4f}")
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def _try_run_and_update_trial(self, trial, *arguments, **options):
         try:
@@ -400,7 +454,7 @@ def _chief():
     return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 
 
-class _SharedError(keras_tuner.errors.FatalError):
+class _SharedError(FatalError):
     """Carries an error that every configuration would have past KerasTuner's own handling."""
 
 

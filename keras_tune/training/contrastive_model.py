@@ -21,7 +21,7 @@ from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
 from keras_tune.losses.supervised_contrastive import supervised_contrastive
 from keras_tune.losses.vicreg import covariance_loss, variance_loss
-from keras_tune.training import gradient_cache, replicas
+from keras_tune.training import distribution, gradient_cache
 from keras_tune.types import Tensor, TensorLike
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class ContrastiveModel(keras.Model):
         self.crop.reseed(derive_seed(seed, *path, 0))
         if self.augmenter is not None:
             self.augmenter.reseed(derive_seed(seed, *path, 1))
-        replicas.spread_seeds(self, draw_states(self))
+        distribution.spread_seeds(self, draw_states(self))
 
     def read_from(self, clips: ResidentClips) -> None:
         """Let training cut its crops from clips in the memory of the device.
@@ -384,7 +384,7 @@ class ContrastiveModel(keras.Model):
     ) -> Tensor:
         # The negatives come from all devices, and each computes the loss of the whole batch. The
         # sum over devices is minimized: Keras divides its own losses by their number, others not.
-        projections = replicas.gather(y_pred)
+        projections = distribution.gather(y_pred)
         groups, weights = _groups_and_weights(x)
         # Both views of a clip are anchors.
         weights = None if weights is None else ops.tile(weights, 2)
@@ -395,19 +395,19 @@ class ContrastiveModel(keras.Model):
         ):
             if weight:
                 both = sum(term(projections[:, view]) for view in (0, 1))
-                loss = loss + weight * both / replicas.count()
+                loss = loss + weight * both / distribution.replica_count()
         if self.group_weight and groups is not None:
             term = supervised_contrastive(
                 projections[:, 0], projections[:, 1], groups, self.temperature
             )
             term = term if weights is None else term * weights
-            loss = loss + self.group_weight * ops.mean(term) / replicas.count()
-        return loss + sum(self.losses) / replicas.count() if self.losses else loss
+            loss = loss + self.group_weight * ops.mean(term) / distribution.replica_count()
+        return loss + sum(self.losses) / distribution.replica_count() if self.losses else loss
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Tensor, sample_weight: Any = None
     ) -> dict[str, Tensor]:
-        y_pred = replicas.gather(y_pred)
+        y_pred = distribution.gather(y_pred)
         groups, weights = _groups_and_weights(x)
         all_logits, labels = nt_xent_logits(y_pred[:, 0], y_pred[:, 1], self.temperature)
         logits = mask_groups(all_logits, groups)
@@ -440,7 +440,7 @@ class ContrastiveModel(keras.Model):
             loss: Scalar tensor, as `compute_loss` returns it.
             clips: The batch.
         """
-        loss = loss * replicas.count()
+        loss = loss * distribution.replica_count()
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(audio_of(clips))[0])
 
     def train_step(self, *args: Any) -> Any:
@@ -448,12 +448,12 @@ class ContrastiveModel(keras.Model):
         *state, data = args
         clips = self._batch(data)
         if self.micro_batch is not None:
-            return replicas.as_reported(gradient_cache.train_step(self, *state, clips))
-        return replicas.as_reported(super().train_step(*state, (clips,)))
+            return distribution.as_reported(gradient_cache.train_step(self, *state, clips))
+        return distribution.as_reported(super().train_step(*state, (clips,)))
 
     def test_step(self, *args: Any) -> Any:
         *state, data = args
-        return replicas.as_reported(super().test_step(*state, (self._batch(data),)))
+        return distribution.as_reported(super().test_step(*state, (self._batch(data),)))
 
     def predict_step(self, *args: Any) -> Any:
         *state, data = args
@@ -515,9 +515,9 @@ def _groups_and_weights(clips):
         return None, None
     groups, weights = clips.get("group"), clips.get("weight")
     if groups is not None:
-        groups = replicas.gather(groups)
+        groups = distribution.gather(groups)
     if weights is not None:
-        weights = replicas.gather(ops.cast(weights, "float32"))
+        weights = distribution.gather(ops.cast(weights, "float32"))
     return groups, weights
 
 

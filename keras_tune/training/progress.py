@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_tune.errors import UserError
 from keras_tune.models.saved import load_saved_model
-from keras_tune.training import replicas
+from keras_tune.training import distribution
 from keras_tune.training.contrastive_model import draw_states
 
 FILE_NAME = "keras_tune.json"
@@ -92,7 +92,7 @@ class Progress:
         ):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(np.asarray(value, variable.dtype))
-        replicas.spread_seeds(model, draw_states(model))
+        distribution.spread_seeds(model, draw_states(model))
 
     def write(self, path: str | os.PathLike) -> None:
         """Add this to a `.keras` file, which is a zip archive.

@@ -178,6 +178,21 @@ def test_errors_about_anything_else_stay_as_they_are(error):
     assert found.value is error
 
 
+def test_options_that_an_error_does_not_name():
+    @_messages.names_options(otherwise="--model, --augment")
+    def main(config, error):
+        raise error
+
+    for error, expected in (
+        (ValueError("shapes do not match"), "--model, --augment: shapes do not match"),
+        (ValueError("`fast` must be off. Received: fast=True"), "--fast True: must be off"),
+        (UserError("song.mp3: silent"), "song.mp3: silent"),
+    ):
+        with pytest.raises(UserError) as found:
+            main(Config(), error)
+        assert str(found.value) == expected
+
+
 def test_backend_defaults_to_the_environment_then_to_what_is_installed(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setattr(_cli.importlib.util, "find_spec", lambda name: name == "torch")
