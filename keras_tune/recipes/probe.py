@@ -114,21 +114,24 @@ def main(config):
     protocols = _protocols(config)
     info = open_dataset(config.data).info
     splits = _splits(config, info)
+    columns = _columns(config, info)
     encoders = _encoders(config, info)
     rows = _rows(config, protocols, encoders)
     output = local_output(config.output)
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     cache = _cache(config, info)
-    clips, seconds = _embed(encoders, cache, splits)
-    study = _study(config, info, _pooled(rows, encoders, clips))
+    # On these, baselines estimate what they need; pretraining has seen the split train as well.
+    seen = ["train"] if info.counts.get("train") else splits
+    clips, seconds = _embed(encoders, cache, splits, seen)
+    study = _study(config, columns, _pooled(rows, encoders, clips))
     if study.task.threshold is not None:
         config = dataclasses.replace(config, threshold=study.task.threshold)
     results = {
         protocol: study.layers() if protocol == "layers" else study.evaluate(protocol)
         for protocol in protocols
     }
-    content = _description(config, info, encoders, rows, study) | {
+    content = _description(config, info, encoders, rows, study, seen) | {
         "seconds": seconds,
         "results": results,
     }
@@ -139,9 +142,9 @@ def main(config):
     if config.deformations and probes:
         deformed = _pooled(rows, encoders, _deformed(encoders, cache))
         content["deformations"] = {p: study.deformed(p, deformed) for p in probes}
-    columns = [label.name for label in info.labels]
+    labels = [label.name for label in info.labels]
     history = pathlib.Path(config.encoder) / "history.csv"
-    content["plots"] = draw_study(output, study, content, columns, history)
+    content["plots"] = draw_study(output, study, content, labels, history)
     content["tagger"] = _save_tagger(output, study, encoders, rows, probes)
     write_report(output, config, **content)
     text = report_markdown(content, versions(), dataclasses.asdict(config))
@@ -181,66 +184,34 @@ def _protocols(config):
     return asked
 
 
-@dataclasses.dataclass
-class _Encoder:
-    """An encoder, and how it was made.
-
-    Args:
-        encoder: Keras model.
-        level: The RMS to which it scales windows, or None.
-        batch_norm: The origin of its batch normalization's statistics in words, or None.
-        estimate_on: Splits on which to estimate them before the clips are embedded, or None.
-    """
-
-    encoder: object
-    level: float | None
-    batch_norm: str | None
-    estimate_on: list | None = None
-
-
 def _encoders(config, info):
     """The encoder to evaluate and its baselines, by name."""
-    from keras_tune.evaluation.baselines import (
-        BASELINES,
-        DEFAULT_BASELINES,
-        batch_norm_variables,
-        make_baselines,
-    )
+    from keras_tune.evaluation import baselines
     from keras_tune.evaluation.encoders import embedding_model, named_encoder
 
     encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
-    asked = _list(config.baselines, DEFAULT_BASELINES)
-    asked = {"all": BASELINES, "none": ()}.get(asked[0], asked) if len(asked) == 1 else asked
+    known = baselines.BASELINES
+    asked = _list(config.baselines, baselines.DEFAULT_BASELINES)
+    asked = {"all": known, "none": ()}.get(asked[0], asked) if len(asked) == 1 else asked
     for name in asked:
-        if name not in BASELINES:
+        if name not in known:
             raise UserError(
-                f"--baselines {name}: unknown; take one of {', '.join(BASELINES)}, all, none"
+                f"--baselines {name}: unknown; take one of {', '.join(known)}, all, none"
             )
+    level, first = getattr(encoder, "level", None), "pretrained"
     if config.encoder == "mel":
-        asked = [name for name in asked if name.startswith("mel")]
-    level = getattr(encoder, "level", None)
-    norms = bool(batch_norm_variables(encoder))
-    if config.encoder == "mel":
-        first, norm = "mel", None
+        asked, first = [name for name in asked if name.startswith("mel")], "mel"
     elif config.encoder.startswith("untrained:"):
-        first, norm = "untrained_level" if level else "untrained", "as built"
-    else:
-        first, norm = "pretrained", "as trained"
-    found = {first: _Encoder(encoder, level, norm if norms else None)}
-    # Pretraining has seen the clips of this split as well.
-    splits = ["train"] if info.counts.get("train") else _splits(config, info)
-    for name, one in make_baselines(encoder, asked, info.sample_rate, config.seed).items():
-        if name == first:
-            continue
-        norm = "as built" if norms and not name.startswith("mel") else None
-        found[name] = _Encoder(one.encoder, one.level, norm)
-        if one.needs_clips:
-            found[name].batch_norm = f"estimated on {', '.join(splits)}"
-            found[name].estimate_on = splits
+        first = "untrained_level" if level else "untrained"
+    found = {first: baselines.Baseline(encoder, level)}
+    made = baselines.make_baselines(encoder, asked, info.sample_rate, config.seed)
+    for name, one in made.items():
+        found.setdefault(name, one)
     for name, one in found.items():
+        # Mel statistics as a baseline have no stages.
         if name == first or not name.startswith("mel"):
-            layers = names_in(config.layers)
-            one.encoder = embedding_model(one.encoder, layers, config.layer_pooling)
+            model = embedding_model(one.encoder, names_in(config.layers), config.layer_pooling)
+            found[name] = dataclasses.replace(one, encoder=model)
     return found
 
 
@@ -315,20 +286,19 @@ def _columns(config, info):
 def _cache(config, info):
     from keras_tune.evaluation.embedding_cache import EmbeddingCache
 
-    _columns(config, info)
     folder = config.cache or pathlib.Path(config.output) / "embeddings"
     return EmbeddingCache(
         folder, config.data, info, config.hop, config.batch_size, crop_seed=config.seed
     )
 
 
-def _embed(encoders, cache, splits):
+def _embed(encoders, cache, splits, seen):
     """Embeddings by encoder and split, and the seconds they took."""
     clips, seconds = {}, {}
     for name, one in encoders.items():
         started = time.monotonic()
-        if one.estimate_on:
-            cache.estimate(one.encoder, one.estimate_on)
+        if one.needs_clips:
+            cache.estimate(one.encoder, seen)
         total = sum(cache.info.counts[split] for split in splits)
         with progress_bar(total, f"embedding, {name}") as bar:
             clips[name] = {split: cache.embed(one.encoder, split, bar.update) for split in splits}
@@ -336,13 +306,13 @@ def _embed(encoders, cache, splits):
     return clips, seconds
 
 
-def _study(config, info, clips):
+def _study(config, columns, clips):
     from keras_tune.evaluation.study import Study
     from keras_tune.evaluation.tasks import make_task
 
     splits = next(iter(clips.values()))
     labels = splits["train"].labels if "train" in splits else next(iter(splits.values())).labels
-    task = make_task(_columns(config, info), labels, config.task, config.threshold)
+    task = make_task(columns, labels, config.task, config.threshold)
     return Study(
         clips,
         task,
@@ -370,7 +340,7 @@ def _deformed(encoders, cache):
         }
 
 
-def _description(config, info, encoders, rows, study):
+def _description(config, info, encoders, rows, study, seen):
     """The content of the report besides the scores."""
     from keras_tune.evaluation.encoders import encoder_fingerprint
     from keras_tune.evaluation.outcomes import folds_fingerprint
@@ -398,12 +368,23 @@ def _description(config, info, encoders, rows, study):
                 "encoder": name,
                 "pooling": pooling,
                 "level": encoders[name].level,
-                "batch_norm": encoders[name].batch_norm,
+                "batch_norm": _batch_norm(name, encoders[name], seen),
                 "width": study.clips[row].vectors.shape[1],
             }
             for row, (name, pooling) in rows.items()
         },
     }
+
+
+def _batch_norm(name, encoder, seen):
+    """The origin of the statistics of an encoder's batch normalization; None if it has none."""
+    from keras_tune.evaluation.baselines import batch_norm_variables
+
+    if not batch_norm_variables(encoder.encoder):
+        return None
+    if encoder.needs_clips:
+        return f"estimated on {', '.join(seen)}"
+    return "as trained" if name == "pretrained" else "as built"
 
 
 def _save_tagger(output, study, encoders, rows, protocols):
