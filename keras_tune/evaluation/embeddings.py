@@ -422,7 +422,7 @@ def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
         return dataclasses.replace(
             clips,
             vectors=clips.vectors[:, :half],
-            windows=clips.windows[:, :half],
+            windows=None if clips.windows is None else clips.windows[:, :half],
             crops=None if clips.crops is None else clips.crops[:, :half],
         )
     variances = np.zeros(clips.vectors.shape)

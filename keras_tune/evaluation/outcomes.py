@@ -73,7 +73,8 @@ def group_folds(
         List of tuples of rows (train, valid, test), one for each fold.
 
     Raises:
-        ValueError: There are not more groups than folds, or fewer than 2 folds.
+        ValueError: There are not more groups than folds, fewer than 2 folds, or only one group
+            beside a fold.
 
     Example:
 
@@ -95,6 +96,11 @@ def group_folds(
     cuts = []
     for rest, test in _cut(strata, groups, folds, seed):
         inner = min(5, len(set(groups[rest].tolist())))
+        if inner < 2:
+            raise ValueError(
+                "`folds` must leave two groups beside each fold, one to train and one to choose "
+                f"on; take more folds. Received: folds={folds}"
+            )
         train, valid = next(iter(_cut(strata[rest], groups[rest], inner, seed)))
         cuts.append((rest[train], rest[valid], test))
     return cuts

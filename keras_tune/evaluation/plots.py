@@ -77,7 +77,7 @@ def draw_scores(
         scores = np.array([entry["score"] for entry in entries])
         limits = np.transpose([entry["interval_95"] for entry in entries])
         bars = np.maximum(np.abs(limits - scores), 0)
-        at = np.array(columns) + (index - (len(names) - 1) / 2) * min(0.2, 0.8 / len(names))
+        at = np.array(columns) + _shift(index, len(names), 0.2)
         axes.errorbar(at, scores, bars, fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(np.arange(len(results)), list(results))
     axes.set_xlim(-0.5, len(results) - 0.5)
@@ -91,8 +91,6 @@ def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
         path: The `.png` to write.
         history: DataFrame with the columns of `history.csv`; `x` and `val_x` share a panel.
     """
-    from matplotlib.ticker import MaxNLocator
-
     columns = [name for name in history.columns if name != "epoch"]
     panels = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
     wide = min(3, len(panels))
@@ -106,9 +104,7 @@ def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
             if column in columns:
                 [lines[side]] = axes.plot(history["epoch"] + 1, history[column], color=colour)
         axes.set_title(name)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
+        _epochs(axes)
     figure.legend(
         lines.values(), lines, loc="outside upper center", ncols=len(lines), frameon=False
     )
@@ -128,18 +124,14 @@ def draw_pretraining(
             its last value is drawn as a line.
         chance: Float, the contrastive accuracy of a guess on valid. Defaults to None: not drawn.
     """
-    from matplotlib.ticker import MaxNLocator
-
     figure, axes = new_figure(9, 3.6, (1, 2))
     epochs = history["epoch"] + 1
     for axis, metric in zip(axes, ("loss", "contrastive_accuracy"), strict=True):
         for key, label in ((metric, "training views"), (f"val_{metric}", "valid")):
             if key in history:
                 axis.plot(epochs, history[key], "." if len(history) == 1 else "-", label=label)
-        axis.set_xlabel("epoch")
         axis.set_ylabel(metric.replace("_", " "))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
+        _epochs(axis)
     if "val_mel_accuracy" in history:
         level = history["val_mel_accuracy"].iloc[-1]
         axes[1].axhline(level, color="tab:green", linestyle="--", label="mel statistics, valid")
@@ -236,7 +228,7 @@ def draw_tags(
     height = 0.8 / len(tags)
     for axes, metric in zip(both, ("roc_auc", "average_precision"), strict=True):
         for index, (colour, (name, scores)) in enumerate(zip(COLOURS, tags.items(), strict=False)):
-            at = np.arange(len(names)) + (index - (len(tags) - 1) / 2) * height
+            at = np.arange(len(names)) + _shift(index, len(tags))
             values = [scores[tag][metric] for tag in names]
             axes.barh(at, values, height, color=colour, label=name)
         axes.set_xlabel(_in_words(metric))
@@ -294,10 +286,7 @@ def draw_deformations(
     figure, axes = new_figure(2 + 0.75 * len(changes), 4.2)
     for index, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):
         values = [found[change] for change in changes]
-        # Side by side, so that equal scores do not hide each other.
-        at = np.arange(len(changes)) + (index - (len(scores) - 1) / 2) * min(
-            0.15, 0.8 / len(scores)
-        )
+        at = np.arange(len(changes)) + _shift(index, len(scores), 0.15)
         axes.plot(at, values, "o", color=colour, label=name)
         axes.axhline(found["none"], color=colour, linewidth=0.8, linestyle=":")
     axes.set_xticks(np.arange(len(changes)), changes)
@@ -340,6 +329,20 @@ def _slant(axes):
     """Rotate the names under an axis so that each ends at its tick."""
     for label in axes.get_xticklabels():
         label.set(rotation=45, ha="right", rotation_mode="anchor")
+
+
+def _epochs(axes):
+    """Label an axis of epochs, which are whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def _shift(index, count, most=0.8):
+    """How far to the side one of `count` marks is drawn, so that equal scores hide no other."""
+    return (index - (count - 1) / 2) * min(most, 0.8 / count)
 
 
 def new_figure(

@@ -200,6 +200,8 @@ def test_the_means_of_mel_statistics_are_those_of_the_frames():
     outputs = np.asarray(model.predict_on_batch(audio.reshape(4, 2048, 1)))[:, :8]
     np.testing.assert_allclose(found.windows, outputs, atol=1e-4)
     np.testing.assert_allclose(found.vectors, outputs.reshape(2, 2, 8).mean(axis=1), atol=1e-4)
+    without = pool_clips(embed_clips(model, records, keep_windows=False), "mean_std", "mean")
+    np.testing.assert_array_equal(without.vectors, found.vectors)
 
 
 def test_means_alone_are_those_with_windows():

@@ -52,6 +52,9 @@ def test_the_inner_choice_does_not_depend_on_the_outer_fold():
 def test_too_few_groups():
     with pytest.raises(ValueError, match="number of groups, which is 3. Received: folds=5"):
         group_folds([0, 1, 0, 1], ["a", "b", "c", "c"], 5)
+    # One of two folds has two of the three groups, so that one is left for train and valid.
+    with pytest.raises(ValueError, match="must leave two groups .* Received: folds=2"):
+        group_folds([0, 1] * 6, np.repeat([0, 1, 2], 4), 2)
 
 
 def answers(count, seed=0):
