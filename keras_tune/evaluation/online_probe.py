@@ -79,6 +79,7 @@ class OnlineProbe(keras.callbacks.Callback):
         self.every, self.probe, self.batch_size = every, probe, batch_size
         self.between = between
         self.last: float | None = None
+        self._encoder_of_fit: Any = None
 
     @classmethod
     def from_dataset(
@@ -184,9 +185,10 @@ class OnlineProbe(keras.callbacks.Callback):
         return task.scores(run.targets, run.predictions)[task.primary]
 
     def _encoder(self):
-        # A model of its own around the same weights, since `fit` holds the compiled functions.
-        if not hasattr(self, "_around"):
-            encoder = getattr(self.model, "encoder", self.model)
+        encoder = getattr(self.model, "encoder", self.model)
+        if self._encoder_of_fit is not encoder:
+            self._encoder_of_fit = encoder
+            # A model of its own around the same weights, since `fit` holds the compiled functions.
             self._around = keras.Model(encoder.input, encoder.output)
         return self._around
 

@@ -109,6 +109,7 @@ class RepresentationMonitor(keras.callbacks.Callback):
             raise ValueError("`batches` must have at least one batch. Received: none")
         self.batch_size = batch_size
         self.mel_accuracy: float | None = None
+        self._encoder: Any = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Mel statistics need some samples; for shorter crops there is no such accuracy.
@@ -122,9 +123,10 @@ class RepresentationMonitor(keras.callbacks.Callback):
 
     def effective_rank(self) -> float:
         """Return the effective rank of the representations with the current weights."""
-        if not hasattr(self, "_around"):
+        encoder = self.model.encoder
+        if self._encoder is not encoder:
+            self._encoder = encoder
             # A model of its own around the same weights, since `fit` holds the compiled functions.
-            encoder = self.model.encoder
             self._around = keras.Model(encoder.input, encoder.output)
         views = np.concatenate([batch.reshape(-1, batch.shape[2]) for batch in self.batches])
         vectors = self._around.predict(views[..., None], batch_size=self.batch_size, verbose=0)

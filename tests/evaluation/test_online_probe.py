@@ -60,6 +60,17 @@ def test_training_is_not_disturbed():
         np.testing.assert_allclose(plain, probed, rtol=1e-4, atol=1e-6)
 
 
+def test_in_another_training_it_probes_the_other_encoder():
+    online, untrained = OnlineProbe(tones(20, 1), tones(10, 2)), model(seed=1)
+    online.set_model(model())
+    online.score()
+    for weight in untrained.encoder.weights:
+        weight.assign(np.zeros(weight.shape))
+    online.set_model(untrained)
+    # An encoder without weights tells nothing.
+    assert online.score() == 0.5
+
+
 def test_arguments():
     with pytest.raises(ValueError, match="Received: probe=svm"):
         OnlineProbe(tones(4, 1), tones(4, 2), probe="svm")

@@ -54,6 +54,12 @@ def test_history_has_the_rank_and_what_mel_statistics_reach():
     assert history["val_mel_accuracy"] == [1.0]
     vectors = ops.convert_to_numpy(model.encoder(crops.reshape(-1, 4096, 1)))
     np.testing.assert_allclose(history["val_effective_rank"], effective_rank(vectors), rtol=1e-3)
+    # In another training it looks at the other encoder.
+    collapsed = ContrastiveModel(TUNe.from_config(encoder.get_config()), seed=0)
+    for weight in collapsed.encoder.weights:
+        weight.assign(np.zeros(weight.shape))
+    monitor.set_model(collapsed)
+    assert monitor.effective_rank() == 0
 
 
 def test_there_must_be_crops():
