@@ -106,6 +106,7 @@ class ProbeConfig:
 def main(config):
     """Run the command line; see `ProbeConfig`."""
     from keras_tune.data import open_dataset
+    from keras_tune.evaluation import EmbeddingCache
     from keras_tune.evaluation.report import draw_study, report_markdown
     from keras_tune.files import write_text
     from keras_tune.recipes._folder import versions, write_report
@@ -120,7 +121,10 @@ def main(config):
     output = local_output(config.output)
     output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
-    cache = _cache(config, info)
+    folder = config.cache or output / "embeddings"
+    cache = EmbeddingCache(
+        folder, config.data, info, config.hop, config.batch_size, crop_seed=config.seed
+    )
     # On these, baselines estimate what they need; pretraining has seen the split train as well.
     seen = ["train"] if info.counts.get("train") else splits
     clips, seconds = _embed(encoders, cache, splits, seen)
@@ -281,15 +285,6 @@ def _columns(config, info):
     if config.group:
         info.label_column(config.group)
     return [info.label_column(name)[0] for name in target]
-
-
-def _cache(config, info):
-    from keras_tune.evaluation.embedding_cache import EmbeddingCache
-
-    folder = config.cache or pathlib.Path(config.output) / "embeddings"
-    return EmbeddingCache(
-        folder, config.data, info, config.hop, config.batch_size, crop_seed=config.seed
-    )
 
 
 def _embed(encoders, cache, splits, seen):

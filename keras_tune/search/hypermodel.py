@@ -62,6 +62,7 @@ class Configuration:
     parameters: int
 
 
+@dataclasses.dataclass(eq=False)
 class TUNeHyperModel(keras_tuner.HyperModel):
     """Build compiled contrastive models from hyperparameters.
 
@@ -102,47 +103,36 @@ class TUNeHyperModel(keras_tuner.HyperModel):
     ```
     """
 
-    def __init__(
-        self,
-        space: Space | None = None,
-        parameter_budget: float | None = 2.4e6,
-        budget_slack: float = 0.35,
-        input_samples: int = DEFAULT_WINDOW,
-        sample_rate: int = DEFAULT_SAMPLE_RATE,
-        augment: Mapping[str, float] | None = None,
-        projection_dim: int = 64,
-        separate_views: bool = False,
-        seed: int = 42,
-        precision: str = "float32",
-        distribution: str | None = None,
-        jit_compile: bool | str = "auto",
-    ):
+    space: Space = dataclasses.field(default_factory=Space)
+    parameter_budget: float | None = 2.4e6
+    budget_slack: float = 0.35
+    input_samples: int = DEFAULT_WINDOW
+    sample_rate: int = DEFAULT_SAMPLE_RATE
+    augment: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    projection_dim: int = 64
+    separate_views: bool = False
+    seed: int = 42
+    precision: str = "float32"
+    distribution: str | None = None
+    jit_compile: bool | str = "auto"
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.space = space or Space()
-        self.parameter_budget = parameter_budget
-        self.budget_slack = budget_slack
-        self.input_samples = input_samples
-        self.sample_rate = sample_rate
-        self.augment = dict(augment or {})
-        self.projection_dim = projection_dim
-        self.separate_views = separate_views
-        self.seed = seed
-        self.precision = precision
-        self.distribution = distribution
-        self.jit_compile = jit_compile
-        if self.space.base_filters is None and parameter_budget is None:
+        self.space = self.space or Space()
+        self.augment = dict(self.augment or {})
+        budget, slack, distribution = self.parameter_budget, self.budget_slack, self.distribution
+        if self.space.base_filters is None and budget is None:
             raise ValueError(
                 "`parameter_budget` must be given if the space does not set `base_filters`. "
                 "Received: parameter_budget=None"
             )
-        if parameter_budget is not None and parameter_budget <= 0:
+        if budget is not None and budget <= 0:
             raise ValueError(
-                "`parameter_budget` must be positive. "
-                f"Received: parameter_budget={parameter_budget}"
+                f"`parameter_budget` must be positive. Received: parameter_budget={budget}"
             )
-        if not 0 <= budget_slack <= 1:
+        if not 0 <= slack <= 1:
             raise ValueError(
-                f"`budget_slack` must be between 0 and 1. Received: budget_slack={budget_slack}"
+                f"`budget_slack` must be between 0 and 1. Received: budget_slack={slack}"
             )
         if distribution not in (None, "data_parallel"):
             raise ValueError(

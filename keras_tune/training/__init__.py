@@ -9,7 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "building": ["build_model", "build_optimizer"],
+        "building": ["build_model", "build_optimizer", "save_encoder"],
         "callbacks": [
             "BestEpoch",
             "Checkpoint",
@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "contrastive_model": ["ContrastiveModel"],
         "distillation": ["distill"],
         "optimizers": ["LARS", "AdamW"],
-        "pretraining": ["PretrainingRun", "pretrain", "save_encoder"],
+        "pretraining": ["PretrainingRun", "pretrain"],
         "process": ["stop_signals"],
         "progress": ["Progress", "load_checkpoint"],
         "representation_monitor": [

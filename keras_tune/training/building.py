@@ -1,13 +1,20 @@
-"""From a configuration to a compiled model."""
+"""From a configuration to a compiled model, and from a trained model to its saved encoder."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_tune.augment.clmr_chain import clmr_chain
+from keras_tune.models.estimate_batch_norm import estimate_batch_norm
+from keras_tune.models.estimate_pca import estimate_pca, with_pooled_stages
+from keras_tune.models.saved import save_model
 from keras_tune.models.tune import TUNe
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.contrastive_model import ContrastiveModel
@@ -108,3 +115,77 @@ def build_optimizer(config: PretrainConfig, steps_per_epoch: int = 1) -> keras.o
     if config.optimizer == "adamw":
         return AdamW(rate, weight_decay=config.weight_decay, **average)
     return keras.optimizers.Adam(rate, **average)
+
+
+def save_encoder(
+    model: ContrastiveModel,
+    path: str | os.PathLike,
+    batches: Iterable[np.ndarray] | None = None,
+    pca_batches: Iterable[np.ndarray] | None = None,
+    pooled_stages: int = 0,
+    pooled_dim: int = 512,
+    acoustic_features: bool = False,
+) -> keras.Model:
+    """Save the encoder of a contrastive model on its own, in float32 whatever it was trained in.
+
+    If the optimizer keeps a moving average of the weights, the encoder gets the average.
+
+    Args:
+        model: `ContrastiveModel`.
+        path: The `.keras` file to write.
+        batches: Iterable of float arrays (batch, samples, 1), on which the statistics of batch
+            normalization are estimated. Defaults to None: the averages of training.
+        pca_batches: The same, on which the linear map from pooled stages to the representation is
+            computed, see `keras_tune.models.estimate_pca`; needed with `pooled_stages`. Defaults to
+            None.
+        pooled_stages: Integer, the number of last stages that the representation is made of.
+            Defaults to 0: it is the mean of the last stage.
+        pooled_dim: Integer, the size of the representation with `pooled_stages`. Defaults to 512.
+        acoustic_features: Whether that linear map takes acoustic features as well (see `TUNe`).
+            Defaults to False.
+
+    Returns:
+        The encoder as it was saved.
+
+    Raises:
+        UserError: A weight is not finite.
+        ValueError: There are fewer stages than `pooled_stages`, or no `pca_batches` for them.
+
+    Example:
+
+    ```python
+    from keras_tune.models import TUNe
+    from keras_tune.training import ContrastiveModel, save_encoder
+
+    encoder = TUNe.from_preset("tune_plus_32", load_weights=False, input_samples=19683)
+    save_encoder(ContrastiveModel(encoder), "encoder.keras")
+    ```
+    """
+    if pooled_stages and pca_batches is None:
+        raise ValueError("`pca_batches` must be given with `pooled_stages`. Received: None")
+    encoder = TUNe.from_config({**model.encoder.get_config(), "dtype": "float32"})
+    with _averaged(model):
+        encoder.set_weights(model.encoder.get_weights())
+    if batches is not None:
+        estimate_batch_norm(encoder, batches)
+    if pooled_stages:
+        encoder = with_pooled_stages(encoder, pooled_stages, pooled_dim, acoustic_features)
+        estimate_pca(encoder, pca_batches or ())
+    save_model(encoder, path)
+    return encoder
+
+
+@contextlib.contextmanager
+def _averaged(model: ContrastiveModel) -> Iterator[None]:
+    """Replace the weights by their moving averages, if the optimizer has them."""
+    optimizer: Any = getattr(model, "optimizer", None)
+    if not getattr(optimizer, "use_ema", False):
+        yield
+        return
+    variables = model.trainable_variables
+    before = [variable.numpy() for variable in variables]
+    # Keras' optimizers put their averages into the variables, but do not return them.
+    optimizer.finalize_variable_values(variables)
+    yield
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
