@@ -118,8 +118,8 @@ class OnlineProbe(keras.callbacks.Callback):
                 f"`label` must be a label of {dataset.path}, which has "
                 f"{', '.join(known) or 'none'}. Received: label={label}"
             )
-        if dict((column.name, column.kind) for column in dataset.info.labels)[label] == "number":
-            place = known.index(label)
+        column, place = dataset.info.label_column(label)
+        if column.kind == "number":
             values = {float(vector[place]) for vector in dataset.label_vectors("train")}
             values = {value for value in values if not math.isnan(value)}
             if not values <= {0, 1}:

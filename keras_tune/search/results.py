@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from keras_tune.errors import UserError
 from keras_tune.evaluation.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
     from keras_tune.search.tuner import TUNeTuner
+
+# The files in the folder of a trial: its results, and why it failed.
+OUTCOME = "outcome.json"
+REASON = "reason.txt"
 
 
 def trial_table(tuner: TUNeTuner) -> pd.DataFrame:
@@ -35,8 +42,6 @@ def trial_table(tuner: TUNeTuner) -> pd.DataFrame:
     len(table)  # the number of trials so far
     ```
     """
-    from keras_tune.search.tuner import read_outcome, read_reason
-
     rows = []
     for name, trial in sorted(tuner.oracle.trials.items()):
         outcome = read_outcome(tuner, name)
@@ -210,3 +215,71 @@ def draw_pareto(path: str | pathlib.Path, table: pd.DataFrame, direction: str, m
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center")
     figure.colorbar(points, label="decoder depth")
     save_figure(figure, path)
+
+
+def summary_of(history: dict[str, list[float]], metric: str, direction: str) -> dict[str, Any]:
+    """The score of a training: the value of its last epoch, which was not selected.
+
+    Args:
+        history: Dict from metric to a list of values.
+        metric: Name of the metric.
+        direction: "max" or "min".
+
+    Returns:
+        A dict with `score`, `best_epoch` (from 1), `best_epoch_score`, which is better than the
+        score by luck, too, and `last`, the last epoch's metrics. All scores are NaN if one is.
+
+    Raises:
+        UserError: The trials do not report this metric.
+
+    Example:
+
+    ```python
+    from keras_tune.search.results import summary_of
+
+    summary_of({"val_loss": [0.5, 0.2, 0.4]}, "val_loss", "min")["best_epoch"]  # 2
+    ```
+    """
+    if metric not in history:
+        raise UserError(
+            f"`objective` must be one of {', '.join(sorted(history))}, which the trials report. "
+            f"Received: objective={metric}"
+        )
+    values = history[metric]
+    best = max(values) if direction == "max" else min(values)
+    finite = all(math.isfinite(value) for value in values)
+    return {
+        "score": values[-1] if finite else math.nan,
+        "best_epoch": values.index(best) + 1 if finite else len(values),
+        "best_epoch_score": best if finite else math.nan,
+        "last": {name: series[-1] for name, series in history.items()},
+    }
+
+
+def describe(trial: Any) -> str:
+    """The free hyperparameters of a trial, in a line."""
+    fixed = {hp.name for hp in trial.hyperparameters.space if type(hp).__name__ == "Fixed"}
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in trial.hyperparameters.values.items()
+        if name not in fixed and not name.startswith("tuner/")
+    )
+
+
+def reason_of(trial: Any) -> str:
+    """The last line of the error of a failed trial, without the name of its class."""
+    line = (trial.message or "").strip().splitlines()[-1:] or ["unknown reason"]
+    name, _, message = line[0].partition(": ")
+    return message if name.endswith("FailedTrialError") else line[0]
+
+
+def read_reason(tuner: TUNeTuner, trial_id: str) -> str:
+    """Why a trial failed, in a line."""
+    path = pathlib.Path(tuner.get_trial_dir(trial_id)) / REASON
+    return path.read_text(encoding="utf-8") if path.exists() else "unknown reason"
+
+
+def read_outcome(tuner: TUNeTuner, trial_id: str) -> dict[str, Any]:
+    """The results in the folder of a trial; empty if it has none."""
+    path = pathlib.Path(tuner.get_trial_dir(trial_id)) / OUTCOME
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

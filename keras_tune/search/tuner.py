@@ -30,6 +30,15 @@ from keras_tune.errors import UserError
 from keras_tune.files import write_json, write_text
 from keras_tune.search.hypermodel import TUNeHyperModel
 from keras_tune.search.job import Job, run, run_isolated
+from keras_tune.search.results import (
+    OUTCOME,
+    REASON,
+    describe,
+    read_outcome,
+    read_reason,
+    reason_of,
+    summary_of,
+)
 
 # The parts of KerasTuner that are used here without being public, and what breaks without them.
 INTERNALS = {
@@ -51,9 +60,7 @@ INTERNALS = {
 
 # A search gives up after this many failed trials in a row.
 FAILURES = 3
-OUTCOME = "outcome.json"
 MODEL = "model.keras"
-REASON = "reason.txt"
 
 
 class ResumableOracle(keras_tuner.Oracle):
@@ -413,7 +420,7 @@ class TUNeTuner(BaseTuner):
             raise error.args[0] from None
         if trial.message:
             # The messages of a worker do not reach its chief otherwise.
-            write_text(pathlib.Path(self.get_trial_dir(trial.trial_id)) / REASON, _reason(trial))
+            write_text(pathlib.Path(self.get_trial_dir(trial.trial_id)) / REASON, reason_of(trial))
 
     def on_trial_end(self, trial: Any) -> None:
         """Report the result of a trial; KerasTuner calls this."""
@@ -422,7 +429,7 @@ class TUNeTuner(BaseTuner):
 
     def _result(self, trial):
         if trial.message:
-            return f"failed: {_reason(trial)}"
+            return f"failed: {reason_of(trial)}"
         outcome = read_outcome(self, trial.trial_id)
         return (
             f"{self.oracle.objective.name} {outcome['score']:.4f} after {outcome['epochs']} "
@@ -456,71 +463,3 @@ def _chief():
 
 class _SharedError(FatalError):
     """Carries an error that every configuration would have past KerasTuner's own handling."""
-
-
-def summary_of(history: dict[str, list[float]], metric: str, direction: str) -> dict[str, Any]:
-    """The score of a training: the value of its last epoch, which was not selected.
-
-    Args:
-        history: Dict from metric to a list of values.
-        metric: Name of the metric.
-        direction: "max" or "min".
-
-    Returns:
-        A dict with `score`, `best_epoch` (from 1), `best_epoch_score`, which is better than the
-        score by luck, too, and `last`, the last epoch's metrics. All scores are NaN if one is.
-
-    Raises:
-        UserError: The trials do not report this metric.
-
-    Example:
-
-    ```python
-    from keras_tune.search.tuner import summary_of
-
-    summary_of({"val_loss": [0.5, 0.2, 0.4]}, "val_loss", "min")["best_epoch"]  # 2
-    ```
-    """
-    if metric not in history:
-        raise UserError(
-            f"`objective` must be one of {', '.join(sorted(history))}, which the trials report. "
-            f"Received: objective={metric}"
-        )
-    values = history[metric]
-    best = max(values) if direction == "max" else min(values)
-    finite = all(math.isfinite(value) for value in values)
-    return {
-        "score": values[-1] if finite else math.nan,
-        "best_epoch": values.index(best) + 1 if finite else len(values),
-        "best_epoch_score": best if finite else math.nan,
-        "last": {name: series[-1] for name, series in history.items()},
-    }
-
-
-def describe(trial: Any) -> str:
-    """The free hyperparameters of a trial, in a line."""
-    fixed = {hp.name for hp in trial.hyperparameters.space if type(hp).__name__ == "Fixed"}
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in trial.hyperparameters.values.items()
-        if name not in fixed and not name.startswith("tuner/")
-    )
-
-
-def _reason(trial):
-    """The last line of the error of a failed trial, without the name of its class."""
-    line = (trial.message or "").strip().splitlines()[-1:] or ["unknown reason"]
-    name, _, message = line[0].partition(": ")
-    return message if name.endswith("FailedTrialError") else line[0]
-
-
-def read_reason(tuner: TUNeTuner, trial_id: str) -> str:
-    """Why a trial failed, in a line."""
-    path = pathlib.Path(tuner.get_trial_dir(trial_id)) / REASON
-    return path.read_text(encoding="utf-8") if path.exists() else "unknown reason"
-
-
-def read_outcome(tuner: TUNeTuner, trial_id: str) -> dict[str, Any]:
-    """The results in the folder of a trial; empty if it has none."""
-    path = pathlib.Path(tuner.get_trial_dir(trial_id)) / OUTCOME
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

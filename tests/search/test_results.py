@@ -3,8 +3,7 @@ import pandas as pd
 import pytest
 
 from keras_tune.search import pareto_front, scores_by_depth
-from keras_tune.search.results import best_of_each_depth
-from keras_tune.search.tuner import summary_of
+from keras_tune.search.results import best_of_each_depth, summary_of
 
 pytestmark = pytest.mark.one_backend
 
