@@ -190,14 +190,6 @@ def shipped_recipes():
 
     A recipe's name is its path within the folder of recipes, without the suffix: `emotify`,
     `study/base`.
-
-    Example:
-
-    ```python
-    from keras_tune.recipes._cli import shipped_recipes
-
-    shipped_recipes()["emotify"]  # PosixPath('.../recipes/emotify.yaml')
-    ```
     """
     # An installation may have a folder of this name that is another package's.
     if CHECKOUT.is_dir() and CHECKOUT.with_name("setup.cfg").is_file():
@@ -279,12 +271,7 @@ def _keep_compiled():
 
 
 def print_precision(policy, reason):
-    """Print which precision was chosen and why, unless the options name it.
-
-    Args:
-        policy: String, the dtype policy.
-        reason: String, in words that follow "since"; empty if nothing was chosen.
-    """
+    """Print which precision was chosen and why, unless the reason is empty: the options name it."""
     if reason:
         print(f"precision: {policy}, since {reason}", flush=True)
 

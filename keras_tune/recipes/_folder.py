@@ -39,13 +39,6 @@ def locked(output, kind="folder"):
 
     Raises:
         UserError: Another process has locked it, or it is not of this kind.
-
-    Example:
-
-    ```python
-    with locked("runs/mine"):
-        ...
-    ```
     """
     output = pathlib.Path(output)
     if kind == "file":
@@ -82,14 +75,6 @@ def writes(kind):
 
     Args:
         kind: What the output is, "folder" or "file".
-
-    Example:
-
-    ```python
-    @writes("folder")
-    def main(config):
-        ...
-    ```
     """
 
     def decorate(main):

@@ -109,16 +109,7 @@ def _nearest_option(option, options):
 
 
 def did_you_mean(word, known):
-    """Return "did you mean X?" for the nearest of the known words, or "" if none is near.
-
-    Example:
-
-    ```python
-    from keras_tune.recipes._messages import did_you_mean
-
-    did_you_mean("emebd", ["embed", "probe"])  # "did you mean embed?"
-    ```
-    """
+    """Return "did you mean X?" for the nearest of the known words, or "" if none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]}?" if close else ""
 
@@ -138,16 +129,6 @@ def names_options(otherwise=None, **names):
 
     Returns:
         A decorator of `main`, or of another function whose first argument is the configuration.
-
-    Example:
-
-    ```python
-    from keras_tune.recipes._messages import names_options
-
-    @names_options(columns="target", kind="task")
-    def main(config):
-        ...
-    ```
     """
 
     def decorate(main):

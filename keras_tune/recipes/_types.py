@@ -18,16 +18,7 @@ from keras_tune.types import Interval
 
 
 def names_in(text):
-    """The names in an option with commas, an empty list for None.
-
-    Example:
-
-    ```python
-    from keras_tune.recipes._types import names_in
-
-    names_in("tail_7, tail_8")  # ["tail_7", "tail_8"]
-    ```
-    """
+    """The names in an option with commas, an empty list for None."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
@@ -42,15 +33,6 @@ def as_options(config_class):
     Returns:
         A subclass whose types are those of the parser, and whose docstring also has the arguments
         of the base classes.
-
-    Example:
-
-    ```python
-    from keras_tune.augment_config import AugmentConfig
-    from keras_tune.recipes._types import as_options
-
-    as_options(AugmentConfig)(gain_probability=0.5).gain_probability  # 0.5
-    ```
     """
     hints = typing.get_type_hints(config_class, include_extras=True)
     fields = []
@@ -78,15 +60,6 @@ def from_options(config_class, values):
 
     Returns:
         An instance of `config_class`, and of no subclass.
-
-    Example:
-
-    ```python
-    from keras_tune.augment_config import AugmentConfig
-    from keras_tune.recipes._types import from_options
-
-    from_options(AugmentConfig, {"gain_probability": 0.5}) == AugmentConfig(gain_probability=0.5)
-    ```
     """
     found = {}
     for field in dataclasses.fields(config_class):
