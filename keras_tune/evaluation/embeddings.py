@@ -314,23 +314,25 @@ def embed_clips(
     batch = np.zeros((batch_size, window_samples, 1), "float32")
     # The row of the clip of each window in the batch, or its bitwise complement for a random crop.
     waiting = []
-    outputs, owners, crops, totals = [], [], {}, []
-    sums = {name: [] for name in stages}
+    outputs, owners, crops = [], [], {}
+    # The sums over the windows of each clip.
+    sums = {name: [] for name in ("representation", *stages)}
     ids, labels, counts, skipped = [], [], [], []
 
     def flush():
         found = model.predict_on_batch(batch[: len(waiting)] if any_batch else batch)
-        vectors = np.asarray(found["representation"] if stages else found, "float32")
+        found = found if stages else {"representation": found}
+        found = {name: np.asarray(values, "float32") for name, values in found.items()}
         for index, row in enumerate(waiting):
+            vector = found["representation"][index]
             if row < 0:
-                crops[~row] = vectors[index].copy()
+                crops[~row] = vector.copy()
                 continue
-            totals[row] = totals[row] + vectors[index].astype("float64")
+            for name, values in found.items():
+                sums[name][row] += values[index].astype("float64")
             if keep_windows:
-                outputs.append(vectors[index].copy())
+                outputs.append(vector.copy())
                 owners.append(row)
-            for name in stages:
-                sums[name][row] += np.asarray(found[name][index], "float64")
         waiting.clear()
 
     def put(window, row):
@@ -351,9 +353,8 @@ def embed_clips(
         ids.append(record["id"])
         labels.append(record["labels"])
         counts.append(len(windows))
-        totals.append(0.0)
-        for name in stages:
-            sums[name].append(0.0)
+        for values in sums.values():
+            values.append(0.0)
         for window in windows:
             put(window, len(ids) - 1)
         if crop_seed is not None:
@@ -363,10 +364,10 @@ def embed_clips(
         flush()
     if not ids:
         raise TooShortError(window_samples, skipped)
-    means = np.stack(totals) / np.array(counts)[:, None]
+    means = {name: np.stack(values) / np.array(counts)[:, None] for name, values in sums.items()}
     found = ClipEmbeddings(
         ids,
-        np.asarray(finish(means), "float32"),
+        np.asarray(finish(means.pop("representation")), "float32"),
         labels,
         skipped,
         windows=np.asarray(finish(np.stack(outputs)), "float32") if keep_windows else None,
@@ -374,10 +375,7 @@ def embed_clips(
         crops=None
         if crop_seed is None
         else np.asarray(finish(np.stack([crops[row] for row in range(len(ids))])), "float32"),
-        stages={
-            name: (np.stack(values) / np.array(counts)[:, None]).astype("float32")
-            for name, values in sums.items()
-        },
+        stages={name: values.astype("float32") for name, values in means.items()},
     )
     found.check_finite("the encoder's output", "; its weights are damaged or too large")
     return found

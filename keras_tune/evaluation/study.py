@@ -95,11 +95,12 @@ class Study:
         self.clips = {name: ClipEmbeddings.merge(parts.values()) for name, parts in clips.items()}
         self.labels = next(iter(self.clips.values())).labels
         self.cross_validated = folds is not None
-        self.folds = self._cross_validation(folds) if folds else self._given_splits()
+        if folds:
+            self.folds = self._cross_validation(folds)
+        else:
+            train, valid, test = (self.rows[split] for split in SPLITS)
+            self.folds = [Fold(train, valid, test, seed) for seed in self.seeds]
         self.outcomes = {}
-
-    def _given_splits(self):
-        return [Fold(*(self.rows[split] for split in SPLITS), seed) for seed in self.seeds]
 
     def _cross_validation(self, folds):
         rows, targets = self.task.encode(self.labels)

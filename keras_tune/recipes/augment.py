@@ -10,6 +10,7 @@ import io
 from typing import Literal
 
 from keras_tune.augment_config import AugmentConfig
+from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._messages import names_options
@@ -67,7 +68,6 @@ def main(config):
 
     from keras_tune.augment import RandomCrop, clmr_chain
     from keras_tune.data import load_audio
-    from keras_tune.errors import UserError
 
     output = local_output(config.output)
     audio = load_audio(config.source, config.sample_rate, min_samples=config.samples)

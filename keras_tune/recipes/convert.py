@@ -6,8 +6,10 @@ contrastive model that can be trained further, with --head a tagger. For the oth
 """
 
 import dataclasses
+import pathlib
 from typing import Literal
 
+from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._messages import names_options
@@ -51,8 +53,6 @@ def main(config):
     Raises:
         UserError: A file cannot be read or written, or options do not go together.
     """
-    from keras_tune.errors import UserError
-
     to_keras = config.output.endswith(".keras")
     from_keras = config.checkpoint.endswith(".keras")
     if to_keras == from_keras:
@@ -89,9 +89,6 @@ def main(config):
 
 
 def _load_checkpoint(config):
-    import pathlib
-
-    from keras_tune.errors import UserError
     from keras_tune.interop import load_pytorch_checkpoint
 
     options = {}

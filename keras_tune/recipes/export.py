@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import sys
 from typing import Literal
 
 from keras_tune.errors import UserError
@@ -48,8 +49,6 @@ class ExportConfig:
 @writes("folder")
 def main(config):
     """Run the command line; see `ExportConfig`."""
-    import sys
-
     if config.index is not None and config.format != "web":
         raise UserError(f"--index {config.index}: only --format web has one")
     # Before Keras, whose import takes seconds.
@@ -80,8 +79,6 @@ def main(config):
 @names_options(model=None)
 def _export(config, model):
     """Write the model in the format that was asked for and return the path."""
-    import sys
-
     from keras_tune.serving import export_onnx, export_tf_serving, export_web
     from keras_tune.serving.versions import check_name
 
