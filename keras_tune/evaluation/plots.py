@@ -84,61 +84,59 @@ def draw_scores(
     _finish(figure, axes, metric, path, grid="y", chance=chance)
 
 
-def draw_history(path: str | pathlib.Path, history: pd.DataFrame) -> None:
+def draw_history(
+    path: str | pathlib.Path,
+    history: pd.DataFrame,
+    levels: dict[str, dict[str, float]] | None = None,
+) -> None:
     """Draw the history of a training over its epochs.
 
     Args:
         path: The `.png` to write.
-        history: DataFrame with the columns of `history.csv`; `x` and `val_x` share a panel.
+        history: DataFrame with the columns of `history.csv`; `x` and `val_x` share a panel. Epochs
+            in which a column is NaN are left out.
+        levels: Dict from the name of a panel to a dict from a label to a number that is drawn as a
+            line. Defaults to None: no lines.
+
+    Example:
+
+    ```python
+    import pandas as pd
+    from keras_tune.evaluation.plots import draw_history
+
+    history = pd.DataFrame({"epoch": [0, 1], "accuracy": [0.5, 0.7], "val_accuracy": [0.4, 0.6]})
+    draw_history("training.png", history, {"accuracy": {"chance": 0.1}})
+    ```
     """
+    from matplotlib.ticker import MaxNLocator
+
     columns = [name for name in history.columns if name != "epoch"]
     panels = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
     wide = min(3, len(panels))
-    figure, all_axes = new_figure(
-        4 * wide, 3 * -(-len(panels) // wide), (-(-len(panels) // wide), wide)
-    )
+    high = -(-len(panels) // wide)
+    figure, all_axes = new_figure(4 * wide, 3 * high, (high, wide))
     lines = {}
     for axes, name in zip(np.ravel(all_axes), panels, strict=False):
         sides = (("train", name, "tab:blue"), ("valid", f"val_{name}", "tab:orange"))
         for side, column, colour in sides:
             if column in columns:
-                [lines[side]] = axes.plot(history["epoch"] + 1, history[column], color=colour)
-        axes.set_title(name)
-        _epochs(axes)
+                known = history[history[column].notna()]
+                # A line needs two epochs.
+                style = "-" if len(known) > 1 else "."
+                [lines[side]] = axes.plot(known["epoch"] + 1, known[column], style, color=colour)
+        for colour, (label, level) in zip(
+            COLOURS[3:], (levels or {}).get(name, {}).items(), strict=False
+        ):
+            lines[label] = axes.axhline(level, color=colour, linestyle=":")
+        axes.set_title(_in_words(name))
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
     figure.legend(
         lines.values(), lines, loc="outside upper center", ncols=len(lines), frameon=False
     )
     for axes in np.ravel(all_axes)[len(panels) :]:
         axes.set_visible(False)
-    save_figure(figure, path)
-
-
-def draw_pretraining(
-    path: str | pathlib.Path, history: pd.DataFrame, chance: float | None = None
-) -> None:
-    """Draw loss and contrastive accuracy of a pretraining run over its epochs.
-
-    Args:
-        path: The `.png` to write.
-        history: DataFrame with the columns of `history.csv`. If `val_mel_accuracy` is one of them,
-            its last value is drawn as a line.
-        chance: Float, the contrastive accuracy of a guess on valid. Defaults to None: not drawn.
-    """
-    figure, axes = new_figure(9, 3.6, (1, 2))
-    epochs = history["epoch"] + 1
-    for axis, metric in zip(axes, ("loss", "contrastive_accuracy"), strict=True):
-        for key, label in ((metric, "training views"), (f"val_{metric}", "valid")):
-            if key in history:
-                axis.plot(epochs, history[key], "." if len(history) == 1 else "-", label=label)
-        axis.set_ylabel(metric.replace("_", " "))
-        _epochs(axis)
-    if "val_mel_accuracy" in history:
-        level = history["val_mel_accuracy"].iloc[-1]
-        axes[1].axhline(level, color="tab:green", linestyle="--", label="mel statistics, valid")
-    if chance is not None:
-        axes[1].axhline(chance, color="gray", linestyle=":", label="chance, valid")
-    for axis in axes:
-        axis.legend(fontsize="small")
     save_figure(figure, path)
 
 
@@ -329,15 +327,6 @@ def _slant(axes):
     """Rotate the names under an axis so that each ends at its tick."""
     for label in axes.get_xticklabels():
         label.set(rotation=45, ha="right", rotation_mode="anchor")
-
-
-def _epochs(axes):
-    """Label an axis of epochs, which are whole numbers."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
 
 
 def _shift(index, count, most=0.8):

@@ -198,11 +198,15 @@ def _write_report(folder, report):
     """Write report.md and training.png from `report.json`'s content and the history."""
     import pandas as pd
 
-    from keras_tune.evaluation.plots import draw_pretraining
+    from keras_tune.evaluation.plots import draw_history
     from keras_tune.files import write_text
 
     history, chance = pd.read_csv(folder / "history.csv"), report["chance_contrastive_accuracy"]
-    draw_pretraining(folder / "training.png", history, chance)
+    shown = ["epoch", "loss", "val_loss", "contrastive_accuracy", "val_contrastive_accuracy"]
+    levels = {} if chance is None else {"chance, valid": chance}
+    if "val_mel_accuracy" in history:
+        levels["mel statistics, valid"] = history["val_mel_accuracy"].iloc[-1]
+    draw_history(folder / "training.png", history.filter(shown), {"contrastive_accuracy": levels})
     minutes = report["seconds"] / 60
     lines = [
         "# Pretraining",
