@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_tune.checks import check_encoder, sample_rate_of
+from keras_tune.data.dataset import is_dataset, open_dataset
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import (
     POOLS,
@@ -142,7 +143,8 @@ def embed_files(
     output = _checked_output(output)
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}. Received: pool={pool}")
-    clips_of = _Source(to_path(source), workers)
+    path = to_path(source)
+    clips_of: Any = _Set(path) if is_dataset(path) else _Files(path, workers)
     model: Any = encoder
     if isinstance(encoder, (str, os.PathLike)):
         in_keras = in_keras or bool(layers)
@@ -161,7 +163,7 @@ def embed_files(
 
     parts = []
     with progress_bar(len(clips_of), "embedding") as bar:
-        for names in clips_of.parts(PART):
+        for names in clips_of.parts():
             content = json.dumps([what, names, clips_of.stamps(names)])
             key = hashlib.sha256(content.encode()).hexdigest()[:20]
             parts.append(_embed_part(folder / key, clips_of, names, encode, bar.update))
@@ -178,7 +180,7 @@ def embed_files(
         )
     clips = ClipEmbeddings.merge(map(ClipEmbeddings.load, files), windows=pool != "mean")
     seconds = (hop_samples or window_length(model)) / sample_rate
-    _write(output, clips, pool, clips_of, seconds, encoder_fingerprint(stages))
+    _write(output, clips, pool, clips_of.name, seconds, encoder_fingerprint(stages))
     shutil.rmtree(folder)
     vectors = len(np.asarray(clips.owners if pool == "none" else clips.ids))
     return EmbeddedFiles(output, len(clips.ids), vectors, left_out)
@@ -245,27 +247,18 @@ def _in_order(names, *parts):
     return ClipEmbeddings.merge(found[name] for name in names if name in found)
 
 
-class _Source:
-    """The clips to embed: a file, a folder of files, or a prepared set."""
+class _Files:
+    """Audio files to embed: one, or those of a folder. They are resampled to the encoder's rate."""
+
+    sample_rate = None
 
     def __init__(self, path, workers):
-        from keras_tune.data import open_dataset
-        from keras_tune.data.dataset import is_dataset
+        from keras_tune.data.datasets.folder import SUFFIXES, audio_files
 
-        self.path = path
-        # The source as a whole, whose parts are below `path`.
-        self.name = str(path.resolve())
+        # The source as a whole, whose parts are below `folder`.
+        self.name, self.folder = str(path.resolve()), path
         self.workers = workers or os.cpu_count() or 1
-        self.dataset = self.info = None
-        # Files are resampled to the encoder's rate; a set has a rate of its own.
-        self.sample_rate = None
-        if is_dataset(path):
-            self.dataset = open_dataset(path)
-            self.info = self.dataset.info
-            self.sample_rate = self.info.sample_rate
-        elif path.is_dir():
-            from keras_tune.data.datasets.folder import SUFFIXES, audio_files
-
+        if path.is_dir():
             self.names = sorted(file.as_posix() for file in audio_files(path))
             if not self.names:
                 raise ValueError(
@@ -279,43 +272,25 @@ class _Source:
                     f"`source` is a file whose name {wrong}; rename it. "
                     f"Received: source={str(path)!a}"
                 )
-            self.names, self.path = [path.name], path.parent
+            self.names, self.folder = [path.name], path.parent
         else:
             raise ValueError(f"`source` is no such file or folder. Received: source={path}")
 
     def __len__(self):
-        return len(self.names) if self.info is None else sum(self.info.counts.values())
+        return len(self.names)
 
-    def parts(self, size):
-        """The names of the clips in lists of at most `size`.
-
-        Of a prepared set, a list of a split and the name of its shard for each shard; of an .npz
-        file, a list of a split.
-        """
-        if self.info is not None and self.info.encoding == "arrays":
-            yield from ([split] for split, count in self.info.counts.items() if count)
-        elif self.info is not None:
-            yield from ([shard.split, shard.file] for shard in self.info.shards if shard.records)
-        else:
-            for start in range(0, len(self.names), size):
-                yield self.names[start : start + size]
+    def parts(self):
+        """The names of the files in lists of at most `PART`."""
+        return [self.names[start : start + PART] for start in range(0, len(self.names), PART)]
 
     def stamps(self, names):
         """Size and time of change of the files of a part, None for one that is missing."""
-        if self.info is None:
-            return [file_stamp(self.path / name) for name in names]
-        return [file_stamp(self.path / names[1] if len(names) > 1 else self.path)]
+        return [file_stamp(self.folder / name) for name in names]
 
     def records(self, names, left_out, progress) -> Iterator[dict[str, Any]]:
         """Decode the clips of a part, a few of them in advance."""
         from keras_tune.data import AudioError, load_audio
 
-        if self.dataset is not None:
-            split, *shards = names
-            for record in self.dataset.records(split, shards or None):
-                progress(1)
-                yield {**record, "labels": {"split": split}}
-            return
         with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
             waiting: collections.deque = collections.deque()
             upcoming = iter(names)
@@ -323,7 +298,7 @@ class _Source:
             def ask():
                 name = next(upcoming, None)
                 if name is not None:
-                    future = pool.submit(load_audio, self.path / name, self.sample_rate)
+                    future = pool.submit(load_audio, self.folder / name, self.sample_rate)
                     waiting.append((name, future))
 
             for _ in range(2 * self.workers):
@@ -338,12 +313,42 @@ class _Source:
                     left_out.append([name, error.reason])
 
 
+class _Set:
+    """The clips of a prepared set, which has a sample rate of its own."""
+
+    def __init__(self, path):
+        self.name, self.path = str(path.resolve()), path
+        self.dataset = open_dataset(path)
+        self.sample_rate = self.dataset.info.sample_rate
+
+    def __len__(self):
+        return sum(self.dataset.info.counts.values())
+
+    def parts(self):
+        """A list of a split and the name of a shard for each shard; of a split in an .npz file."""
+        info = self.dataset.info
+        if info.encoding == "arrays":
+            return [[split] for split, count in info.counts.items() if count]
+        return [[shard.split, shard.file] for shard in info.shards if shard.records]
+
+    def stamps(self, names):
+        """Size and time of change of the file of a part."""
+        return [file_stamp(self.path / names[1] if len(names) > 1 else self.path)]
+
+    def records(self, names, left_out, progress) -> Iterator[dict[str, Any]]:
+        """Read the clips of a part."""
+        split, *shards = names
+        for record in self.dataset.records(split, shards or None):
+            progress(1)
+            yield {**record, "labels": {"split": split}}
+
+
 def _write(output, clips, pool, source, hop_seconds, encoder):
     """Write the vectors as arrays or as a table."""
     ids = np.array(clips.ids)
     columns, windows = {}, {}
-    about = {"source": np.array(source.name), "encoder": np.array(encoder)}
-    if source.info is not None:
+    about = {"source": np.array(source), "encoder": np.array(encoder)}
+    if "split" in clips.labels[0]:
         columns["split"] = np.array([labels["split"] for labels in clips.labels])
     if pool == "none":
         vectors = clips.windows
