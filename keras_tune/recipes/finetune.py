@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import print_compiling, run
-from keras_tune.recipes._folder import writes
+from keras_tune.recipes._folder import write_report, writes
 from keras_tune.recipes._messages import names_options
 from keras_tune.storage import local_output
 from keras_tune.training import config as training_config
@@ -40,7 +40,6 @@ class FinetuneConfig(training_config.FinetuneConfig):
 def main(config):
     """Run the command line; see `FinetuneConfig`."""
     from keras_tune.finetuning import FinetuningRun
-    from keras_tune.recipes._folder import write_report
     from keras_tune.training import NotFiniteError, StoppedError, stop_signals
 
     output = local_output(config.output)

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import print_compiling, print_precision, run
+from keras_tune.recipes._folder import locked, write_report
 from keras_tune.recipes._messages import names_options
 from keras_tune.training import config as training_config
 from keras_tune.types import Count
@@ -78,7 +79,6 @@ class PretrainConfig(training_config.PretrainConfig):
 @names_options(label="online_probe.label")
 def main(config):
     """Run the command line; see `PretrainConfig`."""
-    from keras_tune.recipes._folder import locked, write_report
     from keras_tune.training.process import prepare_determinism
 
     if config.deterministic:
@@ -91,6 +91,7 @@ def main(config):
     with locked(pretraining.folder):
         pretraining.open()
         _build(pretraining.config, pretraining)
+        _check_keep_best(pretraining)
         callbacks = _callbacks(pretraining)
         _print_summary(pretraining)
         _fit(pretraining, callbacks)
@@ -101,7 +102,7 @@ def main(config):
         if config.probe:
             report["probe"] = _final_probe(pretraining, encoder)
         write_report(pretraining.output, pretraining.config, **report)
-        _write_report(pretraining.output, report)
+        _write_page(pretraining.output, report)
         print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md beside it")
 
 
@@ -118,7 +119,6 @@ def _callbacks(pretraining):
         if label is not None:
             dataset.info.label_column(label)
     chosen = config.online_probe
-    _check_keep_best(pretraining)
     if chosen.label is None:
         return []
     options = {"clips": chosen.clips, "every": chosen.every, "probe": chosen.probe}
@@ -194,7 +194,7 @@ def _final_probe(pretraining, encoder):
     return results
 
 
-def _write_report(folder, report):
+def _write_page(folder, report):
     """Write report.md and training.png from `report.json`'s content and the history."""
     import pandas as pd
 

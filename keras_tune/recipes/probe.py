@@ -19,7 +19,7 @@ from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 from keras_tune.progress_bar import progress_bar
 from keras_tune.recipes._cli import run
-from keras_tune.recipes._folder import writes
+from keras_tune.recipes._folder import versions, write_report, writes
 from keras_tune.recipes._messages import names_options
 from keras_tune.recipes._types import names_in
 from keras_tune.storage import local_output
@@ -109,7 +109,6 @@ def main(config):
     from keras_tune.evaluation import EmbeddingCache
     from keras_tune.evaluation.report import draw_study, report_markdown
     from keras_tune.files import write_text
-    from keras_tune.recipes._folder import versions, write_report
     from keras_tune.training.run_folder import write_config
 
     protocols = _protocols(config)

@@ -18,6 +18,7 @@ from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
 from keras_tune.machine import has_gpu
 from keras_tune.recipes._cli import print_precision, run
+from keras_tune.recipes._folder import locked, write_report
 from keras_tune.recipes._messages import names_options
 from keras_tune.search.space import Space
 from keras_tune.storage import local_output
@@ -116,8 +117,6 @@ class SearchConfig:
 @names_options()
 def main(config):
     """Run the command line; see `SearchConfig`."""
-    from keras_tune.recipes._folder import locked
-
     # KerasTuner's workers share the folder of their chief, which holds the lock.
     worker = "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
     with contextlib.nullcontext() if worker else locked(local_output(config.output)):
@@ -127,7 +126,6 @@ def main(config):
 def _search(config):
     from keras_tune.data import open_dataset
     from keras_tune.data.damage import naming_damaged_shards
-    from keras_tune.recipes._folder import write_report
     from keras_tune.training.precision import with_precision
     from keras_tune.training.run_folder import check_unchanged, write_config
     from keras_tune.training.streams import demo_corpus
