@@ -391,7 +391,8 @@ class TUNeTuner(BaseTuner):
 
         ```python
         tuner.search(streams, epochs=1)
-        tuner.repeat("0", seed=43, streams=streams, epochs=1)["score"]
+        [trial] = tuner.oracle.trials
+        tuner.repeat(trial, seed=43, streams=streams, epochs=1)["score"]
         ```
         """
         path = pathlib.Path(self.directory) / "repeats" / f"trial_{trial_id}_seed_{seed}.json"
