@@ -1,14 +1,11 @@
 """Batch normalization that is accurate over millions of time steps."""
 
-import functools
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_tune.layers import torch_channels_last
-from keras_tune.layers.tensorflow_fast_paths import staged_normalization
-from keras_tune.layers.torch_fast_paths import can_normalize, normalize_batch
+from keras_tune.layers import tensorflow_fast_paths, torch_fast_paths
 from keras_tune.types import Tensor
 
 
@@ -67,28 +64,24 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.center
             and not (self.renorm or self.synchronized)
         )
-        normalize = self._normalizer(inputs) if in_training else None
-        if normalize is None:
+        normalized = self._normalize(inputs) if in_training else None
+        if normalized is None:
             outputs = super().call(inputs, training=training, mask=mask)
             return ops.relu(outputs) if self.activation else outputs
-        # TensorFlow's custom gradients take tensors only; a reshape turns variables into tensors.
-        gamma, beta = ops.reshape(self.gamma, (-1,)), ops.reshape(self.beta, (-1,))
-        outputs, mean, variance = normalize(inputs, gamma, beta)
+        outputs, mean, variance = normalized
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
         return ops.cast(outputs, self.compute_dtype)
 
-    def _normalizer(self, inputs):
-        """The backend's own function for a batch like this, or None."""
-        backend = keras.backend.backend()
-        relu = bool(self.activation)
+    def _normalize(self, inputs):
+        """Outputs, means and variances by the backend's own function, or None if it has none."""
+        # TensorFlow's custom gradients take tensors only; a reshape turns variables into tensors.
+        parameters = ops.reshape(self.gamma, (-1,)), ops.reshape(self.beta, (-1,))
+        backend, options = keras.backend.backend(), (self.epsilon, bool(self.activation))
         if backend == "tensorflow" and self.axis in (2, -1) and inputs.shape[1] is not None:
-            return staged_normalization(self.epsilon, relu)
-        options = {"epsilon": self.epsilon, "relu": relu}
-        if backend == "torch" and self.axis == 1 and can_normalize(inputs):
-            return functools.partial(normalize_batch, **options)
-        if backend == "torch" and self.axis in (2, -1) and torch_channels_last.is_usable(inputs):
-            return functools.partial(torch_channels_last.normalize_batch, **options)
+            return tensorflow_fast_paths.normalize_batch(inputs, *parameters, *options)
+        if backend == "torch" and torch_fast_paths.can_normalize(inputs, self.axis):
+            return torch_fast_paths.normalize_batch(inputs, *parameters, self.axis, *options)
         return None
 
     def get_config(self) -> dict[str, Any]:

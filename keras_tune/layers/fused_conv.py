@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.layers import torch_channels_last
 from keras_tune.layers.data_format import concatenate_channels, concatenated_shape
 from keras_tune.layers.tensorflow_fast_paths import convolve_in_one_pass
 from keras_tune.layers.torch_fast_paths import convolve
@@ -60,35 +59,15 @@ class FusedConv1D(keras.layers.Conv1D):
 
     def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
         tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        if keras.backend.backend() == "tensorflow" and self.data_format == "channels_last":
-            return convolve_in_one_pass(
-                tensors,
-                ops.convert_to_tensor(self.kernel),
-                ops.convert_to_tensor(self.bias) if self.use_bias else None,
-                self.activation,
-                strides=self.strides,
-                padding=self.padding,
-                dilation_rate=self.dilation_rate,
-            )
-        padding = torch_channels_last.padding_on_each_side(self)
-        channels_last = self.data_format == "channels_last"
-        if (
-            keras.backend.backend() != "torch"
-            or padding is None
-            or (channels_last and not all(map(torch_channels_last.is_usable, tensors)))
-        ):
+        kernel = ops.convert_to_tensor(self.kernel)
+        bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
+        backend, outputs = keras.backend.backend(), None
+        if backend == "tensorflow" and self.data_format == "channels_last":
+            return convolve_in_one_pass(self, tensors, kernel, bias)
+        if backend == "torch":
+            outputs = convolve(self, tensors, kernel, bias)
+        if outputs is None:
             return super().call(concatenate_channels(tensors, self.data_format))
-        arguments = (
-            ops.convert_to_tensor(self.kernel),
-            ops.convert_to_tensor(self.bias) if self.use_bias else None,
-            self.strides[0],
-            padding,
-            self.dilation_rate[0],
-        )
-        if channels_last:
-            outputs = torch_channels_last.convolve(tensors, *arguments)
-        else:
-            outputs = convolve(concatenate_channels(tensors, self.data_format), *arguments)
         if self.activation is keras.activations.relu:
             return outputs.relu_()
         return outputs if self.activation is None else self.activation(outputs)

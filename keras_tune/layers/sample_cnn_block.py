@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.layers import torch_channels_last
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.data_format import (
     channel_axis,
@@ -15,7 +14,7 @@ from keras_tune.layers.data_format import (
     standardize_data_format,
 )
 from keras_tune.layers.initializers import HeUniform
-from keras_tune.layers.torch_fast_paths import by_channel
+from keras_tune.layers.torch_fast_paths import convolve
 from keras_tune.types import Shape, Tensor
 
 
@@ -103,17 +102,14 @@ class SampleCNNBlock(keras.layers.Layer):
     def _convolve(self, inputs, kernel=None):
         """The convolution, without the bias if its kernel is given."""
         tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        layer, channels_last = self.convolution, self.data_format == "channels_last"
-        torch = keras.backend.backend() == "torch"
-        padding = torch_channels_last.padding_on_each_side(layer)
-        fast = torch and channels_last and padding is not None
-        if fast and all(map(torch_channels_last.is_usable, tensors)):
+        layer, outputs = self.convolution, None
+        if keras.backend.backend() == "torch":
             bias = ops.convert_to_tensor(layer.bias) if kernel is None else None
-            kernel = ops.convert_to_tensor(layer.kernel) if kernel is None else kernel
-            return torch_channels_last.convolve(tensors, kernel, bias, self.strides, padding)
+            weights = ops.convert_to_tensor(layer.kernel) if kernel is None else kernel
+            outputs = convolve(layer, tensors, weights, bias)
+        if outputs is not None:
+            return outputs
         joined = concatenate_channels(tensors, self.data_format)
-        if torch and not channels_last:
-            joined = by_channel(joined)
         return layer(joined) if kernel is None else layer.convolution_op(joined, kernel)
 
     def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:

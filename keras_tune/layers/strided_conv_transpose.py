@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.layers import torch_channels_last
+from keras_tune.layers.torch_fast_paths import multiply
 from keras_tune.types import Tensor
 
 
@@ -47,7 +47,7 @@ class StridedConv1DTranspose(keras.layers.Conv1DTranspose):
         bias = ops.tile(self.bias, (factor,)) if self.use_bias else None
         rows, backend = ops.reshape(inputs, (-1, channels)), keras.backend.backend()
         if backend == "torch":
-            outputs, bias = torch_channels_last.multiply(rows, kernel, bias), None
+            outputs, bias = multiply(rows, kernel, bias), None
         elif backend == "tensorflow":
             # A convolution of length 1, which TensorFlow fuses with the bias.
             outputs = ops.conv(inputs[:, None], kernel[None, None], data_format="channels_last")

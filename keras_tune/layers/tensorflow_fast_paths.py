@@ -49,13 +49,7 @@ def worth_compiling(tensor: Tensor) -> bool:
 
 
 def convolve_in_one_pass(
-    tensors: Sequence[Tensor],
-    kernel: Tensor,
-    bias: Tensor | None,
-    activation: Callable[[Tensor], Tensor] | None,
-    strides: tuple[int],
-    padding: str,
-    dilation_rate: tuple[int],
+    layer: keras.layers.Conv1D, tensors: Sequence[Tensor], kernel: Tensor, bias: Tensor | None
 ) -> Tensor:
     """Convolve several tensors as if their channels were concatenated.
 
@@ -65,13 +59,11 @@ def convolve_in_one_pass(
     Here the height is removed last.
 
     Args:
+        layer: `keras.layers.Conv1D`, of which the strides, the padding, the dilation and the
+            activation count.
         tensors: Tensors (batch, time, channels) that differ in the channels only.
         kernel: Tensor (kernel_size, sum of channels, filters).
         bias: Tensor (filters,) or None.
-        activation: A function or None.
-        strides: As in `keras.layers.Conv1D`.
-        padding: As in `keras.layers.Conv1D`.
-        dilation_rate: As in `keras.layers.Conv1D`.
 
     Returns:
         A tensor (batch, new time, filters).
@@ -86,32 +78,37 @@ def convolve_in_one_pass(
         outputs = ops.conv(
             tensors[index][:, None],
             kernel[None, :, ends[index] : ends[index + 1]],
-            strides=(1, *strides),
-            padding=padding,
-            dilation_rate=(1, *dilation_rate),
+            strides=(1, *layer.strides),
+            padding=layer.padding,
+            dilation_rate=(1, *layer.dilation_rate),
             data_format="channels_last",
         )
         if bias is not None and index == 0:
             outputs = tf.nn.bias_add(outputs, bias)
         total = outputs if total is None else ops.add(outputs, total)
-    if activation is not None:
-        total = activation(total)
+    if layer.activation is not None:
+        total = layer.activation(total)
     return ops.squeeze(total, 1)
 
 
-def staged_normalization(epsilon: float, relu: bool) -> Callable:
-    """Build the normalization of a batch (batch, time, channels), with its gradient.
+def normalize_batch(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize a batch (batch, time, channels) by its own mean and variance.
 
     Sums are added up in stages of a few hundred terms, which is exact to 1e-6, and XLA compiles
     what lies between two sums into one pass over memory.
 
     Args:
+        inputs: Tensor (batch, time, channels) of known length.
+        gamma: Scales, float32 (channels,).
+        beta: Offsets, float32 (channels,).
         epsilon: Float, added to the variances.
         relu: Whether the outputs are rectified.
 
     Returns:
-        A function of a tensor (batch, time, channels), scales (channels,) and offsets (channels,)
-        that returns the outputs and the batch's means and variances (channels,).
+        The outputs in the precision of the inputs, and the batch's means and variances, float32
+        (channels,), which have no gradient.
 
     Source: Ioffe & Szegedy, "Batch Normalization" (ICML 2015), for the gradient; Higham, "The
     accuracy of floating point summation" (1993), for the errors of different orders of adding.
@@ -142,7 +139,7 @@ def staged_normalization(epsilon: float, relu: bool) -> Callable:
 
         return (outputs, mean, variance), gradient
 
-    return normalize
+    return normalize(inputs, gamma, beta)
 
 
 def _finish(partial):
