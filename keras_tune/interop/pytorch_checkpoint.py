@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import warnings
@@ -13,9 +14,8 @@ import numpy as np
 
 from keras_tune.checks import check_finite, check_weights
 from keras_tune.errors import UserError
-from keras_tune.interop.architecture import infer_architecture
 from keras_tune.interop.checkpoint_file import read_checkpoint, write_checkpoint
-from keras_tune.interop.tensor_names import dense_tensors, encoder_tensors
+from keras_tune.interop.tensor_names import dense_tensors, encoder_tensors, infer_architecture
 from keras_tune.models.tagger import Tagger
 from keras_tune.models.tune import TUNe
 from keras_tune.training.contrastive_model import ContrastiveModel
@@ -225,7 +225,7 @@ def _input_settings(hyper_parameters):
     """The level and the sample rate that `export_pytorch_checkpoint` has written, if it has."""
     level, rate = (hyper_parameters.get(key) for key in ("level", "sample_rate"))
     settings = {}
-    if isinstance(level, float) and 0 < level <= 1:
+    if isinstance(level, (int, float)) and 0 < level < math.inf:
         settings["level"] = level
     if isinstance(rate, int) and rate > 0:
         settings["sample_rate"] = rate

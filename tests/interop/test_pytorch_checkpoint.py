@@ -374,15 +374,14 @@ class TestFilesThatCannotBeRead:
 
 
 @pytest.mark.one_backend
-def test_level_and_sample_rate_come_back(tmp_path):
+@pytest.mark.parametrize("level", [0.2, 1, 3.5])
+def test_level_and_sample_rate_come_back(level, tmp_path):
     """The published code has neither, which a warning says of the level."""
-    encoder = TUNe(
-        2, 2, base_filters=2, tail_filters=[4, 8], input_samples=6561, level=0.2, sample_rate=16000
-    )
+    encoder = TUNe(*(2, 2, 2, [4, 8]), input_samples=6561, level=level, sample_rate=16000)
     path = tmp_path / "encoder.safetensors"
-    with pytest.warns(UserWarning, match="root mean square of 0.2"):
+    with pytest.warns(UserWarning, match=f"root mean square of {level}"):
         export_pytorch_checkpoint(encoder, path)
     loaded = load_pytorch_checkpoint(path, input_samples=6561)
-    assert (loaded.level, loaded.sample_rate) == (0.2, 16000)
+    assert (loaded.level, loaded.sample_rate) == (level, 16000)
     x = np.random.default_rng(0).normal(0, 0.5, (2, 6561, 1)).astype("float32")
     np.testing.assert_array_equal(*(model.predict(x, verbose=0) for model in (encoder, loaded)))

@@ -2,7 +2,7 @@ import numpy_reference as reference
 import pytest
 
 from keras_tune.errors import UserError
-from keras_tune.interop.architecture import infer_architecture
+from keras_tune.interop.tensor_names import infer_architecture
 from keras_tune.models.presets import PRESETS, PUBLISHED
 
 
