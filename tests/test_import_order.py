@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # the rest of the line. The package itself, which registers the classes, comes before the recipes.
 ORDER = (
     ("errors", "machine", "progress_bar", "quiet", "types", "version"),
-    ("storage", "shipped", "keras_internals", "augment_config"),
+    ("storage", "shipped", "keras_internals"),
     ("files",),
     ("checks",),
     ("layers",),

@@ -24,7 +24,7 @@ from keras_tune.augment.reverb import Reverb
 from keras_tune.augment.spectral import LinearAugmentation
 from keras_tune.augment.time_mask import TimeMask
 from keras_tune.augment.time_stretch import TimeStretch
-from keras_tune.augment_config import AugmentConfig
+from keras_tune.types import AugmentConfig
 
 __all__ = [
     "AugmentConfig",

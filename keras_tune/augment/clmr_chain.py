@@ -6,8 +6,7 @@ from keras_tune.augment.gaussian_noise import GaussianNoise
 from keras_tune.augment.pitch_shift import PitchShift
 from keras_tune.augment.polarity_inversion import PolarityInversion
 from keras_tune.augment.reverb import Reverb
-from keras_tune.augment_config import AugmentConfig
-from keras_tune.types import DEFAULT_SAMPLE_RATE
+from keras_tune.types import DEFAULT_SAMPLE_RATE, AugmentConfig
 
 
 def clmr_chain(

@@ -2,10 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from keras_tune.models.presets import SAMPLE_CNN_MULTIPLES
-
-# The published tails double the base width from block to block, up to this multiple of it.
-WIDEST_MULTIPLE = 32
+from keras_tune.models.presets import SAMPLE_CNN_MULTIPLES, tail_multiples
 
 
 def count_parameters(
@@ -157,9 +154,8 @@ def tail_widths(
                 "`input_samples` must be at least 3 for a SampleCNN. "
                 f"Received: input_samples={input_samples}"
             )
-        return [base_filters * multiple for multiple in SAMPLE_CNN_MULTIPLES[:stages]] + [
-            representation_dim
-        ]
+        widths = [base_filters * multiple for multiple in SAMPLE_CNN_MULTIPLES[:stages]]
+        return [*widths, representation_dim]
     assert contraction_depth is not None and tail_length is not None
     first = contraction_depth - decoder_depth
     if tail_length <= first:
@@ -167,10 +163,9 @@ def tail_widths(
             f"`tail_length` must exceed {first}, for a decoder of {decoder_depth} of "
             f"{contraction_depth} stages. Received: tail_length={tail_length}"
         )
-    multiples = [min(2 ** (index + 1), WIDEST_MULTIPLE) for index in range(tail_length - 1)]
-    return [min(base_filters * multiple, representation_dim) for multiple in multiples[first:]] + [
-        representation_dim
-    ]
+    multiples = tail_multiples(tail_length - 1)[first:]
+    widths = [min(base_filters * multiple, representation_dim) for multiple in multiples]
+    return [*widths, representation_dim]
 
 
 def _divisions(samples):

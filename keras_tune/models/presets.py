@@ -64,23 +64,47 @@ class Preset:
         n = base_filters or self.base_filters
         return tuple(n * m for m in self.tail_multiples) + self.tail_widths
 
-    def arguments(self, base_filters: int | None = None) -> dict[str, Any]:
-        """The arguments of `TUNe` that determine the tensors, for this base width or another."""
+    def arguments(
+        self,
+        base_filters: int | None = None,
+        contraction_depth: int | None = None,
+        decoder_depth: int | None = None,
+    ) -> dict[str, Any]:
+        """The arguments of `TUNe` that determine the tensors, for this width and depth or others.
+
+        With another contraction depth, as many expansive stages are left out as before. A decoder
+        with fewer stages than that has a shorter tail, without its first blocks.
+        """
+        if contraction_depth is None:
+            contraction_depth = self.contraction_depth
+        left_out = self.contraction_depth - self.decoder_depth
+        if decoder_depth is None:
+            decoder_depth = contraction_depth - left_out if self.decoder_depth else 0
+        tail = self.tail_filters(base_filters)
+        if decoder_depth:
+            tail = tail[max(0, contraction_depth - decoder_depth - left_out) :]
         return {
-            "contraction_depth": self.contraction_depth,
-            "decoder_depth": self.decoder_depth,
+            "contraction_depth": contraction_depth,
+            "decoder_depth": decoder_depth,
             "base_filters": base_filters or self.base_filters,
-            "tail_filters": self.tail_filters(base_filters),
+            "tail_filters": tail,
             "extra_links": self.extra_links,
             "tail_type": self.tail_type,
         }
+
+
+def tail_multiples(length: int) -> tuple[int, ...]:
+    """The widths of the first blocks of a tail behind a U-Net, in multiples of the base width.
+
+    The published tails double the base width from block to block, up to 32 times of it.
+    """
+    return tuple(min(2 ** (index + 1), 32) for index in range(length))
 
 
 # Stem, nine blocks that are followed by max pooling, and the last block.
 SAMPLE_CNN_MULTIPLES = (1, 1, 1, 2, 2, 2, 2, 2, 2, 4, 4)
 SAMPLE_CNN_BASE_FILTERS = 128
 SAMPLE_CNN_WIDTHS = tuple(SAMPLE_CNN_BASE_FILTERS * m for m in SAMPLE_CNN_MULTIPLES)
-_LONG_TAIL = (2, 4, 8, 16, 32, 32, 32, 32)
 
 PRESETS = {
     "tune_vanilla": Preset(34, (2, 4, 8), description="U-Net and a tail of four blocks"),
@@ -98,13 +122,15 @@ PRESETS = {
     ),
     "tune_expansive_2": Preset(35, (8,), decoder_depth=2, description="two expansive stages fewer"),
     "tune_expansive_3": Preset(38, decoder_depth=1, description="three expansive stages fewer"),
-    "tune_tail_1": Preset(28, _LONG_TAIL[:4], description="one tail block more"),
-    "tune_tail_2": Preset(19, _LONG_TAIL[:5], description="two tail blocks more"),
-    "tune_tail_3": Preset(15, _LONG_TAIL[:6], description="three tail blocks more"),
-    "tune_tail_4": Preset(13, _LONG_TAIL[:7], description="four tail blocks more"),
-    "tune_tail_5": Preset(11, _LONG_TAIL, description="the paper's TUNe: five tail blocks more"),
+    "tune_tail_1": Preset(28, tail_multiples(4), description="one tail block more"),
+    "tune_tail_2": Preset(19, tail_multiples(5), description="two tail blocks more"),
+    "tune_tail_3": Preset(15, tail_multiples(6), description="three tail blocks more"),
+    "tune_tail_4": Preset(13, tail_multiples(7), description="four tail blocks more"),
+    "tune_tail_5": Preset(
+        11, tail_multiples(8), description="the paper's TUNe: five tail blocks more"
+    ),
     "tune_plus": Preset(
-        11, _LONG_TAIL, extra_links=True, description="the paper's TUNe+: linked tail"
+        11, tail_multiples(8), extra_links=True, description="the paper's TUNe+: linked tail"
     ),
     "tune_plus_large": Preset(
         34, (2, 4, 8), (512,) * 6, extra_links=True, description="TUNe+ three times as wide"

@@ -21,7 +21,7 @@ from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
 from keras_tune.models.preset_weights import read_weights
-from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, SAMPLE_CNN_MULTIPLES
+from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, is_trained
 from keras_tune.shipped import WEIGHTS
 from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW, DType, Tensor
 
@@ -234,35 +234,28 @@ class TUNe(keras.Model):
         chosen = PRESETS[preset]
         weights = chosen.weights if load_weights else None
         if load_weights and weights is None:
-            trained = [name for name, known in PRESETS.items() if known.weights]
-            hint = f", or choose {' or '.join(trained)}" if trained else ""
             raise UserError(
-                "`preset` must have trained weights; pass `load_weights=False` for random ones"
-                f"{hint}. Received: preset={preset}"
+                "`preset` must have trained weights; pass `load_weights=False` for random ones, "
+                f"or choose {' or '.join(filter(is_trained, PRESETS))}. Received: preset={preset}"
             )
-        if overrides.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
+        given = {key: value for key, value in overrides.items() if value is not None}
+        if given.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
             chosen = dataclasses.replace(
                 PRESETS["clmr"],
                 level=chosen.level,
                 pooled_stages=chosen.pooled_stages,
                 acoustic_features=chosen.acoustic_features,
             )
-        arguments = chosen.arguments(overrides.get("base_filters"))
-        arguments |= {
+        sizes = ("base_filters", "contraction_depth", "decoder_depth")
+        arguments = {
+            **chosen.arguments(*map(given.get, sizes)),
             "level": chosen.level,
             "pooled_stages": chosen.pooled_stages,
             "acoustic_features": chosen.acoustic_features,
             "name": preset,
+            **given,
+            "input_samples": overrides.get("input_samples", DEFAULT_WINDOW),
         }
-        arguments.update({k: v for k, v in overrides.items() if v is not None})
-        arguments["input_samples"] = overrides.get("input_samples", DEFAULT_WINDOW)
-        if "contraction_depth" in overrides and "decoder_depth" not in overrides:
-            arguments["decoder_depth"] += arguments["contraction_depth"] - chosen.contraction_depth
-        missing = (arguments["contraction_depth"] - arguments["decoder_depth"]) - (
-            chosen.contraction_depth - chosen.decoder_depth
-        )
-        if "tail_filters" not in overrides and arguments["decoder_depth"] and missing > 0:
-            arguments["tail_filters"] = arguments["tail_filters"][missing:]
         encoder = cls(**arguments)
         if weights is not None:
             read_weights(encoder, WEIGHTS / weights)
@@ -324,12 +317,10 @@ def _exceptions(model):
 
 
 def _default_tail(contraction_depth, decoder_depth, base_filters, tail_type):
-    if decoder_depth == 0:
-        return [base_filters * multiple for multiple in SAMPLE_CNN_MULTIPLES]
-    if tail_type == "sample_cnn":
+    if decoder_depth and tail_type == "sample_cnn":
         return PRESETS["tune_clmr_tail"].tail_filters()
-    published = PRESETS["tune_tail_5"].tail_filters(base_filters)
-    return published[contraction_depth - decoder_depth :]
+    published = PRESETS["tune_tail_5" if decoder_depth else "clmr"]
+    return published.arguments(base_filters, contraction_depth, decoder_depth)["tail_filters"]
 
 
 def _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_links, tail_type):

@@ -9,7 +9,6 @@ import dataclasses
 import io
 from typing import Literal
 
-from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
@@ -18,6 +17,7 @@ from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_SAMPLE_RATE,
     DEFAULT_WINDOW,
+    AugmentConfig,
     Repetitions,
     SampleRate,
     Samples,

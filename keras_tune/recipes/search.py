@@ -14,7 +14,6 @@ import os
 import pathlib
 from typing import ClassVar, Literal
 
-from keras_tune.augment_config import AugmentConfig
 from keras_tune.errors import UserError
 from keras_tune.machine import has_gpu
 from keras_tune.recipes._cli import print_precision, run
@@ -24,6 +23,7 @@ from keras_tune.search.space import Space
 from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_WINDOW,
+    AugmentConfig,
     ContrastBatchSize,
     Count,
     Positive,
@@ -369,9 +369,8 @@ def _preset_tail(model):
     """The tail that the preset has at this width and depth."""
     from keras_tune.models import PRESETS
 
-    preset = PRESETS[model["preset"]]
-    missing = model.get("contraction_depth", 0) - model["decoder_depth"]
-    return list(preset.tail_filters(model["base_filters"]))[missing:]
+    sizes = (model.get(key) for key in ("base_filters", "contraction_depth", "decoder_depth"))
+    return list(PRESETS[model["preset"]].arguments(*sizes)["tail_filters"])
 
 
 def cli(argv=None):

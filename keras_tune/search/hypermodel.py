@@ -12,10 +12,9 @@ import keras
 import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
-from keras_tune.augment_config import AugmentConfig
 from keras_tune.models.parameter_budget import count_parameters, largest_width, tail_widths
 from keras_tune.search.space import Range, Space, as_list
-from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW
+from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW, AugmentConfig
 
 if TYPE_CHECKING:
     from keras_tune.training import ContrastiveModel

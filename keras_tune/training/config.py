@@ -6,10 +6,10 @@ Importing it imports no framework, since the help of the command line shows it.
 import dataclasses
 from typing import ClassVar, Literal
 
-from keras_tune.augment_config import AugmentConfig
 from keras_tune.types import (
     DEFAULT_ENCODER,
     DEFAULT_WINDOW,
+    AugmentConfig,
     BatchSize,
     ContrastBatchSize,
     Count,

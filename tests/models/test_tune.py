@@ -83,6 +83,25 @@ def test_depth_zero_is_clmr_whatever_the_preset():
         assert model.stage_names[0] == "stem"
     narrow = TUNe.from_preset("tune_plus", load_weights=False, decoder_depth=0, base_filters=16)
     assert narrow.representation_dim == 64
+    deep = {"contraction_depth": 5, "base_filters": 2}
+    assert TUNe.from_preset("clmr", load_weights=False, **deep).stage_names[0] == "stem"
+
+
+@pytest.mark.parametrize(
+    ("preset", "depth"),
+    [
+        ("tune_plus_32", "contraction_depth"),
+        ("tune_plus_32", "decoder_depth"),
+        ("clmr", "contraction_depth"),
+    ],
+)
+def test_overrides_that_are_none_change_nothing(preset, depth):
+    sizes = {"base_filters": 2, depth: 3}
+    none = dict.fromkeys({"contraction_depth", "decoder_depth", "tail_filters"} - {depth})
+    one, two = (
+        TUNe.from_preset(preset, load_weights=False, **sizes, **others) for others in ({}, none)
+    )
+    assert one.get_config() == two.get_config()
 
 
 def test_shallower_decoders_shorten_the_tail_as_published():
