@@ -71,8 +71,9 @@ class AcousticFeatures(keras.layers.Layer):
         self.sample_rate = int(sample_rate)
         self.num_mels = num_mels
         self.level = LevelNormalization(0.1, name="level")
-        self._mels = _mel_weights(self.sample_rate, num_mels)
-        self._pitch_classes = _pitch_class_weights(self.sample_rate)
+        # Arrays; an ONNX file has the same ones.
+        self.mel_weights = _mel_weights(self.sample_rate, num_mels)
+        self.pitch_class_weights = _pitch_class_weights(self.sample_rate)
 
     @property
     def width(self) -> int:
@@ -86,7 +87,8 @@ class AcousticFeatures(keras.layers.Layer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         frames = 1 + (input_shape[1] - FFT_LENGTH) // HOP
-        self._waves, self._rates = _modulation_weights(frames, self.sample_rate / HOP)
+        rate = self.sample_rate / HOP
+        self.modulation_waves, self.modulation_bands = _modulation_weights(frames, rate)
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -100,8 +102,9 @@ class AcousticFeatures(keras.layers.Layer):
             center=False,
         )
         power = ops.square(real) + ops.square(imaginary)
-        mel = ops.log(ops.matmul(power, ops.convert_to_tensor(self._mels)) + FLOOR)
-        classes = ops.mean(ops.matmul(power, ops.convert_to_tensor(self._pitch_classes)), axis=1)
+        mel = ops.log(ops.matmul(power, ops.convert_to_tensor(self.mel_weights)) + FLOOR)
+        classes = ops.matmul(power, ops.convert_to_tensor(self.pitch_class_weights))
+        classes = ops.mean(classes, axis=1)
         chroma = ops.log(classes + FLOOR)
         chroma = chroma - ops.mean(chroma, axis=-1, keepdims=True)
         rises = ops.mean(ops.relu(mel[:, 1:] - mel[:, :-1]), axis=-1)
@@ -124,8 +127,8 @@ class AcousticFeatures(keras.layers.Layer):
         groups = ops.transpose(ops.mean(groups, axis=-1), (0, 2, 1))
         groups = groups - ops.mean(groups, axis=-1, keepdims=True)
         # Real and imaginary parts of the Fourier transform, as a product with cosines and sines.
-        parts = ops.square(ops.matmul(groups, ops.convert_to_tensor(self._waves)))
-        power = ops.matmul(parts, ops.convert_to_tensor(self._rates))
+        parts = ops.square(ops.matmul(groups, ops.convert_to_tensor(self.modulation_waves)))
+        power = ops.matmul(parts, ops.convert_to_tensor(self.modulation_bands))
         power = ops.log(power + MODULATION_FLOOR)
         return ops.reshape(power, (-1, self.num_mels // GROUP * (len(RATES) - 1)))
 

@@ -82,12 +82,12 @@ def export_onnx(
     check_weights("`model`", folded)
     tagger = windows.labels is not None
     rows, batch, count = _cut(graph, windows)
-    vectors = _encoder(graph, folded.encoder if tagger else folded, rows, windows)
+    vectors = _encoder(graph, folded.encoder if tagger else folded, rows, windows.samples)
     size = graph.integers([windows.dimensions])
     shape = graph.node("Concat", batch, count, size, axis=0)
     shape = graph.node("Add", shape, _failing(graph, _not_finite(graph, vectors)))
     graph.node("Reshape", vectors, shape, output="window_embedding")
-    graph.node("ReduceMean", "window_embedding", axes=[1], keepdims=0, output="embedding")
+    graph.mean("window_embedding", 1, output="embedding")
     outputs = {
         "embedding": ["batch", windows.dimensions],
         "window_embedding": ["batch", "windows", windows.dimensions],
@@ -96,7 +96,7 @@ def export_onnx(
         labels = len(windows.label_names)
         _head(graph, folded, "window_embedding", "window_scores")
         if windows.pooling == "scores":
-            graph.node("ReduceMean", "window_scores", axes=[1], keepdims=0, output="scores")
+            graph.mean("window_scores", 1, output="scores")
         else:
             _head(graph, folded, "embedding", "scores")
         outputs |= {"scores": ["batch", labels], "window_scores": ["batch", "windows", labels]}
@@ -211,6 +211,28 @@ class _Graph:
     def integers(self, values):
         return self.weight(np.array(values, "int64"))
 
+    def floats(self, values):
+        return self.weight(np.asarray(values, "float32"))
+
+    def slice(self, source, start, end, axis):
+        return self.node("Slice", source, *map(self.integers, ([start], [end], [axis])))
+
+    def square(self, source):
+        return self.node("Mul", source, source)
+
+    def mean(self, source, *axes, keep=False, output=None):
+        return self.node("ReduceMean", source, axes=axes, keepdims=int(keep), output=output)
+
+    def moments(self, source, axis, keep=False, epsilon=0.0):
+        """Mean and standard deviation along an axis; epsilon is added to the variance."""
+        mean = self.mean(source, axis, keep=True)
+        variance = self.mean(self.square(self.node("Sub", source, mean)), axis, keep=keep)
+        if epsilon:
+            variance = self.node("Add", variance, self.floats(epsilon))
+        if not keep:
+            mean = self.node("Squeeze", mean, self.integers([axis]))
+        return mean, self.node("Sqrt", variance)
+
     def finish(self, name, inputs, outputs, metadata):
         helper, floats = self.onnx.helper, self.onnx.TensorProto.FLOAT
         ends = (
@@ -250,12 +272,12 @@ def _cut(graph, windows):
 
 def _beyond(graph, values, limit):
     """A truth value: whether any of the values is NaN or beyond the limit."""
-    limit = graph.weight(np.array([limit], "float32"))
+    limit = graph.floats([limit])
     # Written so that NaN is not within.
     within = graph.node("LessOrEqual", graph.node("Abs", values), limit)
     wrong = graph.node("Cast", graph.node("Not", within), to=int(graph.onnx.TensorProto.FLOAT))
     wrong = graph.node("ReduceSum", wrong, keepdims=0)
-    return graph.node("Greater", wrong, graph.weight(np.array([0], "float32")))
+    return graph.node("Greater", wrong, graph.floats([0]))
 
 
 def _not_finite(graph, values):
@@ -273,7 +295,7 @@ def _failing(graph, bad):
     return graph.node("Gather", graph.integers([0]), index)
 
 
-def _encoder(graph, encoder, rows, windows):
+def _encoder(graph, encoder, rows, samples):
     """Walk through the folded encoder and write its layers; returns the name of its output."""
     names = {}
 
@@ -281,17 +303,12 @@ def _encoder(graph, encoder, rows, windows):
         outputs = layer(inputs, **kwargs)
         many = isinstance(inputs, (list, tuple))
         sources = [names[id(tensor)] for tensor in (inputs if many else [inputs])]
-        if isinstance(layer, AcousticFeatures):
-            level = _at_level(graph, layer.level.level, sources[0])
-            written = acoustic_features_nodes(graph, layer, level, windows.samples)
-        else:
-            written = _layer(graph, layer, sources, outputs)
-        names[id(outputs)] = written
+        names[id(outputs)] = _layer(graph, layer, sources, inputs, outputs)
         kept.append(outputs)
         return outputs
 
     # Names go by identity, so no tensor may be freed and another take its place.
-    waveform = keras.Input((windows.samples, 1))
+    waveform = keras.Input((samples, 1))
     kept = [waveform]
     names[id(waveform)] = rows
     clone = keras.models.clone_model(
@@ -300,8 +317,11 @@ def _encoder(graph, encoder, rows, windows):
     return names[id(clone.output)]
 
 
-def _layer(graph, layer, sources, outputs):
-    """Write a layer whose Keras tensor is `outputs`; in ONNX all is (batch, channels, time)."""
+def _layer(graph, layer, sources, inputs, outputs):
+    """Write a layer that leads from Keras tensors `inputs` to `outputs`.
+
+    In ONNX all is (batch, channels, time).
+    """
     source = sources[0]
     if isinstance(layer, keras.layers.Conv1D) and _is_plain(layer):
         around = layer.kernel_size[0] - 1 if layer.padding == "same" else 0
@@ -316,15 +336,9 @@ def _layer(graph, layer, sources, outputs):
         size, strides = list(layer.pool_size), list(layer.strides)
         return graph.node("MaxPool", source, kernel_shape=size, strides=strides)
     if isinstance(layer, keras.layers.GlobalAveragePooling1D):
-        return graph.node("ReduceMean", source, axes=[2], keepdims=0)
+        return graph.mean(source, 2)
     if isinstance(layer, StatisticsPooling1D):
-        mean = graph.node("ReduceMean", source, axes=[2], keepdims=1)
-        centred = graph.node("Sub", source, mean)
-        square = graph.node("Mul", centred, centred)
-        variance = graph.node("ReduceMean", square, axes=[2], keepdims=0)
-        variance = graph.node("Add", variance, graph.weight(np.array(EPSILON, "float32")))
-        mean = graph.node("Squeeze", mean, graph.integers([2]))
-        return graph.node("Concat", mean, graph.node("Sqrt", variance), axis=1)
+        return graph.node("Concat", *graph.moments(source, 2, epsilon=EPSILON), axis=1)
     if isinstance(layer, keras.layers.Concatenate):
         return graph.node("Concat", *sources, axis=1)
     if isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear:
@@ -332,10 +346,12 @@ def _layer(graph, layer, sources, outputs):
         kernel = graph.kernel(kernel.T, np.ones(kernel.shape[1]))
         return graph.node("Gemm", source, kernel, graph.weight(bias), transB=1)
     if isinstance(layer, CropToMultiple):
-        end = graph.integers([outputs.shape[1]])
-        return graph.node("Slice", source, graph.integers([0]), end, graph.integers([2]))
+        return graph.slice(source, 0, outputs.shape[1], 2)
     if isinstance(layer, LevelNormalization):
-        return _at_level(graph, layer.level, source)
+        return _at_level(graph, layer, source)
+    if isinstance(layer, AcousticFeatures):
+        level = _at_level(graph, layer.level, source)
+        return acoustic_features_nodes(graph, layer, level, inputs.shape[1])
     if isinstance(layer, keras.layers.Permute):
         return source
     raise UserError(
@@ -344,11 +360,10 @@ def _layer(graph, layer, sources, outputs):
     )
 
 
-def _at_level(graph, level, source):
-    square = graph.node("Mul", source, source)
-    rms = graph.node("Sqrt", graph.node("ReduceMean", square, axes=[1, 2], keepdims=1))
-    rms = graph.node("Max", rms, graph.weight(np.array(FLOOR, "float32")))
-    gain = graph.node("Div", graph.weight(np.array(level, "float32")), rms)
+def _at_level(graph, layer, source):
+    rms = graph.node("Sqrt", graph.mean(graph.square(source), 1, 2, keep=True))
+    rms = graph.node("Max", rms, graph.floats(FLOOR))
+    gain = graph.node("Div", graph.floats(layer.level), rms)
     return graph.node("Mul", source, gain)
 
 
