@@ -6,7 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid, divide, multiply
+from keras_tune.augment.spectral import (
+    LinearAugmentation,
+    Pair,
+    SpectralGrid,
+    divide,
+    multiply,
+    to_pair,
+)
 from keras_tune.types import Tensor
 
 # The quality factor of a Butterworth filter.
@@ -369,8 +376,7 @@ def _second_order(frequency, inverse_quality, sample_rate, grid):
     low frequencies.
     """
     inverse = 1.0 / grid.points
-    u = (1.0 - inverse) / (1.0 + inverse)
-    real, imaginary = (ops.convert_to_tensor(part, dtype="float32") for part in (u.real, u.imag))
+    real, imaginary = to_pair((1.0 - inverse) / (1.0 + inverse))
     square = multiply((real, imaginary), (real, imaginary))
     scale = ops.tan(math.pi / sample_rate * frequency)[:, None, None]
     slope = scale * inverse_quality

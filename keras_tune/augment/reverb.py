@@ -5,7 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid, divide, multiply
+from keras_tune.augment.spectral import (
+    LinearAugmentation,
+    Pair,
+    SpectralGrid,
+    divide,
+    multiply,
+    to_pair,
+)
 
 # Freeverb's delay lines, in samples at 44,100 Hz.
 COMB_LENGTHS = (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617)
@@ -113,9 +120,12 @@ class Reverb(LinearAugmentation):
         exponent = (parameters["reverberance"] - scale) / (slope * scale)
         feedback = (1.0 - ops.exp(exponent))[:, None, None]
         damping = parameters["damping"] / 100.0 * (MAX_DAMPING - MIN_DAMPING) + MIN_DAMPING
+        damping = damping[:, None, None]
         room = parameters["room_size"] / 100.0 * 0.9 + 0.1
 
-        low_pass = self._damped_feedback(feedback, damping[:, None, None], grid)
+        real, imaginary = to_pair(1.0 / grid.points)
+        loss = 1.0 - damping * real, -damping * imaginary
+        low_pass = divide((feedback * (1.0 - damping), 0.0), loss)
         lines = ops.stack([self._delay_in_samples(length, room) for length in COMB_LENGTHS])
         # z^d instead of z^-d: a comb is then 1 / (z^d - g (1 - h) / (1 - h z^-1)).
         real, imaginary = 0.0, 0.0
@@ -123,25 +133,13 @@ class Reverb(LinearAugmentation):
             loop = line[0] - low_pass[0], line[1] - low_pass[1]
             scale = 1.0 / (loop[0] * loop[0] + loop[1] * loop[1])
             real, imaginary = real + loop[0] * scale, imaginary - loop[1] * scale
-        wet = multiply((real, imaginary), self._allpass(grid))
+        wet = multiply((real, imaginary), to_pair(_allpass_response(grid, self.sample_rate)))
         return 1.0 + wet[0], wet[1]
-
-    def _allpass(self, grid):
-        response = _allpass_response(grid, self.sample_rate)
-        real = ops.convert_to_tensor(response.real, dtype="float32")
-        return real, ops.convert_to_tensor(response.imag, dtype="float32")
 
     def _delay_in_samples(self, length, scale):
         exact = scale * (self.sample_rate / 44100.0 * length)
         # A little more than one half, because 638.5 may be slightly smaller in float32.
         return ops.cast(ops.floor(exact + 0.501), "int32")
-
-    def _damped_feedback(self, feedback, damping, grid):
-        inverse = 1.0 / grid.points
-        real = ops.convert_to_tensor(inverse.real, dtype="float32")
-        imaginary = ops.convert_to_tensor(inverse.imag, dtype="float32")
-        numerator = (feedback * (1.0 - damping), 0.0)
-        return divide(numerator, (1.0 - damping * real, -damping * imaginary))
 
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"sample_rate": self.sample_rate}

@@ -17,6 +17,14 @@ from keras_tune.types import Tensor, TensorLike
 Pair = tuple[Any, Any]
 
 
+def to_pair(values: np.ndarray) -> Pair:
+    """Turn an array of complex numbers into a pair (real, imaginary) of float32 tensors."""
+    real, imaginary = (
+        ops.convert_to_tensor(x, dtype="float32") for x in (values.real, values.imag)
+    )
+    return real, imaginary
+
+
 def multiply(a: Pair, b: Pair) -> Pair:
     """Multiply two complex numbers, given as pairs (real, imaginary)."""
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
