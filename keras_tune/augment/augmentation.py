@@ -1,6 +1,7 @@
 """The base class of all waveform augmentations, and how it draws and applies."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ class Augmentation(keras.layers.Layer):
     A subclass defines which parameters it draws (`draw_parameters`) and how it applies them
     (`transform`). This class decides for each example, with the given probability, whether it is
     transformed, and returns its input unchanged when `training=False`. Computations are in float32
-    whatever the global dtype policy is.
+    whatever the global dtype policy is. Arguments of a subclass are saved with the layer
+    (`get_config`) if they are attributes of the same names.
 
     Drawing and applying are separate, so that a draw can be inspected or set by hand:
     `layer(x, training=True)` is `layer.apply(x, layer.draw(batch, samples))`.
@@ -128,7 +130,10 @@ class Augmentation(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "probability": self.probability, "seed": self.seed}
+        """The arguments with which to build the layer again: its attributes of their names."""
+        names = ["probability", "seed", *inspect.signature(type(self)).parameters]
+        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return {**super().get_config(), **own}
 
 
 def map_active(

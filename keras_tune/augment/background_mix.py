@@ -74,7 +74,3 @@ class BackgroundMix(Augmentation):
         itself = partner == ops.arange(ops.shape(partner)[0], dtype="int32")
         factor = ops.where(itself, 0.0, factor)
         return waveforms + background * factor[:, None]
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"min_snr_db": self.min_snr_db, "max_snr_db": self.max_snr_db}
-        return {**super().get_config(), **config}

@@ -58,7 +58,3 @@ class Clipping(Augmentation):
         peak = ops.max(ops.abs(waveforms), axis=1, keepdims=True)
         limit = peak * parameters["threshold"][:, None]
         return ops.clip(waveforms, -limit, limit)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"min_threshold": self.min_threshold, "max_threshold": self.max_threshold}
-        return {**super().get_config(), **config}

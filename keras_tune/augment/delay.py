@@ -80,13 +80,3 @@ class Delay(LinearAugmentation):
     def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
         ((real, imaginary),) = grid.delays(parameters["delay"][None])
         return 0.5 + 0.5 * self.volume * real, 0.5 * self.volume * imaginary
-
-    def get_config(self) -> dict[str, Any]:
-        config = {
-            "sample_rate": self.sample_rate,
-            "min_delay_ms": self.min_delay_ms,
-            "max_delay_ms": self.max_delay_ms,
-            "step_ms": self.step_ms,
-            "volume": self.volume,
-        }
-        return {**super().get_config(), **config}

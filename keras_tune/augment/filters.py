@@ -51,14 +51,6 @@ class _CutoffFilter(LinearAugmentation):
         passes_high = ops.full_like(cutoff, self.passes_high, dtype="bool")
         return butterworth(cutoff, passes_high, self.sample_rate, grid)
 
-    def get_config(self) -> dict[str, Any]:
-        config = {
-            "sample_rate": self.sample_rate,
-            "min_cutoff": self.min_cutoff,
-            "max_cutoff": self.max_cutoff,
-        }
-        return {**super().get_config(), **config}
-
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class HighPass(_CutoffFilter):
@@ -224,16 +216,6 @@ class HighLowPass(LinearAugmentation):
     def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
         return butterworth(parameters["cutoff"], parameters["high_pass"], self.sample_rate, grid)
 
-    def get_config(self) -> dict[str, Any]:
-        config = {
-            "sample_rate": self.sample_rate,
-            "min_high_pass": self.min_high_pass,
-            "max_high_pass": self.max_high_pass,
-            "min_low_pass": self.min_low_pass,
-            "max_low_pass": self.max_low_pass,
-        }
-        return {**super().get_config(), **config}
-
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class BandReject(LinearAugmentation):
@@ -309,16 +291,6 @@ class BandReject(LinearAugmentation):
 
     def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
         return notch(parameters["center"], parameters["octaves"], self.sample_rate, grid)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {
-            "sample_rate": self.sample_rate,
-            "min_center": self.min_center,
-            "max_center": self.max_center,
-            "min_octaves": self.min_octaves,
-            "max_octaves": self.max_octaves,
-        }
-        return {**super().get_config(), **config}
 
 
 def butterworth(cutoff: Tensor, high_pass: Tensor, sample_rate: int, grid: SpectralGrid) -> Pair:

@@ -56,7 +56,3 @@ class Gain(LinearAugmentation):
 
     def response(self, parameters: dict[str, Any], grid: SpectralGrid | None) -> Pair:
         return ops.power(10.0, parameters["gain_db"] / 20.0)[:, None, None], 0.0
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"min_gain_db": self.min_gain_db, "max_gain_db": self.max_gain_db}
-        return {**super().get_config(), **config}

@@ -73,10 +73,6 @@ class GaussianNoise(Augmentation):
         noise = hashed_normal(parameters["key"], waveforms.shape[1])
         return waveforms + level[:, None] * noise
 
-    def get_config(self) -> dict[str, Any]:
-        config = {"min_ratio": self.min_ratio, "max_ratio": self.max_ratio}
-        return {**super().get_config(), **config}
-
 
 def hashed_normal(keys: Tensor, samples: int) -> Tensor:
     """Compute standard normal numbers from integer keys.

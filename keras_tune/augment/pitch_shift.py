@@ -109,11 +109,3 @@ class PitchShift(Augmentation):
         energy = ops.sum(waveforms * waveforms, axis=1, keepdims=True)
         shifted_energy = ops.sum(shifted * shifted, axis=1, keepdims=True)
         return shifted * ops.sqrt(energy / ops.maximum(shifted_energy, 1e-12)) * peak
-
-    def get_config(self) -> dict[str, Any]:
-        config = {
-            "min_cents": self.min_cents,
-            "max_cents": self.max_cents,
-            "frame_length": self.frame_length,
-        }
-        return {**super().get_config(), **config}

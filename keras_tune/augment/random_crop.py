@@ -84,4 +84,4 @@ class RandomCrop(Augmentation):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["probability"]
-        return {**config, "samples": self.samples}
+        return config

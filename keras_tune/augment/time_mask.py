@@ -63,7 +63,3 @@ class TimeMask(Augmentation):
         start = parameters["start"][:, None]
         silent = (time >= start) & (time < start + parameters["length"][:, None])
         return ops.where(silent, 0.0, waveforms)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"min_fraction": self.min_fraction, "max_fraction": self.max_fraction}
-        return {**super().get_config(), **config}

@@ -74,11 +74,3 @@ class TimeStretch(Augmentation):
         peak = ops.maximum(ops.max(ops.abs(waveforms), axis=1, keepdims=True), 1e-30)
         vocoder = PhaseVocoder(samples, self.frame_length, samples)
         return vocoder.stretch(waveforms / peak, 1.0 / parameters["rate"]) * peak
-
-    def get_config(self) -> dict[str, Any]:
-        config = {
-            "min_rate": self.min_rate,
-            "max_rate": self.max_rate,
-            "frame_length": self.frame_length,
-        }
-        return {**super().get_config(), **config}
