@@ -30,14 +30,13 @@ class MaxPooling1D(keras.layers.MaxPooling1D):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
-        backend, size = keras.backend.backend(), self.pool_size[0]
-        steps = inputs.shape[1 if self.data_format == "channels_last" else 2]
+        backend, axis = keras.backend.backend(), 1 if self.data_format == "channels_last" else 2
+        steps, size = inputs.shape[axis], self.pool_size[0]
         # In a graph for any length, the number of steps is not an integer.
         whole = isinstance(steps, int) and steps > 0 and steps % size == 0
-        if not whole or self.strides != self.pool_size:
-            return super().call(inputs)
-        if backend == "jax" and self.data_format == "channels_last":
-            return max_of_steps(inputs, size)
-        if backend == "torch" and can_pool(inputs):
-            return max_of_windows(inputs, size, 1 if self.data_format == "channels_last" else 2)
+        if whole and self.strides == self.pool_size:
+            if backend == "jax" and axis == 1:
+                return max_of_steps(inputs, size)
+            if backend == "torch" and can_pool(inputs):
+                return max_of_windows(inputs, size, axis)
         return super().call(inputs)

@@ -113,28 +113,28 @@ def normalize_batch(
     Source: Ioffe & Szegedy, "Batch Normalization" (ICML 2015), for the gradient; Higham, "The
     accuracy of floating point summation" (1993), for the errors of different orders of adding.
     """
+    run = _compiled_once if worth_compiling(inputs) else lambda function: function
 
     @ops.custom_gradient
     def normalize(x, gamma, beta):
-        passes = _passes(worth_compiling(x))
         count = ops.cast(ops.shape(x)[0] * ops.shape(x)[1], "float32")
         # Squares are taken about a rough mean, or their sum would cancel against the mean's.
         rough = ops.mean(ops.cast(x[:, :: max(1, x.shape[1] // 16)], "float32"), axis=(0, 1))
-        shift, square = (_finish(part) / count for part in passes.moments(x, rough))
+        shift, square = (_finish(part) / count for part in run(_moments)(x, rough))
         mean, variance = rough + shift, ops.maximum(square - ops.square(shift), 0.0)
         inverse = ops.rsqrt(variance + epsilon)
         scale = gamma * inverse
         offset = beta - mean * scale
-        outputs = passes.apply(x, scale, offset, relu)
+        outputs = run(_apply)(x, scale, offset, relu)
 
         def gradient(upstream, *unused):
             # Mean and variance are returned for the moving averages only, which have no gradient.
-            sums = passes.gradient_sums(x, upstream, mean, scale, offset, relu)
+            sums = run(_gradient_sums)(x, upstream, mean, scale, offset, relu)
             d_beta, d_gamma = (_finish(part) for part in sums)
             d_gamma = d_gamma * inverse
             slope = -scale * inverse * d_gamma / count
             constant = -scale * d_beta / count - slope * mean
-            d_x = passes.input_gradient(x, upstream, scale, offset, slope, constant, relu)
+            d_x = run(_input_gradient)(x, upstream, scale, offset, slope, constant, relu)
             return d_x, d_gamma, d_beta
 
         return (outputs, mean, variance), gradient
@@ -142,84 +142,77 @@ def normalize_batch(
     return normalize(inputs, gamma, beta)
 
 
-def _finish(partial):
-    """Add up the partial sums (batch, rows, steps, channels), in stages again."""
-    return ops.sum(ops.sum(ops.sum(partial, axis=2), axis=1), axis=0)
-
-
-class _Passes:
-    """The four passes over a tensor, each compiled into one loop if that is worth it.
-
-    Time is cut into rows of `width` steps, so that loops run over many adjacent values and not over
-    a few channels. Partial sums are over `length` rows and are added up outside: inside, XLA would
-    merge all stages into one.
-    """
-
-    def __init__(self, compile):
-        compile = compiled if compile else lambda function: function
-        self.moments = compile(self._moments)
-        self.apply = compile(self._apply)
-        self.gradient_sums = compile(self._gradient_sums)
-        self.input_gradient = compile(self._input_gradient)
-
-    def _moments(self, x, rough):
-        width, length = _rows(x.shape[1])
-        values = _in_rows(x, width) - _tiled(rough, width)
-        return _partial(values, length, width), _partial(values * values, length, width)
-
-    def _apply(self, x, scale, offset, relu):
-        width, _ = _rows(x.shape[1])
-        values = _in_rows(x, width) * _tiled(scale, width) + _tiled(offset, width)
-        values = ops.relu(values) if relu else values
-        return ops.reshape(ops.cast(values, x.dtype), ops.shape(x))
-
-    def _gradient_sums(self, x, upstream, mean, scale, offset, relu):
-        width, length = _rows(x.shape[1])
-        values, upstream = _in_rows(x, width), self._gate(x, upstream, scale, offset, relu)
-        centered = values - _tiled(mean, width)
-        return _partial(upstream, length, width), _partial(upstream * centered, length, width)
-
-    def _input_gradient(self, x, upstream, scale, offset, slope, constant, relu):
-        width, _ = _rows(x.shape[1])
-        values = self._gate(x, upstream, scale, offset, relu) * _tiled(scale, width)
-        values += _in_rows(x, width) * _tiled(slope, width) + _tiled(constant, width)
-        return ops.reshape(ops.cast(values, x.dtype), ops.shape(x))
-
-    def _gate(self, x, upstream, scale, offset, relu):
-        """The gradient of what the ReLU takes, in rows."""
-        width, _ = _rows(x.shape[1])
-        upstream = _in_rows(upstream, width)
-        if not relu:
-            return upstream
-        values = _in_rows(x, width) * _tiled(scale, width) + _tiled(offset, width)
-        return ops.where(values > 0, upstream, 0.0)
-
-
 # All layers share one set of compiled loops, so each is compiled once for each shape.
-_passes = functools.cache(_Passes)
+_compiled_once = functools.cache(compiled)
 
 
-def _rows(steps):
-    """Steps in a row and rows in a sum: divisors of the time, both near a hundred."""
-    width = _divisor(steps, 81)
-    return width, _divisor(steps // width, 243)
+# The four passes over a tensor, each compiled into one loop if that is worth it. Time is cut into
+# rows of some steps, so that loops run over many adjacent values and not over a few channels.
+# Partial sums are over some rows and are added up outside: inside, XLA would merge all stages into
+# one.
+
+
+def _moments(x, rough):
+    values = _in_rows(x) - _tiled(rough, x)
+    return _partial_sums(values, x), _partial_sums(values * values, x)
+
+
+def _apply(x, scale, offset, relu):
+    values = _affine(x, scale, offset)
+    values = ops.relu(values) if relu else values
+    return ops.reshape(ops.cast(values, x.dtype), ops.shape(x))
+
+
+def _gradient_sums(x, upstream, mean, scale, offset, relu):
+    upstream = _before_relu(x, upstream, scale, offset, relu)
+    centered = _in_rows(x) - _tiled(mean, x)
+    return _partial_sums(upstream, x), _partial_sums(upstream * centered, x)
+
+
+def _input_gradient(x, upstream, scale, offset, slope, constant, relu):
+    values = _before_relu(x, upstream, scale, offset, relu) * _tiled(scale, x)
+    values += _affine(x, slope, constant)
+    return ops.reshape(ops.cast(values, x.dtype), ops.shape(x))
+
+
+def _before_relu(x, upstream, scale, offset, relu):
+    """The gradient of what the ReLU takes, in rows."""
+    upstream = _in_rows(upstream)
+    return ops.where(_affine(x, scale, offset) > 0, upstream, 0.0) if relu else upstream
+
+
+def _affine(x, scale, offset):
+    return _in_rows(x) * _tiled(scale, x) + _tiled(offset, x)
+
+
+def _rows(x):
+    """Steps in a row and rows in a partial sum: divisors of the time, both near a hundred."""
+    width = _divisor(x.shape[1], 81)
+    return width, _divisor(x.shape[1] // width, 243)
 
 
 def _divisor(number, limit):
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
 
 
-def _in_rows(x, width):
+def _in_rows(x):
+    width, _ = _rows(x)
     return ops.cast(ops.reshape(x, (-1, x.shape[1] // width, width * x.shape[2])), "float32")
 
 
-def _tiled(vector, width):
-    return ops.tile(vector, (width,))
+def _tiled(vector, x):
+    """A vector (channels,) for every step of a row of `x`."""
+    return ops.tile(vector, (_rows(x)[0],))
 
 
-def _partial(values, length, width):
-    """The sum of every `length` rows: (batch, rows / length, width, channels)."""
-    rows, size = values.shape[1:]
-    values = ops.reshape(values, (-1, rows // length, length, size))
-    partial = ops.sum(values, axis=2)
-    return ops.reshape(partial, (-1, rows // length, width, size // width))
+def _partial_sums(values, x):
+    """The sums of some adjacent rows of `x`: (batch, rows, steps of a row, channels)."""
+    width, length = _rows(x)
+    count, size = values.shape[1:]
+    values = ops.reshape(values, (-1, count // length, length, size))
+    return ops.reshape(ops.sum(values, axis=2), (-1, count // length, width, size // width))
+
+
+def _finish(partial):
+    """Add up the partial sums, in stages again."""
+    return ops.sum(ops.sum(ops.sum(partial, axis=2), axis=1), axis=0)
