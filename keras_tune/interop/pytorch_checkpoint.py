@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -86,22 +85,23 @@ def load_pytorch_checkpoint(
             f"Received: {', '.join(sorted(options))}"
         )
     tensors, hyper_parameters = read_checkpoint(path)
-    parts = _split(path, tensors)
-    if not parts.encoder:
-        only = "only a head; give it as the head of an encoder" if parts.head else "no encoder"
+    encoder_part, projector_part, head_part = _split(path, tensors)
+    if not encoder_part:
+        only = "only a head; give it as the head of an encoder" if head_part else "no encoder"
         raise UserError(f"{path}: contains {only}")
     encoder = _build(
         path,
-        parts.encoder,
+        encoder_part,
         preset,
         input_samples=input_samples,
         data_format=data_format,
         **_input_settings(hyper_parameters),
     )
     if projector:
-        return _contrastive(path, encoder, parts.projector, hyper_parameters, options)
+        return _contrastive(path, encoder, projector_part, hyper_parameters, options)
     if head is not None:
-        return _tagger(head, encoder, _split(head, read_checkpoint(head)[0]).head, options)
+        *_, head_part = _split(head, read_checkpoint(head)[0])
+        return _tagger(head, encoder, head_part, options)
     return encoder
 
 
@@ -178,47 +178,35 @@ def _to_torch_layout(variable):
     return np.ascontiguousarray(keras.ops.convert_to_numpy(variable).astype("float32").T)
 
 
-@dataclasses.dataclass
-class _Tensor:
+class _Tensor(NamedTuple):
     """A tensor and what its file calls it."""
 
     name: str
     array: np.ndarray
 
 
-@dataclasses.dataclass
-class _Parts:
-    """The tensors of a file by role, each a dict from the name within the role to `_Tensor`."""
-
-    encoder: dict
-    projector: dict
-    head: dict
-
-
 def _split(path, tensors):
-    """Sort the tensors of a checkpoint into encoder, projector and head."""
+    """The tensors of encoder, projector and head, each a dict from a name to `_Tensor`."""
     tensors = {name: array for name, array in tensors.items() if not name.endswith(COUNTER)}
     # A flat file without any prefix is the state of the encoder alone.
     prefix = next(
         p for p in ("model.encoder.", "encoder.", "") if any(n.startswith(p) for n in tensors)
     )
-    parts = _Parts({}, {}, {})
-    fully_connected = {}
+    encoder, projector, head, fully_connected = {}, {}, {}, {}
     for name, array in tensors.items():
         tensor = _Tensor(name, array)
         if match := re.fullmatch(r"(?:model\.)?projector\.(\d+\.\w+)", name):
-            parts.projector[match[1]] = tensor
+            projector[match[1]] = tensor
         elif match := re.fullmatch(r"model\.(\d+\.\w+)", name):
-            parts.head[match[1]] = tensor
+            head[match[1]] = tensor
         elif name.startswith(prefix + "fc."):
             # The encoder's own last layer, present where it was trained with supervision.
             fully_connected["0." + name.removeprefix(prefix + "fc.")] = tensor
         elif name.startswith(prefix):
-            parts.encoder[name.removeprefix(prefix)] = tensor
+            encoder[name.removeprefix(prefix)] = tensor
         elif not name.startswith("encoder."):
             raise UserError(f"{path}: tensor {name} {array.shape} does not belong to the model")
-    parts.head = parts.head or fully_connected
-    return parts
+    return encoder, projector, head or fully_connected
 
 
 def _input_settings(hyper_parameters):
