@@ -11,7 +11,9 @@ Labels: `instrument` (one of `INSTRUMENTS`), `key` (tonic and mode, e.g. "D mino
 (beats per minute). Everything is determined by a seed.
 """
 
+import concurrent.futures
 import dataclasses
+import os
 import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -118,8 +120,9 @@ def demo_clips(
     num_clips = SPLIT_CLIPS[split] if num_clips is None else num_clips
     names = sorted(INSTRUMENTS)
     stream = sorted(SPLIT_CLIPS).index(split)
-    audio, rows = [], []
-    for number in range(num_clips):
+    record = _record_changing if changing else _record
+
+    def synthesize(number):
         random = np.random.default_rng([seed, stream, number])
         # In turn, so that every instrument is as frequent as the others.
         name = names[number % len(names)]
@@ -128,9 +131,12 @@ def demo_clips(
         notes = _score(random, tonic, mode, tempo, seconds)
         body = _body(random, name, changing)
         clip = _perform(random, INSTRUMENTS[name], body, notes, seconds, sample_rate)
-        record = _record_changing if changing else _record
-        audio.append(record(random, clip))
-        rows.append((f"{split}-{number:04d}", split, name, f"{TONICS[tonic]} {mode}", tempo))
+        row = f"{split}-{number:04d}", split, name, f"{TONICS[tonic]} {mode}", tempo
+        return record(random, clip), row
+
+    # NumPy computes in several threads at once.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        audio, rows = zip(*pool.map(synthesize, range(num_clips)), strict=True)
     table = pd.DataFrame(rows, columns=["id", "split", "instrument", "key", "tempo"])
     return np.stack(audio), table
 
