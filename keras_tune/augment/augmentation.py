@@ -131,9 +131,16 @@ class Augmentation(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments with which to build the layer again: its attributes of their names."""
-        names = ["probability", "seed", *inspect.signature(type(self)).parameters]
-        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        return {**super().get_config(), **own}
+        classes = type(self).__mro__
+        # A class that passes `**kwargs` on has the arguments of the classes that it derives from.
+        names = {
+            name
+            for one in classes[: classes.index(Augmentation) + 1]
+            for name in inspect.signature(one.__init__).parameters
+        }
+        own = {name: getattr(self, name) for name in sorted(names) if hasattr(self, name)}
+        # What Keras saves stays as it is: the attribute `dtype` is less than the policy.
+        return {**own, **super().get_config()}
 
 
 def map_active(

@@ -1,6 +1,7 @@
 """What all augmentations share: probabilities, seeds, configs, odd inputs; and the simple ones."""
 
 import dataclasses
+import inspect
 
 import keras
 import numpy as np
@@ -137,6 +138,31 @@ def saved_chain(**config):
         "config": config,
         "registered_name": "keras_tune>Chain",
     }
+
+
+def test_every_argument_is_saved():
+    """Arguments that are lost would be the defaults in a copy, in which nothing is missing."""
+    classes = [getattr(augment, name) for name in augment.__all__]
+    classes = [c for c in classes if isinstance(c, type) and issubclass(c, augment.Augmentation)]
+    for kind in classes:
+        arguments = inspect.signature(kind).parameters
+        given = {"sample_rate": 16000, "samples": 300, "layers": [augment.Gain(-3, -2)]}
+        layer = kind(**{name: given[name] for name in arguments if name in given})
+        assert set(arguments) - {"kwargs"} <= set(layer.get_config()), kind
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class PassedOn(augment.Gain):
+    def __init__(self, *, extra=1, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.extra = extra
+
+
+def test_a_subclass_keeps_the_arguments_that_it_passes_on():
+    layer = PassedOn(extra=2, min_gain_db=-3.0, max_gain_db=-2.0, dtype="mixed_bfloat16", seed=4)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert (copy.extra, copy.min_gain_db, copy.max_gain_db, copy.seed) == (2, -3.0, -2.0, 4)
+    assert copy.dtype_policy.name == "mixed_bfloat16"
 
 
 def test_chains_of_earlier_versions_load(tmp_path):
