@@ -53,7 +53,7 @@ class Study:
 
     Raises:
         UserError: No clip has the labels.
-        ValueError: There are not more groups than folds.
+        ValueError: There are not more groups than folds, or only one group beside a fold.
 
     Example:
 

@@ -61,7 +61,7 @@ class Preset:
 
     def tail_filters(self, base_filters: int | None = None) -> tuple[int, ...]:
         """The widths of all tail blocks, for this preset's base width or another."""
-        n = base_filters or self.base_filters
+        n = self.base_filters if base_filters is None else base_filters
         return tuple(n * m for m in self.tail_multiples) + self.tail_widths
 
     def arguments(
@@ -75,6 +75,8 @@ class Preset:
         With another contraction depth, as many expansive stages are left out as before. A decoder
         with fewer stages than that has a shorter tail, without its first blocks.
         """
+        if base_filters is None:
+            base_filters = self.base_filters
         if contraction_depth is None:
             contraction_depth = self.contraction_depth
         left_out = self.contraction_depth - self.decoder_depth
@@ -86,7 +88,7 @@ class Preset:
         return {
             "contraction_depth": contraction_depth,
             "decoder_depth": decoder_depth,
-            "base_filters": base_filters or self.base_filters,
+            "base_filters": base_filters,
             "tail_filters": tail,
             "extra_links": self.extra_links,
             "tail_type": self.tail_type,

@@ -286,6 +286,7 @@ def test_mixed_precision_gives_a_float32_representation():
         ({"decoder_depth": 0, "extra_links": True}, "extra_links"),
         ({"input_samples": 1000}, "at least 19683"),
         ({"base_filters": 0}, "base_filters=0"),
+        ({"base_filters": 0, "decoder_depth": 0}, r"base_filters=0, tail_filters=\(0, 0,"),
         ({"tail_filters": []}, "tail_filters"),
         ({"tail_type": "long"}, "tail_type=long"),
         ({"data_format": "channels"}, "data_format=channels"),
