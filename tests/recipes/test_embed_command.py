@@ -303,9 +303,7 @@ def test_a_replaced_file_gets_a_new_vector(folder, tmp_path, monkeypatch):
 
 def test_a_file_that_failed_is_tried_again(folder, tmp_path, monkeypatch):
     # Whatever size and time say: the folder of another machine may have been away for a moment.
-    monkeypatch.setattr(
-        "keras_tune.evaluation.embedded_files._Files.stamps", lambda *_: [], raising=False
-    )
+    monkeypatch.setattr("keras_tune.evaluation.embedded_files._Files.stamps", lambda *_: [])
     stopped(folder, tmp_path, monkeypatch)
     file = tmp_path / "audio" / "broken.wav"
     soundfile.write(file, np.random.default_rng(7).normal(0, 0.1, 1000), 22050)
