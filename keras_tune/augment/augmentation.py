@@ -136,7 +136,7 @@ class Augmentation(keras.layers.Layer):
         names = {
             name
             for one in classes[: classes.index(Augmentation) + 1]
-            for name in inspect.signature(one.__init__).parameters
+            for name in inspect.signature(one).parameters
         }
         own = {name: getattr(self, name) for name in sorted(names) if hasattr(self, name)}
         # What Keras saves stays as it is: the attribute `dtype` is less than the policy.
