@@ -221,7 +221,9 @@ def _as_dataset(tf, stream):
     spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), first)
     dataset = tf.data.Dataset.from_generator(lambda: stream, output_signature=spec).prefetch(2)
     # Otherwise Keras finds the end by one step too many, which some metrics would include.
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(stream.num_batches))
+    endless = stream.num_batches is None
+    length = tf.data.INFINITE_CARDINALITY if endless else stream.num_batches
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     return dataset.with_options(pipeline_options(tf))
 
 

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tune.training.distribution import choose_devices
+from keras_tune.data import array_clips
+from keras_tune.training.distribution import Devices, choose_devices
 
 # Trains five steps on one device or two, validates, and saves the weights.
 SCRIPT = """
@@ -148,6 +149,22 @@ def test_two_processes(folder):
     finish(*[start(folder, kind, 2, **environment) for environment in environments])
     for process in range(2):
         assert_same(folder, f"{kind}_{process}_2_0")
+
+
+@pytest.mark.parametrize("length", [{"repeat": True}, {"epochs": 3}])
+def test_arrays_give_the_same_batches_to_several_devices(length):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("about tf.distribute")
+    import tensorflow as tf
+
+    audio = np.random.default_rng(0).normal(0, 0.1, (6, 300)).astype("float32")
+    stream = array_clips(audio, clip_samples=243, batch_size=2, seed=1, **length)
+    fed = Devices("mirrored", strategy=tf.distribute.get_strategy()).feed(stream)
+    count = tf.data.INFINITE_CARDINALITY if "repeat" in length else 9
+    assert fed.cardinality().numpy() == count
+    for index, batch in enumerate(fed.take(9)):
+        np.testing.assert_array_equal(batch["audio"], stream[index]["audio"])
+    assert index == 8
 
 
 def test_pytorch_says_what_it_cannot_do():
