@@ -1,7 +1,7 @@
 """Training an encoder end to end on labels: the supervised counterpart of a frozen encoder.
 
-A linear head, or one with a hidden layer, is put on an encoder, and both are trained on random
-crops of labelled clips. `finetune` does it in one call; `FinetuningRun` in steps.
+A linear head, or one with a hidden layer, is added to an encoder, and both are trained on random
+crops of labelled clips. `finetune` does this in one call, `FinetuningRun` in steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_tune.models import Tagger
 
 
-# What the configuration says of an encoder that was given as a model.
+# The name in the configuration of an encoder that was given as a model.
 GIVEN = "(given)"
 
 
@@ -94,7 +94,7 @@ def finetune(
 class FinetuningRun:
     """A run of `finetune` in steps: `open`, `build`, `fit`, `save_tagger`, `report`.
 
-    `build` and `fit` take the steps before them if they have not been taken.
+    `build` and `fit` do the earlier steps if necessary.
 
     Args:
         config: `keras_tune.training.FinetuneConfig`.
@@ -175,10 +175,10 @@ class FinetuningRun:
                 the configuration names.
 
         Raises:
-            UserError: There is no such encoder, it is made for another sample rate than that of the
-                data, or the checkpoint has learned other labels than those of the data.
-            ValueError: The run was killed before its first checkpoint, and its encoder, which had
-                been given as a model, is not given again.
+            UserError: There is no such encoder, its sample rate differs from that of the data, or
+                the checkpoint was trained on different labels.
+            ValueError: The run was killed before its first checkpoint, and the encoder was given as
+                a model but is not given again.
         """
         import keras
 
@@ -223,8 +223,8 @@ class FinetuningRun:
     ) -> None:
         """Train until the loss on valid no longer falls, with a checkpoint after every epoch.
 
-        First the head alone for `frozen_epochs`, and then the whole model: these are two trainings,
-        and the second has its own patience.
+        The head alone is trained for `frozen_epochs`, and then the whole model, with a new
+        patience.
 
         Args:
             should_stop: Function without arguments that tells whether to stop, for example that of
@@ -290,8 +290,8 @@ class FinetuningRun:
         """Score the clips of test, with predictions averaged over consecutive windows.
 
         Returns:
-            A dict of values that JSON has: `metric`, `score`, `interval_95`, `valid_clips`,
-            `test_clips` and others.
+            A dict of JSON values: `metric`, `score`, `interval_95`, `valid_clips`, `test_clips` and
+            others.
         """
         from keras_tune.evaluation import Outcome, embed_clips
         from keras_tune.evaluation.outcomes import predict_test
@@ -413,7 +413,7 @@ class FinetuningRun:
 
 
 class Targets:
-    """What a model learns from the label vectors of batches.
+    """The targets that a model learns from the label vectors of batches.
 
     Args:
         dataset: `keras_tune.data.AudioDataset`.
@@ -425,7 +425,7 @@ class Targets:
     Attributes:
         task: The task, as `make_task` returns it.
         clips: Integer, the number of clips of train.
-        mean, deviation: By which the targets of a regression are standardized, arrays (targets,);
+        mean, deviation: Arrays (targets,) with which the targets of a regression are standardized;
             0 and 1 for other tasks.
 
     Raises:

@@ -69,8 +69,8 @@ def make_baselines(
     The name of a baseline says what it is. If the encoder itself scales its windows to one level,
     its untrained copies do so as well, and "untrained" is returned as "untrained_level". If the
     encoder has no batch normalization, "untrained_bn" is returned as "untrained". If its
-    representation is a PCA of pooled stages and acoustic features, so is that of "untrained_bn",
-    and estimated as well; the others output the mean of the last stage.
+    representation is a PCA of pooled stages and acoustic features, "untrained_bn" has such a PCA as
+    well, estimated on the same clips; the others output the mean of the last stage.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
@@ -134,13 +134,13 @@ def estimate_on(
 ) -> None:
     """Estimate an encoder's batch normalization, and its PCA if it has one, on clips, in place.
 
-    One random crop of each clip is used, and for PCA so many of each that there are 1,024.
+    One random crop of each clip is used; for the PCA, as many of each as are needed for 1,024.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
         records: Iterable of dicts with `id` and `audio`, the clips.
-        count: Integer, the number of records. If there are more than 1,024, evenly spaced ones are
-            used, at most 1,024.
+        count: Integer, the number of records. If there are more than 1,024, at most 1,024 evenly
+            spaced ones are used.
         seed: Integer, the seed of the crops. Defaults to 0.
 
     Raises:
@@ -204,7 +204,7 @@ def untrained_copy(
         seed: Integer, the seed of the weights; it is also set as Keras' global seed. Defaults to 0.
         level: Float, the root mean square to which waveforms are scaled first, or None to keep the
             encoder's own setting. Defaults to None.
-        pooled: Whether the copy has the encoder's `pooled_stages`, whose linear map is random then
+        pooled: Whether the copy has the encoder's `pooled_stages`; their linear map is then random
             and must be estimated. Defaults to False: the copy outputs the mean of the last stage.
 
     Returns:

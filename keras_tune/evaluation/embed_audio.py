@@ -38,25 +38,25 @@ def embed(
         audio: Path of an audio file, or a mono array (samples,), floats with full scale 1 or int16;
             or a list of these; or the path of a folder, which is searched with its sub-folders.
         encoder: Keras model from (batch, samples, 1) to (batch, d), or a name, see `named_encoder`.
-            Defaults to "tune_plus_open", which comes with the package; where ONNX Runtime is
-            installed, that computes it, unless `layers` are given, and Keras is not imported.
-        sample_rate: Integer, the sample rate of arrays in Hz. They are resampled if the encoder has
-            another one. Defaults to the encoder's own.
+            Defaults to "tune_plus_open", which is included in the package. If ONNX Runtime is
+            installed, it computes this encoder without importing Keras, unless `layers` are given.
+        sample_rate: Integer, the sample rate of arrays in Hz. They are resampled if the encoder's
+            rate differs. Defaults to the encoder's rate.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
         pool: "mean" for the mean over windows, "mean_max" for mean and maximum, "none" for one
-            vector a window. Defaults to "mean".
+            vector per window. Defaults to "mean".
         layers: Names of stages of the encoder. Their outputs, pooled over time, are concatenated
-            and take the place of the representation. Defaults to none.
+            and used instead of the representation. Defaults to none.
         layer_pooling: How the outputs of stages are pooled over the time of a window: "mean", or
             "mean_std" for mean and standard deviation. Defaults to "mean".
         batch_size: Integer, the number of windows encoded at a time. Defaults to 16.
 
     Returns:
-        Of a clip, float32 array (d,), (2 · d,) for "mean_max"; for "none" a pair of vectors
-        (windows, d) and the times (windows,) at which the windows start, in seconds. Of a list,
-        an array (clips, d), or a list of pairs. Of a folder, a `pandas.DataFrame` with a row for
-        each file, its path in the folder as the index; for "none" with a row for each window and
-        the time as a second index. Files that cannot be embedded are left out, with a warning.
+        For a clip, a float32 array (d,), or (2 · d,) for "mean_max"; for "none", a pair of vectors
+        (windows, d) and the times (windows,) at which the windows start, in seconds. For a list, an
+        array (clips, d), or a list of pairs. For a folder, a `pandas.DataFrame` with a row for each
+        file and its path in the folder as the index; for "none", with a row for each window and the
+        time as a second index. Files that cannot be embedded are left out, with a warning.
 
     Raises:
         UserError: A file cannot be decoded, a clip is shorter than a window, silent, not finite or

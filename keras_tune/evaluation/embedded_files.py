@@ -1,9 +1,8 @@
 """Embeddings of thousands of files, or of a prepared set, written to one file: `embed_files`.
 
 Files are decoded in parallel with the encoding. Finished parts are kept beside the output until the
-end, so that a run that was killed continues when it is started again with the same arguments. Files
-that have changed since (by size or modification time), and files that could not be used, are read
-again.
+end, so that a killed run continues when it is started again with the same arguments. Files that
+have changed since (by size or modification time), and files that could not be used, are read again.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class EmbeddedFiles:
         path: The file.
         clips: How many clips were embedded.
         vectors: How many vectors the file has.
-        left_out: Pairs of the name of a clip and the reason why it was left out.
+        left_out: Pairs of a clip's name and the reason why it was left out.
 
     Example:
 
@@ -104,27 +103,26 @@ def embed_files(
         source: An audio file, a folder of them (with all its subfolders), or a prepared set.
         output: The `.npz` or `.parquet` file to write.
         encoder: Keras model from (batch, samples, 1) to (batch, d), or a name, see `named_encoder`.
-            Defaults to "tune_plus_open", which comes with the package; where ONNX Runtime is
-            installed, that computes it, unless `layers` are given, and Keras is not imported.
+            Defaults to "tune_plus_open", which is included in the package. If ONNX Runtime is
+            installed, it computes this encoder without importing Keras, unless `layers` are given.
         hop: Float, seconds from one window to the next. Defaults to None: windows do not overlap.
         pool: "mean" for the mean over windows, "mean_max" for mean and maximum, "none" for one
-            vector a window. Defaults to "mean".
-        layers: Names of stages to concatenate in place of the representation. Defaults to none.
+            vector per window. Defaults to "mean".
+        layers: Names of stages to concatenate instead of the representation. Defaults to none.
         layer_pooling: How the outputs of stages are pooled over the time of a window: "mean", or
             "mean_std" for mean and standard deviation. Defaults to "mean".
         batch_size: Integer, the number of windows encoded at a time. Defaults to 32.
         workers: Integer, the threads that decode. Defaults to one for each processor.
         strict: Whether files that cannot be used are an error. Defaults to False: a warning names
             each of them.
-        in_keras: Whether Keras computes the encoder also where ONNX Runtime could. Defaults to
-            False.
+        in_keras: Whether Keras computes the encoder even if ONNX Runtime could. Defaults to False.
 
     Returns:
         `EmbeddedFiles`.
 
     Raises:
-        UserError: There is no such encoder, it is made for another sample rate than a prepared set
-            has, no clip could be embedded, or one could not and `strict` is True.
+        UserError: There is no such encoder, its sample rate differs from that of a prepared set, no
+            clip could be embedded, or one could not and `strict` is True.
         ValueError: There is no such source, or `output`, `pool`, `hop` or `layer_pooling` cannot be
             used.
 
@@ -176,7 +174,7 @@ def embed_files(
     if left_out and strict:
         raise UserError(
             f"{source}: {len(left_out)} of {len(clips_of)} clips could not be embedded, and "
-            "`strict=True` asks for all of them"
+            "`strict=True` requires all of them"
         )
     clips = ClipEmbeddings.merge(map(ClipEmbeddings.load, files), windows=pool != "mean")
     seconds = (hop_samples or window_length(model)) / sample_rate
@@ -274,7 +272,9 @@ class _Files:
                 )
             self.names, self.folder = [path.name], path.parent
         else:
-            raise ValueError(f"`source` is no such file or folder. Received: source={path}")
+            raise ValueError(
+                f"`source` must be an existing file or folder. Received: source={path}"
+            )
 
     def __len__(self):
         return len(self.names)

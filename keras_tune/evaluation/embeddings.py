@@ -118,7 +118,7 @@ class ClipEmbeddings:
 
     @classmethod
     def merge(cls, parts: Iterable[ClipEmbeddings], windows: bool = True) -> ClipEmbeddings:
-        """Concatenate several sets of clips; without `windows`, which most of the memory is for."""
+        """Concatenate several sets of clips without `windows`, which take most of the memory."""
         # One part after the other, since an iterable may read them from files.
         parts = [
             part if windows else dataclasses.replace(part, windows=None, owners=None)
@@ -279,13 +279,13 @@ def embed_clips(
         batch_size: Integer, the number of windows in a batch. Defaults to 32.
         progress: Function called with the number of clips just read, for a progress bar. Defaults
             to None.
-        crop_seed: Integer, to embed one random crop of each clip as well; the crop depends on the
-            seed and the clip's id. Defaults to None: no crops.
+        crop_seed: Integer, to also embed one random crop of each clip, which depends on the seed
+            and the clip's id. Defaults to None: no crops.
         stages: Names of stages of the encoder to embed in the same pass. Defaults to none.
         deform: Function of a clip (float array (samples,)) that returns the clip to embed in its
             place. Defaults to None.
         keep_windows: Whether the result has the embedding of every window, and not only the means
-            over them, which take as much memory for long clips as for short ones. Defaults to True.
+            over windows, which need much less memory for long clips. Defaults to True.
 
     Returns:
         `ClipEmbeddings`.
@@ -439,7 +439,7 @@ def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
 
 
 def pool_windows(clips: ClipEmbeddings, pool: str) -> np.ndarray:
-    """Combine the vectors of a clip's windows into one vector a clip.
+    """Combine the vectors of a clip's windows into one vector per clip.
 
     Args:
         clips: `ClipEmbeddings` with windows.

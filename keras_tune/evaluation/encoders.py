@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 def load_encoder(path: str | os.PathLike, sample_rate: int | None = None) -> keras.Model:
-    """Load an encoder; of a saved `ContrastiveModel`, take the encoder inside.
+    """Load an encoder; from a saved `ContrastiveModel`, return its encoder.
 
     Args:
         path: A `.keras` file, the folder of a run, or a preset that has trained weights.
-        sample_rate: Integer, of the data, which the encoder must be made for. Defaults to None:
-            any.
+        sample_rate: Integer, the sample rate of the data, which the encoder must have. Defaults to
+            None: any rate.
 
     Returns:
         Keras model from (batch, samples, 1) to (batch, d).
 
     Raises:
-        UserError: There is no such file, it contains no encoder, or one for another rate.
+        UserError: There is no such file, it contains no encoder, or the encoder has another rate.
 
     Example:
 
@@ -63,9 +63,9 @@ def named_encoder(name: str, sample_rate: int | None = None, seed: int = 0) -> k
     Args:
         name: A `.keras` file, the folder of a run, a preset that has trained weights,
             "untrained:PRESET", or "mel" for statistics of the mel spectrogram.
-        sample_rate: Integer, of the data, which a saved encoder must be made for. Defaults to None:
-            a saved encoder's own, and 22,050 for others.
-        seed: Integer, of an untrained encoder. Defaults to 0.
+        sample_rate: Integer, the sample rate of the data, which a saved encoder must have. Defaults
+            to None: a saved encoder's own, and 22,050 for others.
+        seed: Integer, the seed of an untrained encoder. Defaults to 0.
 
     Returns:
         Keras model from (batch, samples, 1) to (batch, d).
@@ -100,14 +100,14 @@ def named_encoder(name: str, sample_rate: int | None = None, seed: int = 0) -> k
 def fast_encoder(
     name: str, sample_rate: int | None = None, in_keras: bool = False
 ) -> keras.Model | OnnxEncoder:
-    """An encoder by its name, in ONNX Runtime where that can compute it.
+    """Load or build an encoder by its name, in ONNX Runtime if possible.
 
-    ONNX Runtime starts many times faster than Keras, which is not imported then.
+    ONNX Runtime starts many times faster than Keras, which is then not imported.
 
     Args:
         name: As in `named_encoder`.
         sample_rate: As in `named_encoder`. Defaults to None.
-        in_keras: Whether Keras computes it in any case. Defaults to False.
+        in_keras: Whether to always use Keras. Defaults to False.
 
     Returns:
         Keras model, or `keras_tune.shipped.OnnxEncoder`.
@@ -137,7 +137,7 @@ def window_length(encoder: keras.Model, window_samples: int | None = None) -> in
 
 
 def default_pooling(encoder: keras.Model) -> str:
-    """The pooling over time that an encoder's embeddings have as they are.
+    """The default pooling over time of an encoder's embeddings.
 
     Args:
         encoder: Keras model.

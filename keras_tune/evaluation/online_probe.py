@@ -25,8 +25,9 @@ class OnlineProbe(keras.callbacks.Callback):
     Args:
         train: Pair of clips (clips, samples), int16 or float with full scale 1, and labels
             (clips,), names or numbers of classes. A few hundred clips are enough.
-        valid: Likewise. Never use the test split of a later evaluation.
-        every: Integer, evaluate after the first epoch and then every so many epochs. Defaults to 5.
+        valid: The same for scoring. Never use the test split of a later evaluation.
+        every: Integer, the epochs between two evaluations; the first epoch is also evaluated.
+            Defaults to 5.
         probe: "knn" or "logistic". Defaults to "knn", which is very fast.
         batch_size: Integer, windows encoded at a time. Defaults to 32.
         between: The score in epochs without an evaluation: "last" for the last score, "nan" for

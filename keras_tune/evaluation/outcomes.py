@@ -99,7 +99,7 @@ def group_folds(
         if inner < 2:
             raise ValueError(
                 "`folds` must leave two groups beside each fold, one to train and one to choose "
-                f"on; take more folds. Received: folds={folds}"
+                f"on; use more folds. Received: folds={folds}"
             )
         train, valid = next(iter(_cut(strata[rest], groups[rest], inner, seed)))
         cuts.append((rest[train], rest[valid], test))
@@ -270,7 +270,7 @@ class Outcome:
         if not np.isfinite(scores[self.task.primary]):
             raise UserError(
                 f"the {self.task.primary} is undefined, since all test clips have the same labels; "
-                "cross-validate over folds, or split the set otherwise"
+                "cross-validate over folds, or split the set differently"
             )
         intervals = {metric: interval_95(values) for metric, values in samples.items()}
         runs = [self.task.scores(run.targets, run.predictions) for run in self.runs]

@@ -23,7 +23,7 @@ import numpy as np
 
 from keras_tune.errors import UserError
 
-# In place of a score on valid where all labels are the same, and no probe is better than another.
+# The score on valid if all labels are the same, so that no probe is better than another.
 UNDEFINED = -1e9
 
 if TYPE_CHECKING:
@@ -173,11 +173,11 @@ def cross_fitted_score(
 ) -> float:
     """The score of the best candidate, on clips that were not used to choose it.
 
-    The best of many scores on the same clips is too high, and more so the more candidates there
-    are: the best of 216 probes that guess scores higher than the best of six. Here the clips are
-    split into halves. The candidate that is best on one half is scored on the other, and the scores
-    are averaged over both halves and five splits. Clips of a song stay together. These scores
-    can be compared whatever the number of candidates.
+    The best of many scores on the same clips is too high, especially with many candidates: the best
+    of 216 probes that guess scores higher than the best of six. Here the clips are split into
+    halves. The candidate that is best on one half is scored on the other, and the scores are
+    averaged over both halves and five splits. Clips of a song stay together. These scores can be
+    compared whatever the number of candidates.
 
     Args:
         task: `Task`.

@@ -42,7 +42,7 @@ def final_probe(
     clips of train and windows are scaled to one level, which makes it a much stronger baseline.
 
     There are two evaluations: on the set's own splits, and by cross-validation over the clips of
-    valid and test. The first is the published way, but its probe is trained on clips that the
+    valid and test. The first is the published protocol, but its probe is trained on clips that the
     encoder has seen in pretraining. An encoder that has seen a small set many times memorizes its
     clips: their embeddings are further apart than those of other music, which lowers the score.
 
@@ -58,7 +58,7 @@ def final_probe(
         A dict for the report: `pretrained`, `untrained` and `untrained_bn_level` (see
         `keras_tune.evaluation.make_baselines`), each with score, interval and the configuration
         that was chosen on valid; `encoders`, these names; `test_clips` and `skipped`. `unseen` has
-        the same reports over the folds, or is None where there are fewer than 50 clips or too few
+        the same reports over the folds, or is None if there are fewer than 50 clips or too few
         groups.
 
     Raises:

@@ -4,9 +4,9 @@ A task turns labels into target arrays and predictions into scores. Its primary 
 early stopping and to choose probes. A prediction is an array (clips, outputs): probabilities of
 classes, probabilities of tags, or values. The scores are those of scikit-learn and mir_eval.
 
-Early stopping and the bootstrap need the same numbers many thousand times, where a call for each
-tag and probe would take longer than the training. `quick_scores` computes them for many predictions
-at once.
+Early stopping and the bootstrap need the same numbers many thousand times; a call for each tag and
+probe would take longer than the training. `quick_scores` computes them for many predictions at
+once.
 """
 
 from __future__ import annotations
@@ -389,7 +389,7 @@ def make_task(
 
     Raises:
         ValueError: There is no such task, the columns do not fit it, or the threshold is missing or
-            out of place.
+            not allowed.
         UserError: The task is key, and mir_eval is not installed or cannot read the categories.
 
     Example:

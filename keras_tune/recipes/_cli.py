@@ -33,19 +33,19 @@ def run(main, config_class, argv=None, demo=None):
     """Parse the command line into `config_class` and hand it to `main`.
 
     Every field of the dataclass becomes an option, its help comes from the docstring, and
-    `--config FILE.yaml` sets any of them; later options win. In place of a file, `--config` takes
-    the name of a recipe that comes with the package. Wrong options end with status 2, errors that
-    the user can fix with one line and status 1.
+    `--config FILE.yaml` sets any of them; later options win. Instead of a file, `--config` accepts
+    the name of a recipe in the package. Wrong options end the program with one line and status 2,
+    errors that the user can fix with one line and status 1.
 
     Args:
         main: Function of one `config_class`.
-        config_class: A dataclass with documented, typed fields. Where it has a field `backend`,
-            that Keras backend is chosen before Keras is imported, unless it has an attribute
-            `needs_keras` that is false. The class attribute `positional` names the option that may
-            be given first, without its name.
+        config_class: A dataclass with documented, typed fields. If it has a field `backend`, that
+            Keras backend is chosen before Keras is imported, unless the attribute `needs_keras` is
+            false. The class attribute `positional` names the option that may be given first,
+            without its name.
         argv: List of strings. Defaults to the command line's.
-        demo: Path of a YAML file with the options to begin with where the command line names
-            neither `--data` nor `--config`. Defaults to None.
+        demo: Path of a YAML file with the default options if the command line has neither `--data`
+            nor `--config`. Defaults to None.
     """
     from jsonargparse import ArgumentParser
 
@@ -91,7 +91,7 @@ def run(main, config_class, argv=None, demo=None):
         namespace.pop("config", None)
         _refuse_null(namespace, config_class)
         config = from_options(config_class, vars(parser.instantiate(namespace)))
-        # Also commands without a backend import TensorFlow, and so do their workers.
+        # Commands without a backend and their workers also import TensorFlow.
         quiet_tensorflow()
         if getattr(config, "needs_keras", hasattr(config, "backend")):
             backend = choose_backend(config.backend)
@@ -101,7 +101,7 @@ def run(main, config_class, argv=None, demo=None):
     except (_Usage, UserError) as error:
         _stop(name, with_option_names(str(error), config_class), 2)
     except UnicodeDecodeError as error:
-        _stop(name, f"--config: not a text in UTF-8 ({error.reason})", 2)
+        _stop(name, f"--config: not UTF-8 text ({error.reason})", 2)
     with _leaving(), plain_warnings():
         try:
             main(config)
@@ -116,12 +116,12 @@ def run(main, config_class, argv=None, demo=None):
             _stop(name, line, 1)
 
 
-# How many options stand first in the help: the first fields of the configuration.
+# The number of options at the top of the help: the first fields of the configuration.
 MAIN_OPTIONS = 5
 
 
 def _promote(parser, group, config_class):
-    """Move the options that most users need to the top of the help, and what is left to the end."""
+    """Move the options that most users need to the top of the help, ungrouped ones to the end."""
     plain = [
         f.name for f in dataclasses.fields(config_class) if not dataclasses.is_dataclass(f.type)
     ]
@@ -139,7 +139,7 @@ def _promote(parser, group, config_class):
 
 @contextlib.contextmanager
 def _leaving():
-    """Let the status that the block leads to be the process's, whatever a plug-in does to it."""
+    """Make the exit status of the block that of the process, even if a plug-in would change it."""
     status = 1
     try:
         yield
@@ -180,7 +180,7 @@ def _recipe(name):
     if os.path.exists(name) or not re.fullmatch(r"[\w/]+", name):
         return name
     if name not in recipes:
-        hint = did_you_mean(name, recipes) or f"take one of {', '.join(recipes)}"
+        hint = did_you_mean(name, recipes) or f"use one of {', '.join(recipes)}"
         raise _Usage(f"--config {name}: no such file, and no recipe of this name; {hint}")
     return str(recipes[name])
 
@@ -204,13 +204,13 @@ def shipped_recipes():
 
 
 def _refuse_null(values, config_class, prefix=""):
-    """The parser takes null from a file for every key; here only for those that may be None."""
+    """Refuse null for keys that must not be None; the parser accepts it for every key of a file."""
     for field in dataclasses.fields(config_class):
         value = values[field.name]
         if value is None and type(None) not in typing.get_args(field.type):
             raise _Usage(f"--{prefix}{field.name}: must not be null")
         if dataclasses.is_dataclass(field.type):
-            # The parser lets what is empty or false through.
+            # The parser accepts values that are empty or false.
             if not isinstance(value, type(values)):
                 raise _Usage(f"--{prefix}{field.name}: must be a group of keys, not {value!r}")
             _refuse_null(value, field.type, f"{prefix}{field.name}.")
@@ -229,8 +229,8 @@ def choose_backend(backend=None):
     """Set Keras' backend; must come before the first import of Keras.
 
     Args:
-        backend: "tensorflow", "jax" or "torch". Defaults to what `KERAS_BACKEND` says, and else to
-            the first of these three that is installed.
+        backend: "tensorflow", "jax" or "torch". Defaults to `KERAS_BACKEND`, else to the first of
+            these that is installed.
 
     Returns:
         The name of the backend.
@@ -244,7 +244,7 @@ def choose_backend(backend=None):
         if chosen is None:
             raise UserError("no backend is installed: pip install tensorflow, jax or torch")
     if chosen not in BACKENDS:
-        raise UserError(f"--backend {chosen}: unknown; take one of {', '.join(BACKENDS)}")
+        raise UserError(f"--backend {chosen}: unknown; use one of {', '.join(BACKENDS)}")
     if not importlib.util.find_spec(chosen):
         raise UserError(f"--backend {chosen}: not installed here; pip install {chosen}")
     os.environ["KERAS_BACKEND"] = chosen
@@ -256,22 +256,22 @@ def choose_backend(backend=None):
 
 
 def _keep_compiled():
-    """Let JAX keep what it has compiled, so that a second start need not compile again.
+    """Let JAX keep compiled programs, so that a second start does not compile them again.
 
-    JAX reads this when it is imported. It goes on without where the folder cannot be written, and
-    compiles again what it cannot read.
+    JAX reads these variables when it is imported. If it cannot write the folder, it continues
+    without a cache, and it compiles again what it cannot read.
     """
     folder = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     # A user without a home has no cache.
     if os.path.isabs(folder):
         folder = os.path.join(folder, "keras_tune", "jax")
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
-    # By default what compiles within a second is not kept, and a start has a lot of that.
+    # By default, programs that compile within a second are not kept, but a start compiles many.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def print_precision(policy, reason):
-    """Print which precision was chosen and why, unless the reason is empty: the options name it."""
+    """Print the chosen precision and the reason; nothing if the options set it (no reason)."""
     if reason:
         print(f"precision: {policy}, since {reason}", flush=True)
 
@@ -288,7 +288,7 @@ def print_compiling():
 def plain_warnings():
     """Print warnings of the library, about damaged shards for example, as lines on standard error.
 
-    Those that are meant for programmers, about deprecated functions for example, stay as they are.
+    Warnings for programmers, such as those about deprecated functions, are not changed.
     """
     with warnings.catch_warnings():
         show, printed = warnings.showwarning, set()

@@ -30,8 +30,8 @@ LOCK = "run.lock"
 def locked(output, kind="folder"):
     """Keep other processes from writing an output; its folder is made if it is missing.
 
-    The system releases the lock when the process ends, however that happens. The empty lock file is
-    removed then, unless the process is killed; so is the folder if it is still empty.
+    The system releases the lock when the process ends in any way. The empty lock file is then
+    removed, unless the process is killed, and so is the folder if it is still empty.
 
     Args:
         output: A folder, or a file.
@@ -58,12 +58,12 @@ def locked(output, kind="folder"):
             yield
     except LockedError:
         raise UserError(
-            f"--output {output}: another process is writing it; wait for its end, or give another "
+            f"--output {output}: another process is writing it; wait for it to end or give another "
             f"{kind}"
         ) from None
     finally:
         if made:
-            # Not if there is something in it.
+            # A folder that is not empty is kept.
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
@@ -71,7 +71,7 @@ def locked(output, kind="folder"):
 def writes(kind):
     """Let a command hold the lock on its `--output` while it runs.
 
-    A store has no locks: there, two commands on one output do the work twice.
+    Object stores have no locks, so two commands on one output there do the work twice.
 
     Args:
         kind: What the output is, "folder" or "file".
@@ -95,7 +95,7 @@ def write_report(folder, config, **content):
 
 
 def versions():
-    """The versions of Python, this package and what it computes with, and the git commit."""
+    """The versions of Python, this package and its main dependencies, and the git commit."""
     import keras
 
     import keras_tune

@@ -47,7 +47,7 @@ def answer_of_system(error, config):
 
 
 def _within(file, output):
-    """Whether a file is the output, in it, or what it lies in."""
+    """Whether a file is the output, in it, or one of its parent folders."""
     if output is None or isinstance(file, int):
         return False
     file, output = os.path.abspath(os.fsdecode(file)), os.path.abspath(output)
@@ -55,7 +55,7 @@ def _within(file, output):
 
 
 def described(message, options, recipes):
-    """The parser's message; of a value of the wrong type `--option value: takes ...`."""
+    """The parser's message; for a value of the wrong type, `--option value: takes ...`."""
     stray = re.match(r"unrecognized arguments: ([^-].*)", message)
     if stray:
         return f"{stray[1]}: unexpected; write --option value, and lists as [a,b]"
@@ -84,7 +84,7 @@ def described(message, options, recipes):
     if choice:
         known = re.findall(r"'([^']*)'", choice[1])
         hint = did_you_mean(choice[2], known)
-        return f"--{option} {choice[2]}: {hint or 'take one of ' + ', '.join(known)}"
+        return f"--{option} {choice[2]}: {hint or 'use one of ' + ', '.join(known)}"
     one = re.match(r"Not of type (.+?): got (.*)$", rest)
     several = re.search(r"Subtypes: [\[(](.*?)[\])] Errors: .* Given value: (.*)$", rest)
     if one is None and several is None:
@@ -102,7 +102,7 @@ def _nearest_option(option, options):
     ends = {f"--{name.rpartition('.')[2].removeprefix('--')}": name for name in reversed(options)}
     if option in ends:
         return f"did you mean {ends[option]}?"
-    # Every name has the two hyphens; with them, words that have little in common would be near.
+    # Without the two hyphens, which would make names with little in common similar.
     names = {name.removeprefix("--"): name for name in options}
     close = difflib.get_close_matches(option.removeprefix("--"), names, n=1)
     return f"did you mean {names[close[0]]}?" if close else ""
@@ -123,9 +123,9 @@ def names_options(otherwise=None, **names):
     stay as they are.
 
     Args:
-        otherwise: Options to name in front of a `ValueError` that names none. Defaults to None.
+        otherwise: Options to put before a `ValueError` that names none. Defaults to None.
         **names: The options whose names differ from those of the arguments: `columns="target"`.
-            None for an argument that no option gives.
+            None for an argument without an option.
 
     Returns:
         A decorator of `main`, or of another function whose first argument is the configuration.
@@ -176,7 +176,7 @@ def _option_of(argument, config_class):
     options = list(_options(config_class))
     if argument in options:
         return argument
-    # What lies within an option that is a table, such as `space.augment.min_cents`.
+    # A key within an option that is a table, such as `space.augment.min_cents`.
     if any(argument.startswith(f"{option}.") for option in options):
         return argument
     within = [option for option in options if option.endswith(f".{argument}")]
@@ -184,7 +184,7 @@ def _option_of(argument, config_class):
 
 
 def _with_options(message, config_class):
-    """A message in which arguments that are named in passing are options, too.
+    """Replace arguments that a message mentions by the names of their options.
 
     "`micro_batch`" becomes "--micro_batch", and "`resume=True`" becomes "--resume true".
     """

@@ -1,6 +1,6 @@
 """From annotated configurations to options: the parser checks ranges, and `--help` shows them.
 
-The parser refuses what is out of range, NaN, infinite or no number at all, and names the option.
+The parser refuses values that are out of range, not finite or not numbers, and names the option.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ def names_in(text):
 
 @functools.cache
 def as_options(config_class):
-    """Make the class that the parser reads instead of a configuration.
+    """Make the class that the parser uses for a configuration.
 
     Args:
         config_class: A dataclass. Fields may be annotated with a `keras_tune.types.Interval`, also
@@ -51,7 +51,7 @@ def as_options(config_class):
 
 
 def from_options(config_class, values):
-    """Make a configuration of the values that the parser has found.
+    """Make a configuration from the values that the parser has read.
 
     Args:
         config_class: The dataclass.
@@ -59,7 +59,7 @@ def from_options(config_class, values):
             `as_options`.
 
     Returns:
-        An instance of `config_class`, and of no subclass.
+        An instance of `config_class` itself, not of a subclass.
     """
     found = {}
     for field in dataclasses.fields(config_class):
@@ -94,7 +94,7 @@ def _number(base, limits):
     def read(value):
         try:
             found = base(value)
-            # A fraction is no integer, and for YAML yes and no are no numbers.
+            # Fractions are not integers, and YAML's yes and no are not numbers.
             whole = isinstance(value, str) or value == found
             if whole and not isinstance(value, bool) and math.isfinite(found) and found in limits:
                 return found

@@ -1,8 +1,8 @@
-"""Write augmented views of an audio file, to listen to and to look at.
+"""Write augmented views of an audio file as sound and plots.
 
-Cuts crops out of the file, sends each through the published augmentation chain, and writes every
-crop and its view as WAV files, with a plot of both (waveform and spectrogram). With --each true
-there is also one view for each augmentation alone, applied for certain.
+The command cuts crops from the file, applies the published augmentation chain to each, and writes
+every crop and its view as WAV files, with a plot of both (waveform and spectrogram). With --each
+true, it also writes one view for each single augmentation, applied with probability 1.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class AugmentViewsConfig:
         samples: Length of a view in samples.
         sample_rate: Sample rate in Hz.
         seed: Seed of crops and augmentations.
-        each: Whether to write a view for each augmentation alone, too.
+        each: Whether to also write a view for each single augmentation.
         augment: The augmentation chain.
         backend: Keras backend. Defaults to KERAS_BACKEND, else the first one installed.
     """
@@ -141,7 +141,7 @@ def _write(output, name, crop, view, sample_rate):
     from keras_tune.files import atomic_path
 
     for suffix, samples in (("before", crop), ("after", view)):
-        # libsndfile does not say what the system refuses.
+        # libsndfile does not report errors of the system.
         content = io.BytesIO()
         soundfile.write(content, samples, sample_rate, format="WAV")
         with atomic_path(output / f"{name}-{suffix}.wav") as path:

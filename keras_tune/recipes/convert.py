@@ -23,7 +23,8 @@ class ConvertConfig:
     Args:
         checkpoint: The file to convert.
         output: The file to write.
-        preset: The variant that the checkpoint must fit. By default it follows from the shapes.
+        preset: The variant that the checkpoint must have. By default it is inferred from the
+            shapes.
         head: Second checkpoint with the head of a linear evaluation; the output is a tagger.
         labels: Text file with the names of the outputs of the head, one on each line; or
             magnatagatune for its 50 most frequent tags, in the order of the published heads.

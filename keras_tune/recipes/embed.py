@@ -1,10 +1,10 @@
 """Embed audio files, or a prepared set, with an encoder.
 
-`keras-tune embed song.mp3` embeds one file with the encoder that comes with the package.
-Files are decoded in parallel with the encoding, and resampled to the encoder's sample rate.
-Finished parts are kept next to the output until the end, so that a run that was killed resumes when
-it is started again with the same options. Files that have changed since (by size or modification
-time), and files that could not be used, are read again.
+`keras-tune embed song.mp3` embeds one file with the encoder that comes with the package. Files are
+decoded in parallel with the encoding, and resampled to the encoder's sample rate. Finished parts
+are kept next to the output until the end, so that a killed run resumes when it is started again
+with the same options. Files that have changed since (by size or modification time), and files that
+could not be used, are read again.
 
 The output is an .npz file with `ids`, `vectors` (clips, d), `source`, `encoder` (a hash of it) and,
 for a prepared set, `split`; with --pool none it has `vectors` (windows, d), `owners` (windows,),
@@ -72,7 +72,7 @@ class EmbedConfig:
 
     @property
     def needs_keras(self):
-        """Whether the encoder is one for Keras, and not one for ONNX Runtime."""
+        """Whether Keras runs the encoder, and not ONNX Runtime."""
         return bool(self.backend or self.layers) or onnx_file(self.encoder) is None
 
 

@@ -32,7 +32,7 @@ class ExportConfig:
         output: Folder to write to.
         name: Name of the exported model. Defaults to the model's own.
         window_samples: Window length for an encoder of any length; 59049 by default.
-        sample_rate: Sample rate in Hz of a model that has none of its own.
+        sample_rate: Sample rate in Hz, for a model that has none of its own.
         index: For web, a folder of audio files, or an .npz file written by `embed`: the tracks
             among which the page finds the nearest ones.
     """
@@ -50,14 +50,14 @@ class ExportConfig:
 def main(config):
     """Run the command line; see `ExportConfig`."""
     if config.index is not None and config.format != "web":
-        raise UserError(f"--index {config.index}: only --format web has one")
+        raise UserError(f"--index {config.index}: only valid with --format web")
     # Before Keras, whose import takes seconds.
     if config.format in ("onnx", "web") and not importlib.util.find_spec("onnx"):
         raise UserError(f"--format {config.format}: needs onnx: pip install 'keras_tune[onnx]'")
     if not os.path.exists(config.model) and not is_shipped(config.model):
         raise UserError(f"--model {config.model}: no such file, folder of a run or preset")
     if "keras" not in sys.modules:
-        # A SavedModel is written by TensorFlow whatever the model was trained with.
+        # TensorFlow writes a SavedModel, whatever backend trained the model.
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)
     from keras_tune.evaluation import load_encoder
 

@@ -1,6 +1,6 @@
 """Train an encoder end to end on labels: the supervised baseline of a representation.
 
-A linear head, or one with a hidden layer, is put on a pretrained or an untrained encoder, and
+A linear head, or one with a hidden layer, is added to a pretrained or an untrained encoder and
 trained on random crops; the encoder is trained as well or frozen. Training stops when the loss on
 valid no longer falls. On test, predictions are averaged over consecutive windows. The output folder
 gets tagger.keras, history.csv, report.json and config.yaml. A run that was stopped (SIGTERM,
@@ -24,7 +24,7 @@ class FinetuneConfig(training_config.FinetuneConfig):
     """The run.
 
     Args:
-        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
 
     free_on_resume: ClassVar[tuple[str, ...]] = (

@@ -1,8 +1,8 @@
 """Prepare audio files as TFRecords for training.
 
-A csv file with a column of audio files, a folder of them, or a known set as its archives unpack
-becomes a folder of shards. A run that was interrupted resumes when it is started again with the
-same options; shards of files that have changed since are written again.
+The source is a csv file with a column of audio files, a folder of audio files, or a known data set
+as its archives unpack; the output is a folder of shards. A run that was interrupted resumes when it
+is started again with the same options; shards of files that have changed since are written again.
 """
 
 import dataclasses
@@ -21,29 +21,31 @@ class PrepareConfig:
     Args:
         dataset: What the source is: a csv file with a row for each clip, a folder of audio files,
             or a known set in the layout of its archives.
-        source: The csv file or the folder; of these two also a URL in a store (gs://, s3://).
-        output: Folder to write the shards to, or a URL in a store.
+        source: The csv file or folder, or its URL in an object store (gs://, s3://; csv and folder
+            only).
+        output: Folder to write the shards to, or a URL in an object store.
         name: Name of the set. Defaults to the name of the output folder.
         label_columns: csv: columns to keep as labels.
         path_column: csv: column of the audio files. Defaults to one named path, file, filename...
         id_column: csv: column of the clips' ids. Defaults to one named id, track_id or clip_id.
         split_column: csv: column of the splits. Defaults to one named split, if there is one.
-        group_column: csv: column whose values (artists, say) stay within one split.
-        label: folder: name of the label that sub-folders stand for. Defaults to label.
+        group_column: csv: column, such as the artist, whose values each stay within one split.
+        label: folder: name of the label that the sub-folders give. Defaults to label.
         fractions: Shares of train, valid and test where splits are drawn. Defaults to .8, .1, .1.
-        split: magnatagatune: clips to take: full, or clean for those with tags. Defaults to full.
+        split: magnatagatune: clips to use: full, or clean for those with tags. Defaults to full.
         subset: fma: small, medium or large. Defaults to small.
         max_seconds: debian_music: seconds used of each track at most. Defaults to 300.
-        changed: debian_music: leave out or take files of other versions. Defaults to leave.
-        encoding: How clips are stored: 16-bit samples, the same as FLAC, or the files' own bytes.
+        changed: debian_music: leave (out) or take files from other versions. Defaults to leave.
+        encoding: How clips are stored: 16-bit samples, the same in FLAC, or the source files'
+            bytes.
         sample_rate: Samples per second of the clips.
         min_seconds: Clips shorter than this are left out.
-        shards: Shards of each split. Defaults to as many as give files of about 256 MB.
+        shards: Shards of each split. Defaults to a number that gives files of about 256 MB.
         workers: Processes. Defaults to one for each processor.
         runner: What writes the shards: processes of this machine, or Apache Beam.
         beam_options: Beam's own options, e.g. '["--runner=FlinkRunner"]'. Defaults to none, which
             is the runner in this process.
-        strict: Whether files that have to be left out are an error.
+        strict: Whether files that cannot be used are an error.
     """
 
     dataset: Literal[DATASETS]
@@ -89,13 +91,13 @@ ADAPTER_OPTIONS = (
 
 @writes("folder")
 def main(config):
-    """Prepare a set and print what came of it.
+    """Prepare a set and print a summary.
 
     Args:
         config: `PrepareConfig`.
 
     Raises:
-        UserError: If the source or an option is wrong, or with `strict` a file has to be left out.
+        UserError: The source or an option is wrong, or `strict` is True and a file is left out.
     """
     from keras_tune.data.datasets import manifest_for, split_report
     from keras_tune.data.preparation import LeftOutError, prepare

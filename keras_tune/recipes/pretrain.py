@@ -1,9 +1,9 @@
-"""Pretrain an encoder by contrast: two views of every clip, NT-Xent between their projections.
+"""Pretrain an encoder with a contrastive loss: NT-Xent between two views of every clip.
 
-Without --data and --config, the demo recipe is run: a small encoder, a corpus that is synthesized
-first, and a probe of the encoder. The output folder gets encoder.keras (the encoder alone),
-model.keras (everything that a resumed run needs), config.yaml, history.csv, report.md with the
-training curve, report.json and TensorBoard events. A run that was stopped (SIGTERM, Ctrl-C) or
+Without --data and --config, this runs the demo recipe: a small encoder, a corpus that is
+synthesized first, and a probe of the encoder. The output folder gets encoder.keras (the encoder
+alone), model.keras (everything that a resumed run needs), config.yaml, history.csv, report.md with
+the training curve, report.json and TensorBoard events. A run that was stopped (SIGTERM, Ctrl-C) or
 killed continues with --resume. Large batches, several devices and failures: see
 docs/large_scale.md.
 """
@@ -35,12 +35,12 @@ METRICS = {
 
 @dataclasses.dataclass
 class OnlineProbeConfig:
-    """The probe during training, val_probe in the history.
+    """A probe during training, whose score is val_probe in the history.
 
     Args:
-        label: Label to probe; by default none, and no probe.
+        label: Label to probe; by default there is no probe.
         every: Epochs from one evaluation to the next; the first epoch is evaluated too.
-        probe: What is trained on the representations.
+        probe: The classifier that is trained on the representations.
         clips: Labelled clips of train and of valid that are used.
     """
 
@@ -57,9 +57,9 @@ class PretrainConfig(training_config.PretrainConfig):
     Args:
         online_probe: A probe every few epochs.
         probe: Label to probe at the end, on the same data; by default none.
-        probe_group: Label whose clips (an artist's) stay together in the cross-validation of that
-            probe; by default song, if there is such a label.
-        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+        probe_group: Label, such as the artist, whose clips stay together in the cross-validation of
+            that probe; by default song, if there is such a label.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
 
     free_on_resume: ClassVar[tuple[str, ...]] = (
@@ -103,7 +103,7 @@ def main(config):
             report["probe"] = _final_probe(pretraining, encoder)
         write_report(pretraining.output, pretraining.config, **report)
         _write_page(pretraining.output, report)
-        print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md beside it")
+        print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md in the same folder")
 
 
 @names_options(otherwise="--model, --augment", clip_samples="model.input_samples")
@@ -211,8 +211,8 @@ def _write_page(folder, report):
     lines = [
         "# Pretraining",
         "",
-        f"{report['parameters']:,} parameters, {report['steps']:,} steps in all. Since it was last "
-        f"started: {minutes:.1f} minutes, {report['views_per_second']:.1f} views a second.",
+        f"{report['parameters']:,} parameters, {report['steps']:,} steps in all. Since the last "
+        f"start: {minutes:.1f} minutes, {report['views_per_second']:.1f} views per second.",
         "",
         "![loss and contrastive accuracy by epoch](training.png)",
         "",

@@ -45,35 +45,34 @@ class ProbeConfig:
         target: The label to predict, or several: [a,b,c].
         output: Folder for the report.
         encoder: A .keras file, the folder of a pretraining run, tune_plus_open, tune_plus_64_open,
-            untrained:PRESET,
-            or mel.
+            untrained:PRESET, or mel.
         protocol: linear, grid, knn, logistic, layers, several of them: [linear,knn], or all.
         task: classification, tagging, key or regression; by default what fits the labels.
         threshold: Smallest number for which a tag is present; makes columns of numbers tags.
         folds: Number of folds for cross-validation, in place of the set's own split.
         fold_splits: Splits whose clips are cross-validated, all by default; [valid,test] excludes
             the clips that pretraining has seen.
-        group: Label whose values (artists) are in one fold only, and are resampled as a whole.
-        seeds: Repetitions with other folds, initial weights and order of batches.
+        group: Label, such as the artist, whose clips stay in one fold and are resampled together.
+        seeds: Repetitions with different folds, initial weights and orders of the batches.
         label_fraction: Also train on these fractions of the train labels: [0.01,0.1,1].
         baselines: What to compare with: untrained, untrained_bn (batch norm estimated on clips of
             train), untrained_level (windows at one level), untrained_bn_level, mel, mel_level,
-            several of them, all, or none; by default
-            [untrained,untrained_bn_level,mel,mel_level]. Each costs a pass over the clips.
+            several of them, all, or none; by default [untrained,untrained_bn_level,mel,mel_level].
+            Each needs a pass over the clips.
         pooling: How windows are pooled to one vector: mean or mean_std (mean and standard deviation
             over time), or both, [mean,mean_std]; by default mean for encoders, mean_std for mel.
         layers: Stages to concatenate instead of the representation: tail_7,tail_8,tail_9. The
             untrained baselines use the same.
         layer_pooling: How the output of a stage is pooled over the time of a window: mean, or
             mean_std for mean and standard deviation.
-        deformations: Whether to score deformed test clips as well: noise, gain, filters, MP3.
+        deformations: Whether to also score deformed test clips: noise, gain, filters, MP3.
         hop: Seconds from one window to the next; by default windows do not overlap.
         resamples: Resamples of the bootstrap.
         cache: Folder for the embeddings, which several runs may share; by default within the output
             folder.
         batch_size: Windows encoded at a time.
         seed: Seed of the untrained encoder, the crops and the first repetition.
-        backend: tensorflow, jax or torch; by default KERAS_BACKEND, or what is installed.
+        backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
 
     data: str
@@ -170,10 +169,10 @@ def _protocols(config):
                 "--layers: cannot be combined with --protocol layers, which probes every stage"
             )
         if protocol not in known:
-            raise UserError(f"--protocol {protocol}: unknown; take one of {', '.join(known)}, all")
+            raise UserError(f"--protocol {protocol}: unknown; use one of {', '.join(known)}, all")
     if config.folds and not config.group:
         raise UserError(
-            "--folds: give --group too, the label whose clips must stay together (an artist, a "
+            "--folds: also give --group, the label whose clips must stay together (an artist, a "
             "song), or a label that is unique for each clip if there is no such group"
         )
     if config.task == "key" and not importlib.util.find_spec("mir_eval"):
@@ -199,7 +198,7 @@ def _encoders(config, info):
     for name in asked:
         if name not in known:
             raise UserError(
-                f"--baselines {name}: unknown; take one of {', '.join(known)}, all, none"
+                f"--baselines {name}: unknown; use one of {', '.join(known)}, all, none"
             )
     level, first = getattr(encoder, "level", None), "pretrained"
     if config.encoder == "mel":
@@ -227,12 +226,12 @@ def _rows(config, protocols, encoders):
     for pooling in asked:
         if pooling not in LAYER_POOLINGS:
             raise UserError(
-                f"--pooling {pooling}: unknown; take {' or '.join(LAYER_POOLINGS)}, or both"
+                f"--pooling {pooling}: unknown; use {' or '.join(LAYER_POOLINGS)}, or both"
             )
     if "linear" in protocols and config.encoder != "mel" and asked and "mean" not in asked:
         raise UserError(
             "--pooling mean_std: --protocol linear uses single windows, which have no deviation "
-            "over windows; take --pooling [mean,mean_std], or grid, knn or logistic"
+            "over windows; use --pooling [mean,mean_std], or grid, knn or logistic"
         )
     rows = {}
     for name, one in encoders.items():

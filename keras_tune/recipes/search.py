@@ -46,14 +46,15 @@ class SearchConfig:
     Args:
         data: Folder written by `prepare`, or an .npz file of clips; by default the demo corpus.
         output: Folder of the search.
-        tuner: The way to choose the trials.
+        tuner: How the trials are chosen.
         objective: The metric to optimize, of the last epoch.
         max_trials: The largest number of trials.
-        space: The settings to search: one value fixes a setting, a list or min, max, log free it.
+        space: The settings to search: a single value fixes a setting; a list, or min, max and log,
+            gives values to search.
         parameter_budget: Trainable parameters that no encoder may exceed; null for no limit.
         budget_slack: Share of the budget that may stay unused.
-        seeds: Runs of the best configuration of each depth. With 1 it is the trial itself; more
-            are new runs with other seeds.
+        seeds: Runs of the best configuration of each depth: with 1, the trial itself; with more,
+            new runs with other seeds.
         probe: Label for the objective val_probe.
         input_samples: Length of a view in samples.
         augment: The augmentations that the space does not search.
@@ -65,11 +66,11 @@ class SearchConfig:
         projection_dim: Size of the projections.
         separate_views: Whether batch normalization treats first and second views separately.
         seed: Seed of trials, weights, order, crops and augmentations.
-        precision: float32, mixed_bfloat16, mixed_float16, or auto for mixed_bfloat16 where the GPU
-            or the processor computes faster with it and else float32.
+        precision: float32, mixed_bfloat16, mixed_float16, or auto for mixed_bfloat16 where it is
+            faster on the GPU or the processor, else float32.
         distribution: Distribute batches over all devices (JAX only); by default one device.
-        chief_timeout: Seconds without an answer after which a worker gives up its chief.
-        isolate: Whether each trial has a process of its own; by default if there is a GPU.
+        chief_timeout: Seconds without an answer after which a worker gives up on its chief.
+        isolate: Whether each trial runs in its own process; by default if there is a GPU.
         jit_compile: Whether to compile with XLA; by default whatever is faster on the backend.
         backend: tensorflow, jax or torch; by default KERAS_BACKEND, else the first one installed.
     """
@@ -139,7 +140,7 @@ def _search(config):
         check_unchanged(output, config, config.free_on_resume)
     # Workers read the corpus of their chief; the file is written in one step.
     data = config.data or str(demo_corpus(output, config.seed))
-    # Checks its settings, before the folder belongs to a search with them.
+    # This checks the settings before they are written to the folder.
     hypermodel = _hypermodel(config, open_dataset(data).info.sample_rate)
     write_config(output, config)
     tuner = _tuner(config, hypermodel)
@@ -236,14 +237,14 @@ def _recipe(config, data):
 
 @names_options(clip_samples="input_samples")
 def _streams(config, data, initial_epoch, epochs):
-    """What a trial reads; at the top of the module, so that a process of its own finds it."""
+    """The batches of a trial; at the top of the module, so that another process can import it."""
     from keras_tune.data import open_dataset
     from keras_tune.training import PretrainingData
 
     recipe = dataclasses.replace(_recipe(config, data), epochs=epochs)
     streams = PretrainingData(open_dataset(data), recipe).streams(initial_epoch)
     if streams.valid is None:
-        raise UserError(f"{data}: has no clips in the split valid, to compare the trials by")
+        raise UserError(f"{data}: has no clips in the split valid, which trials are compared on")
     return streams
 
 
@@ -280,10 +281,10 @@ def _report_trials(tuner, config, output):
 
 
 def _repeat(tuner, trials, data, callbacks, config):
-    """Train the best configuration of each depth with other seeds; what is done is not done again.
+    """Train the best configuration of each depth with other seeds; finished runs are kept.
 
-    Returns a table with one row for each run. The trial itself is not one of them: it was chosen
-    for its high score, which is therefore too good.
+    Returns a table with one row for each run. The trial itself is excluded: it was chosen for its
+    high score, which is therefore too optimistic.
     """
     import pandas as pd
 
@@ -316,7 +317,7 @@ def _report_depths(runs, trials, config, output):
     row = {key: getattr(v, "item", lambda v=v: v)() for key, v in own.iloc[0].items()}
     trial = trials[trials["trial"] == row["trial"]].iloc[0]
     if config.seeds == 1:
-        what = f"{row['score']:.4f}, one run: the trial chosen for it, so probably too good"
+        what = f"{row['score']:.4f}, one run, chosen for this score, so too optimistic"
     else:
         what = f"mean {mean[depth]:.4f} of {len(own)} new runs, which were not used to choose the "
         what += "trial"

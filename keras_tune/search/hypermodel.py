@@ -83,8 +83,8 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         seed: Integer, the seed of weights, crops and augmentations. Defaults to 42.
         precision: Dtype policy: "float32", "mixed_bfloat16" or "mixed_float16". Defaults to
             "float32".
-        distribution: "data_parallel" to distribute batches over all devices of a machine, with the
-            JAX backend. Defaults to None.
+        distribution: "data_parallel" to distribute batches over all devices of a machine (JAX
+            only). Defaults to None.
         jit_compile: As in `keras.Model.compile`. Defaults to "auto".
 
     Raises:

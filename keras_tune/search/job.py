@@ -1,4 +1,4 @@
-"""The training of one trial, in this process or in one of its own, and the memory that it takes."""
+"""The training of one trial, in this process or in a separate one, and the memory it needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Linux: writing "5" to the first file resets the peak of the resident memory in the second.
 CLEAR_REFS = pathlib.Path("/proc/self/clear_refs")
 STATUS = pathlib.Path("/proc/self/status")
-# The classes by which TensorFlow, PyTorch and Python say that memory ran out.
+# The exception classes of TensorFlow, PyTorch and Python for running out of memory.
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError", "ResourceExhaustedError")
 
 
@@ -146,8 +146,8 @@ def _fit(job, model):
 def run_isolated(job: Job) -> dict[str, Any]:
     """Train a configuration in a new process, whose memory is free again when it ends.
 
-    TensorFlow never frees the memory of a GPU, and a crash of the driver or a lack of memory then
-    ends one trial and not the search.
+    TensorFlow never frees the memory of a GPU. In a separate process, a crash of the driver or a
+    lack of memory ends only the trial, not the search.
 
     Args:
         job: `Job`.
@@ -215,7 +215,7 @@ def _death(exit_code):
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any backend says that memory ran out.
+    """Whether an exception of any backend means that memory ran out.
 
     Args:
         error: An exception.

@@ -226,8 +226,8 @@ def summary_of(history: dict[str, list[float]], metric: str, direction: str) -> 
         direction: "max" or "min".
 
     Returns:
-        A dict with `score`, `best_epoch` (from 1), `best_epoch_score`, which is better than the
-        score by luck, too, and `last`, the last epoch's metrics. All scores are NaN if one is.
+        A dict with `score`, `best_epoch` (from 1), `best_epoch_score`, which is partly luck, and
+        `last`, the last epoch's metrics. If one score is NaN, all scores are NaN.
 
     Raises:
         UserError: The trials do not report this metric.

@@ -38,9 +38,9 @@ class Space:
     Args:
         decoder_depth: Expansive stages; 0 is CLMR's SampleCNN.
         contraction_depth: Contractive stages; values below the depth of the decoder are skipped.
-        tail_length: Divisions of the resolution by 3 from the waveform to the representation; 4 is
-            the paper's vanilla TUNe, 9 its TUNe. Behind a shallower decoder, the tail has as many
-            blocks fewer.
+        tail_length: Divisions of the resolution by 3 from the waveform to the representation; 4 in
+            the paper's vanilla TUNe, 9 in its TUNe. With a shallower decoder, the tail has fewer
+            blocks by the same number.
         extra_links: Links from the decoder to the tail: TUNe+.
         representation_dim: Size of the representation.
         base_filters: Width of the first stage; null takes the largest that the parameter budget

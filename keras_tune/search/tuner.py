@@ -164,8 +164,8 @@ def make_oracle(
         tuner: "hyperband", "bayesian", "random" or "grid".
         objective: Name of the metric.
         direction: "max" or "min".
-        max_trials: Integer, the most trials. Defaults to None: as many as the tuner takes, and 10
-            for "bayesian" and "random".
+        max_trials: Integer, the maximum number of trials. Defaults to None: as many as the tuner
+            needs, and 10 for "bayesian" and "random".
         max_epochs: Integer, the epochs that Hyperband gives its best trials. Defaults to 100.
         seed: Integer. Defaults to 0.
 
@@ -202,23 +202,23 @@ def make_oracle(
 
 
 class TUNeTuner(BaseTuner):
-    """Search with any oracle, each trial in this process or in one of its own.
+    """Search with any oracle, with each trial in this process or in a separate one.
 
-    A trial whose configuration cannot work fails alone, with a line that names it; the search ends
-    after three of them in a row (`give_up_reason`). A trial that Hyperband promotes resumes where
-    it stopped, optimizer included. The folder of each trial keeps its results: `outcome.json`, and
-    `history.csv` with the metrics of every epoch. A tuner on a folder that contains a search
+    If a configuration cannot work, only its trial fails, with a line that names it; the search ends
+    after three failures in a row (`give_up_reason`). A trial that Hyperband promotes resumes where
+    it stopped, including its optimizer. The folder of each trial keeps its results: `outcome.json`,
+    and `history.csv` with the metrics of every epoch. A tuner on a folder that contains a search
     resumes it.
 
     Args:
         oracle: An oracle from `make_oracle`.
         hypermodel: `TUNeHyperModel`.
         directory: Folder of the search.
-        isolated: Whether each trial gets a process of its own. Defaults to False.
+        isolated: Whether each trial runs in its own process. Defaults to False.
         report: Function of a line of text, called when a trial ends or a worker waits. Defaults to
             `print`.
-        chief_timeout: Number, the seconds without an answer after which a worker gives its chief
-            up. Defaults to 600.
+        chief_timeout: Number, the seconds without an answer after which a worker gives up on its
+            chief. Defaults to 600.
 
     Raises:
         UserError: In a worker, if its chief is gone.
@@ -279,12 +279,12 @@ class TUNeTuner(BaseTuner):
     ) -> None:
         """Run trials until the oracle has enough.
 
-        Where KerasTuner's environment variables name a chief, this process is the chief or one of
-        its workers.
+        If KerasTuner's environment variables name a chief, this process is the chief or one of its
+        workers.
 
         Args:
             streams: As in `Job`.
-            epochs: Integer, the epochs of a trial, at most.
+            epochs: Integer, the maximum number of epochs of a trial.
             callbacks: As in `Job`. Defaults to None.
 
         Raises:
@@ -353,7 +353,7 @@ class TUNeTuner(BaseTuner):
         return {objective: outcome["score"]}
 
     def _train(self, job):
-        """Train a configuration; returns what is kept of it."""
+        """Train a configuration; returns the results to keep."""
         objective = self.oracle.objective
         outcome = (run_isolated if self.isolated else run)(job)
         outcome |= summary_of(outcome.pop("history"), objective.name, objective.direction)
@@ -372,7 +372,8 @@ class TUNeTuner(BaseTuner):
     ) -> dict[str, Any]:
         """Train the configuration of a trial again, with another seed.
 
-        The results are kept in the folder of the search. What is there is not trained again.
+        The results are kept in the folder of the search, and existing results are not computed
+        again.
 
         Args:
             trial_id: String, the identifier of the trial.
@@ -463,4 +464,4 @@ def _chief():
 
 
 class _SharedError(FatalError):
-    """Carries an error that every configuration would have past KerasTuner's own handling."""
+    """Passes an error that every configuration would have through KerasTuner's own handling."""

@@ -1,7 +1,7 @@
 """Contrastive pretraining: runs that can be resumed, the model, optimizers and callbacks.
 
-`pretrain` and `PretrainingRun` do what `keras-tune pretrain` does.
-`ContrastiveModel` is a Keras model, for a `fit` of your own.
+`pretrain` and `PretrainingRun` do what `keras-tune pretrain` does. `ContrastiveModel` is a Keras
+model that you can `fit` yourself.
 """
 
 import lazy_loader

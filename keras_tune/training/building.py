@@ -36,8 +36,8 @@ def build_model(
         A compiled `ContrastiveModel`.
 
     Raises:
-        UserError: The preset has no trained weights, and the encoder is to begin with them.
-        ValueError: The settings of the encoder or of the augmentations do not go together.
+        UserError: `load_weights` is set for a preset without trained weights.
+        ValueError: The settings of the encoder or of the augmentations are incompatible.
 
     Example:
 
@@ -51,7 +51,7 @@ def build_model(
     ```
     """
     settings = {k: v for k, v in dataclasses.asdict(config.model).items() if v is not None}
-    # Contrast trains the last stage; what is pooled from the others is computed at the end.
+    # Contrastive training uses the last stage; the pooling of the others is computed at the end.
     settings |= {"sample_rate": sample_rate, "pooled_stages": 0}
     encoder = TUNe.from_preset(settings.pop("preset"), **settings)
     model = ContrastiveModel(
@@ -136,7 +136,7 @@ def save_encoder(
         batches: Iterable of float arrays (batch, samples, 1), on which the statistics of batch
             normalization are estimated. Defaults to None: the averages of training.
         pca_batches: The same, on which the linear map from pooled stages to the representation is
-            computed, see `keras_tune.models.estimate_pca`; needed with `pooled_stages`. Defaults to
+            computed; see `keras_tune.models.estimate_pca`; needed with `pooled_stages`. Defaults to
             None.
         pooled_stages: Integer, the number of last stages that the representation is made of.
             Defaults to 0: it is the mean of the last stage.
@@ -145,7 +145,7 @@ def save_encoder(
             Defaults to False.
 
     Returns:
-        The encoder as it was saved.
+        The saved encoder.
 
     Raises:
         UserError: A weight is not finite.

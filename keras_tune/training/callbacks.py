@@ -80,7 +80,7 @@ class Checkpoint(keras.callbacks.Callback):
         path: The `.keras` file.
         should_stop: Function without arguments that tells whether to stop. Then the model is saved
             after the current step, in the middle of the epoch. Defaults to never.
-        first_step: Integer, steps of the first epoch that were made before. Defaults to 0.
+        first_step: Integer, the steps of the first epoch that are already finished. Defaults to 0.
         notes: Function without arguments that returns `Progress.notes`. Defaults to no notes.
 
     Raises:
@@ -225,15 +225,14 @@ class KeepBest(keras.callbacks.Callback):
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric of pretraining is better the lower it is: losses, alignment, uniformity."""
+    """Whether lower values of a pretraining metric are better: losses, alignment, uniformity."""
     return any(word in metric for word in ("loss", "alignment", "uniformity"))
 
 
 class BestEpoch(keras.callbacks.Callback):
     """Call a function after every epoch in which a metric is better than ever before.
 
-    Losses, alignment and uniformity are better the lower they are, everything else the higher it
-    is.
+    Lower is better for losses, alignment and uniformity, and higher for all other metrics.
 
     Args:
         monitor: The name of the metric in the logs; epochs whose logs have NaN are ignored.
@@ -322,8 +321,8 @@ class EpochSeed(keras.callbacks.Callback):
 
     Args:
         seed: Integer, or None for a model without random draws.
-        progress: `Progress` in the middle of an epoch, with whose state of draws and metrics the
-            first epoch continues. Defaults to None.
+        progress: `Progress` in the middle of an epoch; the first epoch continues with its state of
+            random draws and metrics. Defaults to None.
 
     Example:
 

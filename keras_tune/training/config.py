@@ -1,6 +1,6 @@
 """The configurations of pretraining and finetuning, for the library and for the command line.
 
-Importing it imports no framework, since the help of the command line shows it.
+This module imports no framework, since `--help` imports it.
 """
 
 import dataclasses
@@ -41,9 +41,9 @@ class ModelConfig:
             representation; by default those of the preset.
         extra_links: Links from the decoder to the tail; by default those of the preset.
         input_samples: Length of a view in samples.
-        level: RMS level to which the encoder scales every waveform, for example 0.1; by default
-            that of the preset, and levels are not changed in the published ones.
-        load_weights: Whether to begin with the trained weights of the preset (tune_plus_open,
+        level: RMS level to which the encoder scales every waveform, for example 0.1; by default as
+            in the preset; the published presets do not change levels.
+        load_weights: Whether to start from the trained weights of the preset (tune_plus_open,
             tune_plus_64_open).
 
     Example:
@@ -84,37 +84,37 @@ class PretrainConfig:
         base_learning_rate: Learning rate for a batch of 256 clips, which is scaled in proportion to
             the batch size; replaces learning_rate.
         weight_decay: Weight decay of lars and adamw; biases and batch normalization have none.
-        ema: Momentum of a moving average of the weights, which the saved encoder gets, for example
-            0.999; by default the encoder gets the last weights.
+        ema: Momentum, for example 0.999, of a moving average of the weights for the saved
+            encoder; by default it has the last weights.
         warmup_epochs: Epochs over which the learning rate rises linearly from zero.
         schedule: Learning rate after the warm-up; cosine decreases to zero at the last epoch.
         temperature: Temperature of NT-Xent.
-        mask_group: Label (such as the artist) whose clips with equal values are not negatives of
-            one another; by default this holds for copies of the same clip only.
+        mask_group: Label, such as the artist: clips with the same value are not negatives of each
+            other. By default only copies of the same clip are excluded.
         projection_dim: Size of the projections.
         projection_layers: Hidden layers of the projection head.
         projection_batch_norm: Whether the projection head has batch normalization.
         variance_weight: Weight of VICReg's variance term on the projections.
         covariance_weight: Weight of VICReg's covariance term on the projections.
         acoustic_weight: Weight of the task to predict acoustic features of the clean crop.
-        group_weight: Weight of a supervised contrastive term, in which clips with equal values of
+        group_weight: Weight of a supervised contrastive term, in which clips with the same value of
             the label mask_group are positives.
         batch_norm_clips: Clips of train, without augmentation, on which the batch normalization of
-            the saved encoder is estimated again; 0 keeps the averages of training, which describe
+            the saved encoder is estimated again; 0 keeps the averages from training, which describe
             augmented views.
-        pooled_stages: Last stages of which the saved encoder's representation is made, by mean,
-            standard deviation and PCA; 0 for the mean of the last stage; by default that of the
-            preset, which is 0 for the published ones.
+        pooled_stages: Number of last stages whose mean and standard deviation a PCA combines into
+            the saved encoder's representation; 0 for the mean of the last stage; by default as in
+            the preset, 0 for the published ones.
         pooled_dim: Size of the representation with pooled_stages.
-        acoustic_features: Whether acoustic features of the waveform are part of that PCA as well;
-            by default as in the preset, and not in the published ones.
+        acoustic_features: Whether that PCA also includes acoustic features of the waveform; by
+            default as in the preset, false for the published ones.
         pca_clips: Clips of train, without augmentation, on which that PCA is computed.
         keep_best: Column of the history, such as val_contrastive_accuracy or val_probe; the encoder
-            of the epoch that is best by it is saved as best_encoder.keras.
+            of the epoch with its best value is saved as best_encoder.keras.
         separate_views: Whether batch normalization sees first and second views separately.
         seed: Seed of weights, order, crops and augmentations.
-        precision: float32, mixed_bfloat16, mixed_float16, or auto for mixed_bfloat16 where the GPU
-            or the processor computes faster with it and else float32.
+        precision: float32, mixed_bfloat16, mixed_float16, or auto for mixed_bfloat16 where it is
+            faster on the GPU or the processor, else float32.
         jit_compile: Whether to compile with XLA; by default if that is fast on the backend.
         steps_per_execution: Steps between two checks of the loss and of stop signals; must divide
             the steps of an epoch.
@@ -123,7 +123,7 @@ class PretrainConfig:
             machines in TF_CONFIG), data_parallel (JAX), or auto for what is available.
         sync_batch_norm: Whether batch normalization uses the statistics of all devices; with JAX it
             always does.
-        deterministic: Whether equal runs give equal bits; uses slower algorithms.
+        deterministic: Whether repeated runs give bit-identical results; uses slower algorithms.
         on_corrupt: What to do about damaged shards: raise an error, or read all shards first and
             skip the damaged ones.
         resume: Whether to resume the run in the output folder.
@@ -197,11 +197,11 @@ class PretrainConfig:
     resume: bool = False
 
     def check(self) -> None:
-        """Raise unless the values are allowed and go together.
+        """Raise an error unless the values are valid and compatible.
 
         Raises:
             ValueError: A value is out of its range, the micro-batch does not divide the batch, or
-                groups are to attract one another without a label for them.
+                `group_weight` is set without a `mask_group`.
 
         Example:
 
@@ -293,7 +293,7 @@ class FinetuneConfig:
     jit_compile: bool | None = None
 
     def check(self) -> None:
-        """Raise unless the values are allowed.
+        """Raise an error unless the values are valid.
 
         Raises:
             ValueError: A value is out of its range, or the encoder has no weights to train.

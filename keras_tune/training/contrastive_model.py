@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable(package="keras_tune")
 class ContrastiveModel(keras.Model):
-    """An encoder and its projection head, trained by contrast.
+    """An encoder and its projection head, trained with a contrastive loss.
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d), a `TUNe` for instance.
         projection_dim: Integer, the size of the projections. The head is Dense(d) → ReLU →
             Dense(projection_dim), both without bias. Defaults to 64.
         projection_layers: Integer, the hidden layers Dense(d) → ReLU of the head. Defaults to 1.
-        projection_batch_norm: Whether batch normalization comes between each of them and its ReLU,
-            as in SimCLR. Defaults to False, as in CLMR and TUNe.
+        projection_batch_norm: Whether there is batch normalization before each of their ReLUs, as
+            in SimCLR. Defaults to False, as in CLMR and TUNe.
         variance_weight: Float, the weight of VICReg's variance term on the projections, added to
             the loss; see `keras_tune.losses.variance_loss`. Defaults to 0.
-        covariance_weight: Float, that of its covariance term. Defaults to 0.
+        covariance_weight: Float, the weight of VICReg's covariance term. Defaults to 0.
         acoustic_weight: Float, the weight of an auxiliary task, added to the loss: a linear layer
             on the representation of a view predicts `keras_tune.layers.AcousticFeatures` of its
             crop before augmentation. Features are standardized over the batch; the loss is the mean
@@ -56,9 +56,9 @@ class ContrastiveModel(keras.Model):
         separate_views: Whether the first and the second views go through the encoder in two passes,
             as in the published code, so that batch normalization sees each by itself, or in one
             pass of twice the size. Defaults to False.
-        micro_batch: Integer, clips encoded at a time in training, of which a batch must be a
-            multiple, or None for the whole batch. Loss and gradients are still those of the whole
-            batch, except that batch normalization sees a micro-batch at a time; see
+        micro_batch: Integer, the clips encoded at a time in training, which must divide the batch
+            size, or None for the whole batch. Loss and gradients are still those of the whole
+            batch, except that batch normalization uses one micro-batch at a time; see
             `keras_tune.training.gradient_cache`. Defaults to None.
         seed: Integer for reproducible crops, or None. Defaults to None.
         name: String. Defaults to "contrastive_model".
@@ -68,14 +68,14 @@ class ContrastiveModel(keras.Model):
 
     - "audio": float or int16 PCM, (batch, samples), of which two independent crops are cut on the
       device, or (batch, 2, samples), two crops of each clip;
-    - "group" (optional): integers of up to 32 bits (batch,); clips with equal ones are not
+    - "group" (optional): integers of up to 32 bits (batch,); clips with the same number are not
       negatives of one another (copies of a clip, or clips of one track or artist);
     - "weight" (optional): float (batch,), the weights of the clips in the loss, the accuracy and
       the alignment, like sample weights in Keras.
 
     Other keys are ignored. An array alone, as in `fit(clips)`, means the "audio". After
     `read_from`, training takes the batches of `ResidentClips.stream`. In evaluation, views are
-    crops at positions that are the same every time, without augmentation.
+    crops at fixed positions, without augmentation.
     Output: the projections, float32 (batch, 2, projection_dim).
 
     Metrics besides `loss`, all on the normalized projections: `contrastive_accuracy`, the fraction
@@ -294,7 +294,7 @@ class ContrastiveModel(keras.Model):
         views = crops
         if self.augmenter is not None:
             views = self.augmenter(views, training=training)
-        # Augmentations are not learned, and gradients through them would cost as much again.
+        # Augmentations are not learned, and gradients through them would double their cost.
         return ops.stop_gradient(views)
 
     def project(self, views: TensorLike, training: bool = False) -> Tensor:

@@ -28,15 +28,15 @@ def distill(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 2,
 ) -> pd.DataFrame:
-    """Train an encoder to give the representation that another one gives of the same crops.
+    """Train an encoder to reproduce the representations of another one for the same crops.
 
-    No labels and no negatives are needed, only clips of music. What was trained on one encoder's
-    representation (an index, a probe, a tagger's head) then also works with the other one, less
-    well. The loss is the mean squared error, with Adam and a learning rate that falls to 0 as a
-    cosine. The student is trained in place; each pass takes one random crop of every clip.
+    No labels and no negatives are needed, only clips of music. An index, a probe or a tagger's head
+    made for one encoder's representation then also works with the other encoder, though less well.
+    The loss is the mean squared error; the optimizer is Adam with a cosine learning rate schedule
+    that ends at 0. The student is trained in place; each pass takes one random crop of every clip.
 
-    The teacher's outputs should not be whitened: the components of a PCA that are hardest to learn
-    would count as much as all others. Let the student learn a PCA that is not whitened (`whitening`
+    The teacher's outputs should not be whitened: otherwise the PCA components that are hardest to
+    learn count as much as all others. Let the student learn a PCA that is not whitened (`whitening`
     of `keras_tune.models.estimate_pca`), and then call `keras_tune.models.fit_representation`.
 
     Args:
@@ -49,7 +49,7 @@ def distill(
         epochs: Integer. Defaults to 10.
         steps_per_epoch: Integer. Defaults to one pass over the clips.
         batch_size: Integer, the clips of a batch. Defaults to 32.
-        learning_rate: Float, the largest of the cosine. Defaults to 0.001.
+        learning_rate: Float, the highest learning rate. Defaults to 0.001.
         seed: Integer, the seed of order and crops. Defaults to 42.
         callbacks: Further Keras callbacks. Defaults to none.
         verbose: As in `keras.Model.fit`. Defaults to 2, a line for each epoch.
@@ -60,11 +60,12 @@ def distill(
         `val_`.
 
     Raises:
-        ValueError: The shapes or sample rates of the two do not agree, or there are fewer clips
-            than a batch has.
+        ValueError: The shapes or sample rates of the two differ, or there are fewer clips than in a
+            batch.
 
-    Source: Hinton et al., "Distilling the Knowledge in a Neural Network" (2015); of representations
-    in place of class probabilities: Romero et al., "FitNets: Hints for Thin Deep Nets" (ICLR 2015).
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network" (2015); for
+    representations instead of class probabilities: Romero et al., "FitNets: Hints for Thin Deep
+    Nets" (ICLR 2015).
 
     Example:
 
@@ -120,7 +121,7 @@ def distill(
 
 
 def _check(student, teacher, dataset):
-    """Raise unless two encoders and the data go together."""
+    """Raise an error unless two encoders and the data are compatible."""
     for what, ours, theirs in (
         ("window", student.input_shape[1:], teacher.input_shape[1:]),
         ("output", student.output_shape[1:], teacher.output_shape[1:]),
@@ -138,7 +139,7 @@ def _check(student, teacher, dataset):
 
 
 def _pairs(teacher, dataset, split, **options) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of crops, and what the teacher makes of them."""
+    """Batches of crops, and the teacher's outputs for them."""
     for batch in dataset.batches(split, **options).as_numpy_iterator():
         crops = to_float(batch["audio"])[..., np.newaxis]
         yield crops, np.asarray(teacher.predict_on_batch(crops), "float32")

@@ -1,8 +1,8 @@
 """Training on several devices and machines: their set-up, their data, and parts of a step.
 
-With `tf.distribute` each replica has its part of a batch and its own copy of the code, and what is
-computed of a whole batch is put together here. JAX needs none of that, since its models compute
-with the whole batch, wherever its parts are.
+With `tf.distribute`, each replica has its part of a batch and its own copy of the code; this module
+combines what depends on the whole batch. JAX needs none of this, since its models compute with the
+whole batch, wherever its parts are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keras_tune.types import Tensor
 
 # What Keras cannot do with PyTorch today; docs/large_scale.md says the same.
 TORCH_SENTENCE = (
-    "Keras' PyTorch trainer drives one device: up to version 3.15 it has no "
+    "Keras' PyTorch trainer supports one device: up to version 3.15 it has no "
     "DistributedDataParallel. Use the tensorflow or the jax backend for several devices"
 )
 
@@ -167,7 +167,7 @@ def _available(backend):
 def _mirrored():
     import tensorflow as tf
 
-    # Simulated CPUs count as devices, too.
+    # Simulated CPUs also count as devices.
     gpus = tf.config.list_logical_devices("GPU")
     names = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
     strategy = tf.distribute.MirroredStrategy(names)
@@ -230,8 +230,7 @@ def _as_dataset(tf, stream):
 def synchronize_batch_normalization(model: keras.Model) -> None:
     """Let batch normalization use the statistics of the batch of all replicas.
 
-    On JAX it always does. On TensorFlow it is a setting of the layers, which saved files do not
-    have.
+    On JAX it always does. On TensorFlow it is a setting of the layers that is not saved.
 
     Args:
         model: Keras model.

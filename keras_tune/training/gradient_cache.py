@@ -1,14 +1,14 @@
-"""Gradient caching: the loss of a whole batch in the memory of a part of it.
+"""Gradient caching: the loss of a whole batch with the memory for a part of it.
 
-Accumulating the gradients of small batches is not enough for contrast, since each would have only
-its own few negatives. Here every clip of the batch is encoded first, in chunks, and only the
-projections are kept. Then the loss over all of them is computed, and its gradient with respect to
-each projection. Finally every chunk is encoded again, and its part of that gradient is propagated
-to the weights. The sum over chunks is the gradient of the whole batch. It costs one more forward
-pass.
+Accumulating the gradients of small batches is not enough for contrastive learning, since each would
+have only its own few negatives. Here every clip of the batch is encoded first, in chunks, and only
+the projections are kept. Then the loss over all of them is computed, and its gradient with respect
+to each projection. Finally every chunk is encoded again, and its part of that gradient is
+propagated to the weights. The sum over chunks is the gradient of the whole batch. It costs one more
+forward pass.
 
-Batch normalization is the exception: it sees a chunk at a time, and its moving averages are updated
-once for each chunk.
+Batch normalization is the exception: it uses one chunk at a time, and its moving averages are
+updated once for each chunk.
 
 Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
 (RepL4NLP 2021).
@@ -123,7 +123,7 @@ def _jax_step(model, state, clips):
     trainable, others, optimizer_variables, metrics_variables = state
 
     def scoped(function, trainable, others):
-        """The value of a function of the model's variables, and what the others are then."""
+        """The value of a function of the model, and the non-trainable variables after it."""
         mapping = [
             *zip(model.trainable_variables, trainable, strict=True),
             *zip(model.non_trainable_variables, others, strict=True),

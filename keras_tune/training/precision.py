@@ -57,8 +57,8 @@ def with_precision(config: Any, folder: str | pathlib.Path | None = None) -> tup
 def best_precision() -> tuple[str, str]:
     """Choose between float32 and mixed_bfloat16 for training on this machine.
 
-    bfloat16 is chosen where it has been measured to be faster, or is known to be: on GPUs from
-    compute capability 8.0 on, on TPUs, and with TensorFlow and PyTorch on processors that multiply
+    bfloat16 is chosen where it has been measured, or is known, to be faster: on GPUs with compute
+    capability 8.0 or higher, on TPUs, and with TensorFlow and PyTorch on processors that multiply
     bfloat16 numbers, where a step takes 0.5 to 0.7 of the time (benchmarks/README.md).
 
     Returns:

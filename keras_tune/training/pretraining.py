@@ -106,18 +106,18 @@ def pretrain(
 class PretrainingRun:
     """A pretraining run in steps: `open`, `build`, `fit`, `save_encoder`.
 
-    `fit` and `save_encoder` take the first two steps if they have not been taken. A run in the same
-    folder with `resume=True` in its configuration continues where the first one stopped, with the
-    same crops and augmentations.
+    `fit` and `save_encoder` do the first two steps if necessary. A run in the same folder with
+    `resume=True` in its configuration continues where the first one stopped, with the same crops
+    and augmentations.
 
     Args:
         config: `PretrainConfig`.
         dataset: `keras_tune.data.AudioDataset`. Defaults to the one at `config.data`.
 
     Attributes:
-        config: The same; `open` replaces what the data and the machine decide.
-        precision_reason: String, why the precision "auto" became what it is, in words that follow
-            "since"; empty if the configuration names one. After `open`.
+        config: The same; `open` sets the values that depend on the data and the machine.
+        precision_reason: String, the reason for the choice with the precision "auto", in words that
+            follow "since"; empty if the configuration sets a precision. After `open`.
         output: `pathlib.Path`, the folder of the run.
         folder: `pathlib.Path`, the folder of this process: `output` for the first of several
             processes, a folder in it for the others, whose files are not needed.
@@ -226,7 +226,7 @@ class PretrainingRun:
         Keras' global seed is set, as `keras.utils.set_random_seed` does.
 
         Raises:
-            ValueError: Clips are too short or too few, or settings of the model do not go together.
+            ValueError: Clips are too short or too few, or settings of the model are incompatible.
         """
         if not hasattr(self, "data"):
             self.open()
@@ -258,8 +258,8 @@ class PretrainingRun:
         """Train to the last epoch, with a checkpoint after every epoch.
 
         Args:
-            callbacks: Further Keras callbacks, for example `keras_tune.evaluation.OnlineProbe`.
-                What they add to the logs is in the history. Defaults to none.
+            callbacks: Further Keras callbacks, for example `keras_tune.evaluation.OnlineProbe`. The
+                history includes what they add to the logs. Defaults to none.
             should_stop: Function without arguments that tells whether to stop, for example that of
                 `stop_signals`. Then the model is saved after the current step. Defaults to never.
             verbose: As in `keras.Model.fit`. Defaults to a progress bar on a terminal, and else to
@@ -296,7 +296,7 @@ class PretrainingRun:
         """Save the encoder alone as `encoder.keras` in the output folder; see `save_encoder`.
 
         Returns:
-            The encoder as it was saved.
+            The saved encoder.
 
         Raises:
             UserError: A weight is not finite.
@@ -309,7 +309,7 @@ class PretrainingRun:
         """Describe the run after `fit`: steps, speed, devices, last metrics, data.
 
         Returns:
-            A dict of values that JSON has.
+            A dict of JSON values.
         """
         import pandas as pd
 
@@ -377,7 +377,7 @@ class PretrainingRun:
         if clips >= config.batch_size:
             return
         size = clips - clips % math.lcm(config.micro_batch or 1, self.devices.replicas)
-        # What is too small for contrast is an error later on.
+        # A batch that is too small for contrastive learning is an error later.
         if size >= 2:
             warnings.warn(
                 f"{dataset.path}: {clips} clips of train are fewer than a batch of "

@@ -32,8 +32,8 @@ class Progress:
         finished_steps: Integer, the steps of the epoch that has begun. Defaults to 0.
         metrics: List of arrays as nested lists, the state of the model's metrics. Defaults to none.
         draws: List of arrays as nested lists, the state of its random generators. Defaults to none.
-        notes: Dict of what else the run needs when it is resumed, in the types of JSON. Defaults to
-            an empty one.
+        notes: Dict of other JSON values that the run needs when it is resumed. Defaults to an empty
+            dict.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: its configuration, and where it is to be resumed."""
+"""The folder of a training run: its configuration, and where the run resumes."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def open_run_folder(
         free_on_resume: Names of the fields that may differ when a run is resumed.
 
     Returns:
-        `Progress`: the start, or where the run in the folder stopped if it is to be resumed.
+        `Progress`: the start, or where the run in the folder stopped if `resume` is set.
 
     Raises:
-        ValueError: The folder contains a run that is not to be resumed, or a run with another
+        ValueError: The folder contains a run but `resume` is not set, or a run with another
             configuration.
         UserError: A file in it is damaged.
 
@@ -147,7 +147,7 @@ def _first_difference(before, now, free=(), prefix=""):
 
 
 def _plain(config):
-    """A dataclass as a nested dict of what YAML and JSON have: lists, but no tuples."""
+    """A dataclass as a nested dict with types of YAML and JSON: lists, but no tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -165,7 +165,7 @@ def _defaults(config):
 
 
 def _with_defaults(content, defaults, folder):
-    """Add the defaults of keys that an older configuration lacks; drop those that are no more."""
+    """Add the defaults of keys missing in an older configuration; drop keys that no longer exist."""
     if not isinstance(content, dict):
         file = pathlib.Path(folder) / "config.yaml"
         raise UserError(f"{file}: not a configuration; give another folder")

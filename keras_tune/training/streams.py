@@ -17,9 +17,9 @@ from keras_tune.errors import UserError
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.distribution import Devices
 
-# The corpus of runs and searches without data. Recordings that change within a clip are what
-# contrast can learn to ignore; at this rate, views of 2.5 s cost as much as those of 0.9 s at
-# 22,050 Hz.
+# The corpus of runs and searches without data. The encoder learns to ignore recording conditions
+# that change within a clip; at this rate, views of 2.5 s cost as much as those of 0.9 s at 22,050
+# Hz.
 DEMO_CORPUS: dict[str, Any] = {
     "num_clips": {"train": 320, "valid": 40, "test": 320},
     "sample_rate": 8000,
@@ -28,7 +28,7 @@ DEMO_CORPUS: dict[str, Any] = {
 
 
 def demo_corpus(folder: str | pathlib.Path, seed: int) -> pathlib.Path:
-    """Synthesize the demo corpus into a folder, unless it is there; return the path of the file.
+    """Synthesize the demo corpus into a folder unless it exists; return the path of the file.
 
     Args:
         folder: The folder, in which the file is called `demo.npz`.
@@ -50,7 +50,7 @@ class Streams:
         steps_per_epoch: Batches of an epoch of `train`.
         train_clips: Clips of the split train.
         valid_steps: Batches of `valid`, or None.
-        valid_clips: Clips in `valid`, which are all of the split that are long enough; 0 without
+        valid_clips: Clips in `valid`: all clips of the split that are long enough; 0 without
             `valid`.
         find_chance: Function without arguments that computes `chance`.
 
@@ -200,7 +200,7 @@ class PretrainingData:
             step: Integer, the step within it, from 0.
 
         Returns:
-            List of strings; of several processes, each gets the ids of its own part.
+            List of strings; with several processes, each gets the ids of its own part.
 
         Example:
 
@@ -222,8 +222,8 @@ class PretrainingData:
         """Random windows of train without augmentation, in batches of at most 32.
 
         Args:
-            count: Integer, the number of windows, rounded down to whole batches, of which there is
-                at least one. If the split has fewer clips, some give several windows.
+            count: Integer, the number of windows, rounded down to whole batches (at least one). If
+                the split has fewer clips, some give several windows.
 
         Yields:
             Float32 arrays (batch, samples, 1).

@@ -320,7 +320,7 @@ def test_help_begins_with_a_sentence_and_the_main_options(capsys):
             "--batchsize: no such option; did you mean --batch_size?",
         ),
         ("prepare", ["--source", "x"], "--dataset, --output: required; see --help"),
-        ("embed", ["x.wav", "--pool", "max"], "--pool max: take one of mean, mean_max, none"),
+        ("embed", ["x.wav", "--pool", "max"], "--pool max: use one of mean, mean_max, none"),
         ("embed", ["x.wav", "--pool", "mean_mx"], "--pool mean_mx: did you mean mean_max?"),
         (
             "pretrain",

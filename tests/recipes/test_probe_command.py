@@ -336,7 +336,7 @@ def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
     [
         (("--target", "mood"), "has no label 'mood'"),
         (("--target", "genre", "--protocol", "svm"), "--protocol svm: unknown"),
-        (("--target", "genre", "--folds", "3"), "give --group too"),
+        (("--target", "genre", "--folds", "3"), "also give --group"),
         (("--target", "genre", "--folds", "3", "--group", "label"), "has no label 'label'"),
         (("--target", "genre", "--fold_splits", "[test]"), "only valid together with --folds"),
         (

@@ -171,7 +171,7 @@ def test_pytorch_says_what_it_cannot_do():
     if keras.backend.backend() != "torch":
         pytest.skip("about PyTorch")
     for kind in ("mirrored", "multi_worker", "data_parallel"):
-        with pytest.raises(ValueError, match="PyTorch trainer drives one device"):
+        with pytest.raises(ValueError, match="PyTorch trainer supports one device"):
             choose_devices(kind)
     assert choose_devices("auto").replicas == 1
 
