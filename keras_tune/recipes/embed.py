@@ -119,7 +119,7 @@ def _check_same_source(output, source):
         there = None
     if there is None or str(there) != source:
         of = "something else" if there is None else there
-        raise UserError(f"{output}: exists, and is of {of}, not of {source}; give --output")
+        raise UserError(f"{output}: already exists for {of}, not for {source}; give --output")
 
 
 def cli(argv=None):

@@ -50,7 +50,7 @@ class ExportConfig:
 def main(config):
     """Run the command line; see `ExportConfig`."""
     if config.index is not None and config.format != "web":
-        raise UserError(f"--index {config.index}: only valid with --format web")
+        raise UserError(f"--index {config.index}: only --format web has an index")
     # Before Keras, whose import takes seconds.
     if config.format in ("onnx", "web") and not importlib.util.find_spec("onnx"):
         raise UserError(f"--format {config.format}: needs onnx: pip install 'keras_tune[onnx]'")

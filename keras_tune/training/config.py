@@ -1,6 +1,6 @@
 """The configurations of pretraining and finetuning, for the library and for the command line.
 
-This module imports no framework, since `--help` imports it.
+This module imports no framework, since the help of the command line imports it.
 """
 
 import dataclasses

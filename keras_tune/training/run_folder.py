@@ -165,7 +165,7 @@ def _defaults(config):
 
 
 def _with_defaults(content, defaults, folder):
-    """Add the defaults of keys missing in an older configuration; drop keys that no longer exist."""
+    """Add the defaults of keys missing in an older configuration; drop keys that were removed."""
     if not isinstance(content, dict):
         file = pathlib.Path(folder) / "config.yaml"
         raise UserError(f"{file}: not a configuration; give another folder")

@@ -1,4 +1,4 @@
-"""Pretraining from packed music on a machine that is lent for minutes, at toy size."""
+"""Pretraining from packed music on a machine that is available for minutes, at toy size."""
 
 import importlib
 import json

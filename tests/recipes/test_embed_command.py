@@ -402,7 +402,7 @@ def test_a_default_output_of_another_source_is_not_replaced(folder, tmp_path, mo
     with pytest.raises(SystemExit):
         run(main, EmbedConfig, ["song.flac", *options])
     error = capsys.readouterr().err
-    assert "song_embedding.npz: exists, and is of" in error and "song.wav, not of" in error
+    assert "song_embedding.npz: already exists for" in error and "song.wav, not for" in error
     np.testing.assert_array_equal(np.load("song_embedding.npz")["vectors"], before)
     # The same song again, and another one where its name is given.
     run(main, EmbedConfig, ["song.wav", *options])
