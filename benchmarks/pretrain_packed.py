@@ -1,4 +1,4 @@
-"""Pretrain the encoder that comes with the package on a machine that is available for minutes at a time.
+"""Pretrain the package's encoder on a machine that is available for minutes at a time.
 
 Such a machine has a GPU, JAX or PyTorch, no TensorFlow and no network, and takes few megabytes. So
 music is first packed, where the prepared set lies: clips from as many songs as there are, a short

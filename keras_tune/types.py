@@ -75,14 +75,14 @@ class Interval:
 
 
 # Lowest and highest sample rate in Hz. Others are wrong headers or typos, and resampling
-# from 1 Hz would take memory without end.
+# from 1 Hz would need unlimited memory.
 SAMPLE_RATES = (1000, 1_000_000)
 
 # Larger counts are typos.
 Count = Annotated[int, Interval(1, 1_000_000)]
 CountFromZero = Annotated[int, Interval(0, 1_000_000)]
 BatchSize = Annotated[int, Interval(1, 65_536)]
-# Contrast needs a second clip.
+# A contrastive loss needs a second clip.
 ContrastBatchSize = Annotated[int, Interval(2, 65_536)]
 Workers = Annotated[int, Interval(1, 1_024)]
 Folds = Annotated[int, Interval(2, 1_000)]
@@ -117,7 +117,7 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 @dataclasses.dataclass
 class AugmentConfig:
-    """The settings of the published augmentation chain; a probability of 0 leaves a step out.
+    """The settings of the published augmentation chain; a probability of 0 removes a step.
 
     Args:
         polarity_probability: Probability of inverting the polarity.
@@ -127,7 +127,7 @@ class AugmentConfig:
         gain_probability: Probability of a gain.
         min_gain_db: Lowest gain in dB.
         max_gain_db: Highest gain in dB.
-        filter_probability: Probability of a high-pass or low-pass filter, with even odds.
+        filter_probability: Probability of a filter: high-pass or low-pass with equal probability.
         min_high_pass: Lowest cutoff frequency of the high-pass in Hz.
         max_high_pass: Highest cutoff frequency of the high-pass in Hz.
         min_low_pass: Lowest cutoff frequency of the low-pass in Hz.
@@ -191,7 +191,7 @@ class AugmentConfig:
 
 
 def check_values(config: Any, prefix: str = "") -> None:
-    """Raise unless the fields of a configuration have values that their annotations allow.
+    """Raise an error unless the annotations of a configuration allow the values of its fields.
 
     Args:
         config: Dataclass instance. Numbers with an `Interval`, `Literal` choices, and lists and
