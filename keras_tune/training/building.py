@@ -179,6 +179,8 @@ def save_encoder(
 def _averaged(model: ContrastiveModel) -> Iterator[None]:
     """Replace the weights by their moving averages, if the optimizer has them."""
     optimizer: Any = getattr(model, "optimizer", None)
+    # In float16 it is within another one, which scales the loss.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not getattr(optimizer, "use_ema", False):
         yield
         return

@@ -83,7 +83,8 @@ class ContrastiveModel(keras.Model):
     group; `alignment`, the mean squared distance of positives, and `uniformity`, the logarithm of
     the mean Gaussian potential of all pairs (Wang & Isola, ICML 2020; lower is better for both);
     `embedding_std`, the standard deviation of the components times the square root of their number:
-    near 1 if the projections fill the sphere, 0 if they collapse.
+    near 1 if the projections fill the sphere, 0 if they collapse. Like the loss, they are means
+    over batches, in which a batch counts in proportion to its clips.
 
     Raises:
         ValueError: The encoder takes any length and `crop_samples` is not given, or the micro-batch
@@ -430,7 +431,8 @@ class ContrastiveModel(keras.Model):
 
         values = (accuracy, alignment, uniformity, embedding_std)
         for metric, value in zip(self.contrastive_metrics, values, strict=True):
-            metric.update_state(value)
+            # As in the mean of the loss, a smaller last batch counts for less.
+            metric.update_state(value, sample_weight=count)
         return self.get_metrics_result()
 
     def track_loss(self, loss: Tensor, clips: TensorLike | Mapping[str, TensorLike]) -> None:

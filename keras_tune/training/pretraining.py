@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_tune.data.audio import to_float
 from keras_tune.data.damage import naming_damaged_shards
 from keras_tune.data.dataset import AudioDataset, open_dataset
 from keras_tune.files import write_json
@@ -450,9 +449,9 @@ class PretrainingRun:
         for batch in self.streams.valid:
             if found >= MONITORED_CLIPS:
                 break
+            batches.append({key: np.asarray(values) for key, values in batch.items()})
             # Without the clips that only fill up the last batch.
-            batches.append(to_float(np.asarray(batch["audio"]))[np.asarray(batch["weight"]) > 0])
-            found += len(batches[-1])
+            found += np.count_nonzero(batches[-1]["weight"])
         return [RepresentationMonitor(batches)]
 
     def _fit(self, callbacks, should_stop, verbose):
@@ -470,6 +469,11 @@ class PretrainingRun:
             for first, last in spans:
                 if first > epoch:
                     step, streams = 0, self.data.streams(first)
+                    if config.ema is not None:
+                        # Keras has put the moving averages in place of the weights, as it does at
+                        # the end of every `fit`.
+                        with self.devices.scope():
+                            self.model.load_weights(self.folder / "model.keras")
                 self.model.fit(
                     streams.train,
                     validation_data=streams.valid,

@@ -46,11 +46,17 @@ def effective_rank(vectors: np.ndarray) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-def pretext_accuracy(pairs: np.ndarray) -> float:
+def pretext_accuracy(
+    pairs: np.ndarray, groups: np.ndarray | None = None, weights: np.ndarray | None = None
+) -> float:
     """The fraction of views whose nearest other view, by cosine, is that of the same clip.
 
     Args:
         pairs: Float array (clips, 2, d), vectors of the two views of each clip.
+        groups: Integer array (clips,). Views of another clip of the same group are left out.
+            Defaults to None: each clip is a group of its own.
+        weights: Float array (clips,), how much each clip counts. Clips of weight 0 are still among
+            the others. Defaults to None: all count the same.
 
     Returns:
         Float, like `contrastive_accuracy` of `ContrastiveModel`.
@@ -64,10 +70,14 @@ def pretext_accuracy(pairs: np.ndarray) -> float:
     vectors = np.concatenate([pairs[:, 0], pairs[:, 1]]).astype("float64")
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     similarity = vectors @ vectors.T
+    if groups is not None:
+        same = np.equal.outer(groups, groups) & ~np.eye(len(pairs), dtype=bool)
+        similarity[np.tile(same, (2, 2))] = -np.inf
     np.fill_diagonal(similarity, -np.inf)
     count = len(vectors)
     positive = similarity[np.arange(count), (np.arange(count) + count // 2) % count]
-    return float(np.mean(np.sum(similarity >= positive[:, None], axis=1) == 1))
+    first = np.sum(similarity >= positive[:, None], axis=1) == 1
+    return float(np.average(first, weights=None if weights is None else np.tile(weights, 2)))
 
 
 class RepresentationMonitor(keras.callbacks.Callback):
@@ -80,12 +90,14 @@ class RepresentationMonitor(keras.callbacks.Callback):
 
     Args:
         batches: Iterable of float or int16 arrays (clips, 2, samples), the crops of a batch of
-            clips each. Batches should be as large as those of the validation, since the task is
-            harder with more clips.
+            clips each, or of dicts with such an array as "audio" and, if the validation has them,
+            "group" and "weight", as `ContrastiveModel` takes them. They should be the batches of
+            the validation, since the task is harder with more clips. Clips of weight 0 only count
+            as negatives.
         batch_size: Integer, views encoded at a time. Defaults to 32.
 
     Raises:
-        ValueError: There are no crops.
+        ValueError: There are no crops that count.
 
     Example:
 
@@ -104,9 +116,16 @@ class RepresentationMonitor(keras.callbacks.Callback):
 
     def __init__(self, batches: Iterable[np.ndarray], batch_size: int = 32):
         super().__init__()
-        self.batches = [to_float(np.asarray(batch)) for batch in batches]
-        if not self.batches:
-            raise ValueError("`batches` must have at least one batch. Received: none")
+        found = [batch if isinstance(batch, dict) else {"audio": batch} for batch in batches]
+        self.batches = [to_float(np.asarray(batch["audio"])) for batch in found]
+        self.groups = [_array_or_none(batch.get("group")) for batch in found]
+        weights = [_array_or_none(batch.get("weight")) for batch in found]
+        self.weights = [
+            np.ones(len(batch)) if weight is None else weight
+            for batch, weight in zip(self.batches, weights, strict=True)
+        ]
+        if not any(weight.any() for weight in self.weights):
+            raise ValueError("`batches` must have crops that count. Received: none")
         self.batch_size = batch_size
         self.mel_accuracy: float | None = None
         self._encoder: Any = None
@@ -128,7 +147,12 @@ class RepresentationMonitor(keras.callbacks.Callback):
             self._encoder = encoder
             # A model of its own around the same weights, since `fit` holds the compiled functions.
             self._around = keras.Model(encoder.input, encoder.output)
-        views = np.concatenate([batch.reshape(-1, batch.shape[2]) for batch in self.batches])
+        views = np.concatenate(
+            [
+                batch[weight > 0].reshape(-1, batch.shape[2])
+                for batch, weight in zip(self.batches, self.weights, strict=True)
+            ]
+        )
         vectors = self._around.predict(views[..., None], batch_size=self.batch_size, verbose=0)
         return effective_rank(vectors)
 
@@ -138,11 +162,20 @@ class RepresentationMonitor(keras.callbacks.Callback):
         for batch in self.batches:
             values = ops.convert_to_numpy(features(batch.reshape(-1, batch.shape[2])))
             # Without chroma and onsets.
-            found.append(values[:, : 2 * features.num_mels])
-        everything = np.concatenate(found)
-        mean, deviation = everything.mean(axis=0), np.maximum(everything.std(axis=0), 1e-9)
+            values = values[:, : 2 * features.num_mels]
+            found.append(values.reshape(-1, 2, values.shape[1]))
+        counted = [pairs[weight > 0] for pairs, weight in zip(found, self.weights, strict=True)]
+        mean = np.mean(np.concatenate(counted), axis=(0, 1))
+        deviation = np.maximum(np.std(np.concatenate(counted), axis=(0, 1)), 1e-9)
+        totals = [weight.sum() for weight in self.weights]
         accuracies = [
-            pretext_accuracy(((values - mean) / deviation).reshape(-1, 2, values.shape[1]))
-            for values in found
+            pretext_accuracy((pairs - mean) / deviation, groups, weight) if total else 0.0
+            for pairs, groups, weight, total in zip(
+                found, self.groups, self.weights, totals, strict=True
+            )
         ]
-        return float(np.average(accuracies, weights=[len(values) for values in found]))
+        return float(np.average(accuracies, weights=totals))
+
+
+def _array_or_none(values):
+    return None if values is None else np.asarray(values)

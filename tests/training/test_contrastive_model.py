@@ -73,6 +73,20 @@ def test_metrics_against_their_definitions():
     assert found["embedding_std"] == pytest.approx(flat.std(axis=0).mean() * np.sqrt(8), rel=1e-4)
 
 
+def test_a_smaller_last_batch_counts_for_less():
+    model = ContrastiveModel(small_encoder(), projection_dim=8)
+    model.compile("adam")
+    # Of a single clip, the positive is the only candidate, so it always ranks first.
+    x = pairs(5)
+    together, large, small = (
+        model.evaluate(part, batch_size=4, verbose=0, return_dict=True)
+        for part in (x, x[:4], x[4:])
+    )
+    assert small["contrastive_accuracy"] == 1.0
+    for name, value in together.items():
+        assert value == pytest.approx((4 * large[name] + small[name]) / 5, rel=1e-5, abs=1e-6)
+
+
 def test_groups_and_weights_against_their_definitions():
     model = ContrastiveModel(small_encoder(), projection_dim=8, temperature=0.3)
     model.compile("adam", jit_compile=False)

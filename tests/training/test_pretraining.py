@@ -108,6 +108,40 @@ def test_a_stopped_run_is_resumed(clips, whole, tmp_path):
     assert report["final"]["val_loss"] == pytest.approx(expected["val_loss"].iloc[-1], rel=1e-3)
 
 
+def test_a_run_with_a_moving_average_is_resumed(clips, tmp_path):
+    """In the first epoch, so that an epoch is to follow the rest of it."""
+    options = {"ema": 0.9, "epochs": 2, "learning_rate": 0.01, "batch_norm_clips": 0}
+    at_once = PretrainingRun(config_of(clips, tmp_path / "whole", **options))
+    expected = at_once.fit(verbose=0)
+    calls = []
+    stopped = PretrainingRun(config_of(clips, tmp_path / "run", **options))
+    with pytest.raises(StoppedError):
+        stopped.fit(should_stop=lambda: calls.append(None) or len(calls) > 1, verbose=0)
+    resumed = PretrainingRun(config_of(clips, tmp_path / "run", resume=True, **options))
+    history = resumed.fit(verbose=0)
+    assert_same_weights(resumed.save_encoder(), at_once.save_encoder())
+    np.testing.assert_allclose(history.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_saved_encoder_has_the_averages_of_the_weights(tmp_path, scaled):
+    """Also if the optimizer is within one that scales the loss, as in mixed_float16."""
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=243)
+    model = ContrastiveModel(encoder)
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer)
+    kernel, seen = encoder.trainable_weights[0], []
+    for _ in range(3):
+        model.train_on_batch(np.random.default_rng(0).normal(0, 0.1, (4, 243)).astype("float32"))
+        seen.append(kernel.numpy())
+    saved = save_encoder(model, tmp_path / "encoder.keras").trainable_weights[0].numpy()
+    average = 0.25 * seen[0] + 0.25 * seen[1] + 0.5 * seen[2]
+    assert np.abs(average - seen[2]).max() > 1e-3
+    np.testing.assert_allclose(saved, average, atol=1e-5)
+    np.testing.assert_array_equal(kernel.numpy(), seen[2])
+
+
 def test_the_saved_encoder_may_pool_stages(clips, whole, tmp_path):
     """A run that is finished, saved again with a PCA of its last stages."""
     folder = tmp_path / "run"

@@ -40,6 +40,49 @@ def test_accuracy_is_that_of_the_contrastive_model():
     assert pretext_accuracy(np.ones((4, 2, 3))) == 0
 
 
+def test_groups_and_weights_in_the_accuracy():
+    pairs = 0.5 * noise(6, 2, 4) + noise(6, 1, 4, seed=1)
+    groups, weights = np.array([1, 1, 2, 3, 4, 1]), np.array([1, 0, 2, 0.5, 1, 1.5])
+    unit = pairs / np.linalg.norm(pairs, axis=-1, keepdims=True)
+    first = np.zeros(6)
+    for clip in range(6):
+        for view in (0, 1):
+            anchor, positive = unit[clip, view], unit[clip, 1 - view]
+            others = [unit[k, v] for k in range(6) if groups[k] != groups[clip] for v in (0, 1)]
+            first[clip] += all(anchor @ other < anchor @ positive for other in others) / 2
+    expected = np.sum(first * weights) / np.sum(weights)
+    assert pretext_accuracy(pairs, groups, weights) == pytest.approx(expected)
+    assert pretext_accuracy(pairs) != pytest.approx(expected)
+
+
+def test_mel_statistics_have_the_task_of_the_validation():
+    """The same candidates: with the clips that fill up a batch, without those of a group."""
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4, 6], input_samples=4096)
+    pitch = np.linspace(200, 4000, 8)[:, None, None]
+    tones = np.repeat(np.sin(2 * np.pi * pitch * np.arange(4096) / 22050), 2, axis=1)
+    crops = (tones + 0.01 * noise(8, 2, 4096)).astype("float32")
+    # Copies of a clip cannot be told apart.
+    crops[1:4] = crops[0]
+    counted = np.array([1, 0, 0, 0, 1, 1, 1, 1])
+    batch = {"audio": crops, "weight": counted.astype("float32")}
+
+    def accuracy(batches):
+        monitor, logs = RepresentationMonitor(batches), {}
+        monitor.set_model(ContrastiveModel(encoder))
+        monitor.on_epoch_end(0, logs)
+        return logs
+
+    assert accuracy([batch])["val_mel_accuracy"] == pytest.approx(4 / 5)
+    grouped = accuracy([{**batch, "group": np.array([0, 0, 0, 0, 4, 5, 6, 7])}])
+    assert grouped["val_mel_accuracy"] == 1
+    # The rank is that of the clips that count.
+    alone = accuracy([crops[counted > 0]])
+    assert alone["val_mel_accuracy"] == 1
+    assert grouped["val_effective_rank"] == pytest.approx(alone["val_effective_rank"], rel=1e-5)
+    with pytest.raises(ValueError, match="`batches` must have crops that count"):
+        RepresentationMonitor([{**batch, "weight": np.zeros(8)}])
+
+
 def test_history_has_the_rank_and_what_mel_statistics_reach():
     encoder = TUNe(1, 1, base_filters=2, tail_filters=[4, 6], input_samples=4096)
     model = ContrastiveModel(encoder, seed=0)
