@@ -224,7 +224,7 @@ class FinetuningRun:
         """Train until the loss on valid no longer falls, with a checkpoint after every epoch.
 
         The head alone is trained for `frozen_epochs`, and then the whole model, with a new
-        patience.
+        patience. The best epoch of both is kept.
 
         Args:
             should_stop: Function without arguments that tells whether to stop, for example that of
@@ -252,21 +252,20 @@ class FinetuningRun:
         phases = [(True, frozen)] if config.frozen else [(True, frozen), (False, config.epochs)]
         epoch, step = self.start.finished_epochs, self.start.finished_steps
         notes = dict(self.start.notes)
-        first_phase = notes.pop("phase", 0)
+        first_phase, resumed = notes.pop("phase", 0), bool(notes)
         for phase, (is_frozen, last) in enumerate(phases):
-            if phase < first_phase or last <= epoch and not notes:
+            if phase < first_phase or last <= epoch and not resumed:
                 continue
             best = KeepBest(self.output / "tagger.keras", config.patience, **notes)
-            self._compile(is_frozen, restore=bool(notes))
-            notes = {}
+            self._compile(is_frozen, restore=resumed)
             while epoch < last and not best.stopped:
                 # The rest of an epoch first, since `fit` cannot begin within one.
                 until = epoch + 1 if step else last
                 epoch = self._fit(valid, best, phase, (epoch, step, until), should_stop, verbose)
                 step = 0
             best.restore(self.tagger)
-            if phase + 1 < len(phases):
-                epoch = last
+            # The next training has its own patience, but replaces the tagger only by a better one.
+            notes, resumed = {"kept": best.kept}, False
         self.tagger.encoder.trainable = True
         self.epochs = epoch
         self.seconds = time.monotonic() - started
@@ -388,7 +387,7 @@ class FinetuningRun:
                 verbose=verbose,
             )
         except StoppedError:
-            if best.best is not None:
+            if best.kept is not None:
                 best.restore(self.tagger)
                 self.save_tagger()
             raise

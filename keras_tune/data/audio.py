@@ -243,7 +243,13 @@ def to_flac(pcm: np.ndarray, sample_rate: int) -> bytes:
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """Turn 16-bit PCM into float32 with full scale 1; float samples pass unchanged."""
+    """Turn 16-bit PCM into float32 with full scale 1; float samples pass unchanged.
+
+    Raises:
+        ValueError: They are other integers, whose full scale is not known.
+    """
     if samples.dtype == np.int16:
         return samples.astype("float32") / np.float32(32768)
+    if samples.dtype.kind != "f":
+        raise ValueError(f"`samples` must be int16 or floats. Received: {samples.dtype}")
     return samples.astype("float32", copy=False)

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.data.audio import to_float
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import TooShortError, crop_start
 from keras_tune.evaluation.encoders import window_length
@@ -138,7 +139,8 @@ def estimate_on(
 
     Args:
         encoder: Keras model from (batch, samples, 1) to (batch, d).
-        records: Iterable of dicts with `id` and `audio`, the clips.
+        records: Iterable of dicts with `id` and `audio`, the clips: arrays (samples,), floats with
+            full scale 1 or int16.
         count: Integer, the number of records. If there are more than 1,024, at most 1,024 evenly
             spaced ones are used.
         seed: Integer, the seed of the crops. Defaults to 0.
@@ -165,7 +167,7 @@ def estimate_on(
     used = max(1, -(-count // stride))
     seeds = range(seed, seed + (-(-MOST_WINDOWS // used) if pooled else 1))
     crops = (
-        record["audio"][start : start + window]
+        to_float(np.asarray(record["audio"][start : start + window]))
         for number, record in enumerate(records)
         if number % stride == 0 and len(record["audio"]) >= window
         for start in (crop_start(record["id"], len(record["audio"]) - window, s) for s in seeds)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_tune.checks import check_encoder, check_finite
+from keras_tune.data.audio import to_float
 from keras_tune.errors import UserError
 from keras_tune.evaluation.encoders import tap_stages, window_length
 from keras_tune.files import atomic_path, read_npz
@@ -272,7 +273,8 @@ def embed_clips(
     Args:
         encoder: Keras model from (batch, window_samples, 1) to (batch, d). If it has a method
             `finish`, means over windows go through it (see `MelStatistics`).
-        records: Iterable of dicts with `id`, `audio` (float array (samples,)) and `labels`.
+        records: Iterable of dicts with `id`, `audio` (array (samples,), floats with full scale 1 or
+            int16) and `labels`.
         window_samples: Integer, the length of a window. Defaults to the encoder's own, or 59,049
             for an encoder of any length.
         hop_samples: Integer, from one window to the next. Defaults to `window_samples`.
@@ -342,7 +344,7 @@ def embed_clips(
             flush()
 
     for record in records:
-        audio = np.asarray(record["audio"])
+        audio = to_float(np.asarray(record["audio"]))
         if progress is not None:
             progress(1)
         if len(audio) < window_samples:

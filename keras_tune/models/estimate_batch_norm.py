@@ -24,7 +24,8 @@ def estimate_batch_norm(encoder: keras.Model, batches: Iterable[np.ndarray]) -> 
             batches of at least 16, since each is normalized by its own statistics.
 
     Raises:
-        ValueError: There are no batches, or the statistics are not finite.
+        ValueError: There are no batches, or the statistics are not finite, or a batch has integers,
+            whose scale is not that of the encoder.
 
     Source: Wu & Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3.1 ("precise batch
     norm").
@@ -48,7 +49,7 @@ def estimate_batch_norm(encoder: keras.Model, batches: Iterable[np.ndarray]) -> 
             layer.momentum, layer.trainable = 0.0, True
         for batch in batches:
             with _without_gradients():
-                encoder(np.asarray(batch, "float32"), training=True)
+                encoder(float_batch(batch), training=True)
             for total, layer in zip(sums, layers, strict=True):
                 mean, variance = _statistics(layer)
                 total[0] += len(batch) * mean
@@ -65,6 +66,17 @@ def estimate_batch_norm(encoder: keras.Model, batches: Iterable[np.ndarray]) -> 
             raise ValueError(f"the statistics of {layer.path} are not finite")
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(np.maximum(variance, 0))
+
+
+def float_batch(batch: np.ndarray) -> np.ndarray:
+    """A batch of waveforms as float32; raises a `ValueError` for integers, which have no scale."""
+    batch = np.asarray(batch)
+    if batch.dtype.kind != "f":
+        raise ValueError(
+            "`batches` must be float arrays with full scale 1; divide int16 by 32768. "
+            f"Received: an array of {batch.dtype}"
+        )
+    return batch.astype("float32", copy=False)
 
 
 def _statistics(layer):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from keras_tune.models.estimate_batch_norm import float_batch
 from keras_tune.models.tune import TUNe
 
 # The root mean square of the outputs' deviations, about that of a stage averaged over time. Probes
@@ -37,7 +38,7 @@ def estimate_pca(
 
     Raises:
         ValueError: The encoder has no pooled stages, there are fewer than two windows, all are
-            equal, or `whitening` is out of its range.
+            equal, a batch has integers, or `whitening` is out of its range.
 
     Source: Jégou & Chum, "Negative Evidences and Co-occurrences in Image Retrieval: The Benefit of
     PCA and Whitening" (ECCV 2012), sections 3 and 4; the rotation: Jégou et al., "Aggregating Local
@@ -94,7 +95,7 @@ def fit_representation(
 
     Raises:
         ValueError: The encoder has no pooled stages or another size, there are fewer than two
-            windows, or `penalty` is not positive.
+            windows, a batch has integers, or `penalty` is not positive.
 
     Source: Hoerl & Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems"
     (Technometrics, 1970).
@@ -121,7 +122,7 @@ def fit_representation(
 
     def features():
         for batch in batches:
-            targets.append(teacher.predict_on_batch(np.asarray(batch, "float32")))
+            targets.append(teacher.predict_on_batch(float_batch(batch)))
             yield pooled(batch)
 
     standardized, mean, inverse = _standardized(features())
@@ -144,7 +145,7 @@ def _linear_map(encoder):
     pooled = keras.Model(encoder.input, encoder.get_layer("pooled").output)
 
     def statistics(batch):
-        return pooled.predict_on_batch(np.asarray(batch, "float32"))
+        return pooled.predict_on_batch(float_batch(batch))
 
     return encoder.get_layer("representation"), statistics
 

@@ -164,6 +164,8 @@ class KeepBest(keras.callbacks.Callback):
         best: Float, the lowest loss so far, or None. Defaults to None.
         wait: Integer, epochs since then. Defaults to 0.
         stopped: Whether training has stopped because of `patience`. Defaults to False.
+        kept: Float, the loss of the model in the file, which only a better one replaces; lower than
+            `best` if that training began with a model from before. Defaults to `best`.
 
     Example:
 
@@ -186,26 +188,35 @@ class KeepBest(keras.callbacks.Callback):
         best: float | None = None,
         wait: int = 0,
         stopped: bool = False,
+        kept: float | None = None,
     ):
         super().__init__()
         self.path = pathlib.Path(path)
         self.patience = patience
         self.best, self.wait, self.stopped = best, wait, stopped
+        self.kept = best if kept is None else kept
         self._weights = None
 
     def notes(self) -> dict[str, Any]:
-        """Return the arguments `best`, `wait` and `stopped` for the callback of a resumed run."""
-        return {"best": self.best, "wait": self.wait, "stopped": self.stopped}
+        """Return the arguments of the callback of a resumed run, except path and patience."""
+        return {
+            "best": self.best,
+            "wait": self.wait,
+            "stopped": self.stopped,
+            "kept": self.kept,
+        }
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         loss = float((logs or {})["val_loss"])
         if not math.isfinite(loss):
             return
-        if self.best is None or loss < self.best:
-            self.best, self.wait = loss, 0
+        if self.kept is None or loss < self.kept:
+            self.kept = loss
             self._weights = self.model.get_weights()
             with atomic_path(self.path) as temporary:
                 self.model.save(temporary)
+        if self.best is None or loss < self.best:
+            self.best, self.wait = loss, 0
             return
         self.wait += 1
         if self.wait >= self.patience and epoch > 0:
@@ -217,7 +228,7 @@ class KeepBest(keras.callbacks.Callback):
         Args:
             model: Keras model.
         """
-        if self.best is None:
+        if self.kept is None:
             return
         if self._weights is None:
             self._weights = keras.models.load_model(self.path).get_weights()

@@ -247,7 +247,8 @@ class FinetuneConfig:
         task: classification, tagging, key or regression; by default what fits the labels.
         threshold: Smallest number for which a tag is present; makes columns of numbers tags.
         frozen: Whether the encoder is frozen throughout.
-        frozen_epochs: Epochs at the beginning in which the encoder is frozen.
+        frozen_epochs: Epochs at the beginning in which the encoder is frozen, or fewer if the head
+            alone stops because of `patience`.
         hidden_units: Width of a hidden layer of the head; by default the head is linear.
         epochs: Largest number of epochs.
         patience: Epochs without a lower loss on valid after which training stops.

@@ -14,6 +14,7 @@ from keras_tune.evaluation import (
     pool_clips,
     untrained_copy,
 )
+from keras_tune.evaluation.baselines import estimate_on
 from keras_tune.evaluation.encoders import default_pooling
 from keras_tune.models import TUNe
 
@@ -55,6 +56,28 @@ def test_a_clip_is_the_mean_of_its_windows(batch_size):
             outputs = [keras.ops.convert_to_numpy(model(w[None, :, None]))[0] for w in windows]
             expected.append(np.mean(outputs, axis=0))
     np.testing.assert_allclose(found.vectors, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.one_backend
+def test_integers_are_scaled():
+    """Levels are not normalized in this encoder, so that a wrong scale would show."""
+    model, pcm = encoder(), []
+    for record in records(300, 243):
+        pcm.append({**record, "audio": np.round(record["audio"] * 32768).astype("int16")})
+    floats = [{**record, "audio": record["audio"] / 32768.0} for record in pcm]
+    found, expected = (
+        embed_clips(model, one, crop_seed=0, deform=lambda clip: np.clip(clip, -0.5, 0.5))
+        for one in (pcm, floats)
+    )
+    np.testing.assert_allclose(found.vectors, expected.vectors, rtol=1e-5)
+    np.testing.assert_allclose(found.crops, expected.crops, rtol=1e-5)
+    copies = [untrained_copy(model), untrained_copy(model)]
+    for copy, one in zip(copies, (pcm, floats), strict=True):
+        estimate_on(copy, one, 2)
+    for one, two in zip(*(copy.get_weights() for copy in copies), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5)
+    with pytest.raises(ValueError, match="int16 or floats. Received: int32"):
+        embed_clips(model, [{**pcm[0], "audio": pcm[0]["audio"].astype("int32")}])
 
 
 def test_nothing_long_enough():

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from seeded import seed_weights
 
-from keras_tune.models import TUNe, estimate_batch_norm
+from keras_tune.models import TUNe, estimate_batch_norm, estimate_pca, fit_representation
 
 
 def small():
@@ -34,6 +34,19 @@ def test_statistics_are_those_of_what_each_layer_is_given():
     for old, new in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(new))
     assert norm.momentum == 0.9
+
+
+@pytest.mark.one_backend
+def test_integers_are_refused():
+    """Their scale is not that of the waveforms which the encoder gets later."""
+    integers = (windows(16) * 3000).astype("int16")
+    with pytest.raises(ValueError, match="full scale 1; .* Received: an array of int16"):
+        estimate_batch_norm(small(), [integers])
+    pooled = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=243, pooled_stages=1)
+    with pytest.raises(ValueError, match="Received: an array of int16"):
+        estimate_pca(pooled, [integers])
+    with pytest.raises(ValueError, match="Received: an array of int16"):
+        fit_representation(pooled, pooled, [integers])
 
 
 def test_several_batches_count_by_their_size():

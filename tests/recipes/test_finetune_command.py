@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import soundfile
 
 from keras_tune import finetuning
@@ -202,6 +203,27 @@ def test_the_best_epoch_is_kept_and_restored(folder):
     notes = Progress.read(output / "model.keras").notes
     assert notes["best"] == pytest.approx(history["val_loss"].min(), rel=1e-5)
     assert notes["wait"] == len(history) - 1 - history["val_loss"].argmin()
+
+
+@pytest.mark.one_backend
+def test_the_best_epoch_may_be_one_of_the_frozen_encoder(folder):
+    """The head stops early, and then the whole model is trained at a rate that ruins it."""
+    path = folder / "best_of_both"
+    options = {"frozen_epochs": 6, "epochs": 8, "patience": 1, "learning_rate": 2.0}
+    data, encoder = str(folder / "tones.npz"), str(folder / "encoder.keras")
+    config = FinetuneConfig(data, "label", str(path), encoder=encoder, batch_size=8, **options)
+    run = finetuning.FinetuningRun(config)
+    run.fit(verbose=0)
+    run.save_tagger()
+    history = pd.read_csv(path / "history.csv")
+    phase = Progress.read(path / "model.keras").notes
+    assert phase["phase"] == 1 and phase["kept"] < phase["best"]
+    # The epochs that the head did not need are left to the whole model.
+    assert history["epoch"].tolist() == list(range(8)) and run.epochs == 8
+    waveforms, classes, _ = run._valid()
+    logits = keras.models.load_model(path / "tagger.keras").predict(waveforms, verbose=0)
+    loss = -scipy.special.log_softmax(logits, axis=-1)[np.arange(len(classes)), classes].mean()
+    assert loss == pytest.approx(history["val_loss"].min(), rel=1e-4)
 
 
 @pytest.mark.one_backend
