@@ -276,6 +276,8 @@ class Outcome:
         runs = [self.task.scores(run.targets, run.predictions) for run in self.runs]
         unseen = [run.probe.cross_fitted_score for run in self.runs]
         unseen = [score for score in unseen if np.isfinite(score)]
+        on_valid = [defined(run.probe.valid_score) for run in self.runs]
+        known = [score for score in on_valid if score is not None]
         return {
             "metric": self.task.primary,
             "score": scores[self.task.primary],
@@ -285,13 +287,13 @@ class Outcome:
             "scores_of_runs": [run[self.task.primary] for run in runs],
             "chance": self.chance(),
             "seeds": sorted({run.seed for run in self.runs}),
-            "valid_score": defined(float(np.mean([run.probe.valid_score for run in self.runs]))),
+            "valid_score": float(np.mean(known)) if known else None,
             "candidates": max(1, *(len(run.probe.alternatives) for run in self.runs)),
             "cross_fitted_score": float(np.mean(unseen)) if unseen else None,
             **({"confusion": self.confusion()} if self.task.loss == "softmax" else {}),
             "chosen_on_valid": [
-                {**run.probe.configuration, "valid_score": defined(run.probe.valid_score)}
-                for run in self.runs
+                {**run.probe.configuration, "valid_score": score}
+                for run, score in zip(self.runs, on_valid, strict=True)
             ],
         }
 

@@ -117,3 +117,20 @@ def test_chance_is_the_score_of_scikit_learn_s_dummy(column, kind, reference):
     expected = dummy(strategy=reference).fit(features, tested).score(features, tested)
     assert outcome.chance() == pytest.approx(expected, abs=1e-6)
     assert outcome.report(outcome.samples(10))["chance"] == outcome.chance()
+
+
+def test_the_score_on_valid_is_that_of_the_folds_that_have_one():
+    """In one of two folds, no clip of valid has the tag, and all probes are alike there."""
+    generator = np.random.default_rng(0)
+    labels = [{"tag": float(k % 2 and not 20 <= k < 30)} for k in range(60)]
+    vectors = generator.normal(size=(60, 3)) + [[row["tag"]] for row in labels]
+    embeddings = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
+    task = make_task([LabelColumn("tag", "number")], labels)
+    train, without, valid, test = np.split(np.arange(60), [20, 30, 40])
+    folds = [Fold(train, without, test), Fold(train, valid, test)]
+    both, one, none = (
+        evaluate("knn", embeddings, some, task) for some in (folds, folds[1:], folds[:1])
+    )
+    both, one, none = (outcome.report(outcome.samples(10)) for outcome in (both, one, none))
+    assert both["valid_score"] == pytest.approx(one["valid_score"]) and none["valid_score"] is None
+    assert [run["valid_score"] for run in both["chosen_on_valid"]] == [None, one["valid_score"]]
