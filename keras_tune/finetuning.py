@@ -210,12 +210,15 @@ class FinetuningRun:
             )
         else:
             encoder = named_encoder(self.config.encoder, rate, self.config.seed)
+        values = labels.task.loss == "mse"
         self.tagger = Tagger(
             encoder,
             labels=outputs,
             hidden_units=self.config.hidden_units,
-            activation="softmax" if labels.task.loss == "softmax" else "sigmoid",
+            activation="linear" if values else labels.task.loss,
             pooling="scores",
+            scale=labels.deviation if values else None,
+            offset=labels.mean if values else None,
         )
 
     def fit(

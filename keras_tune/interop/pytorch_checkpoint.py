@@ -169,8 +169,10 @@ def export_pytorch_checkpoint(
         hyper_parameters["temperature"] = float(model.temperature)
         hyper_parameters["projection_dim"] = int(model.projection_dim)
     if isinstance(model, Tagger):
-        for name, variable in dense_tensors(model.head.layers).items():
-            tensors[f"model.{name}"] = _to_torch_layout(variable)
+        for name, values in zip(
+            dense_tensors(model.head.layers), model.head_weights(), strict=True
+        ):
+            tensors[f"model.{name}"] = _to_torch_layout(values)
     write_checkpoint(path, tensors, hyper_parameters)
 
 

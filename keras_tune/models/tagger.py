@@ -11,7 +11,7 @@ import numpy as np
 from keras_tune.checks import check_encoder, check_finite
 from keras_tune.types import DEFAULT_WINDOW
 
-ACTIVATIONS = ("sigmoid", "softmax")
+ACTIVATIONS = ("sigmoid", "softmax", "linear")
 SCORE_POOLINGS = ("embeddings", "scores")
 
 
@@ -27,11 +27,14 @@ class Tagger(keras.Model):
         labels: List of strings, the labels' names in the order of the logits, or None. Defaults to
             None.
         activation: What turns logits into scores: "sigmoid" for tags, any number of which may
-            apply, or "softmax" for classes, exactly one of which applies. The outputs of the model
-            are logits in either case. Defaults to "sigmoid".
+            apply, "softmax" for classes, exactly one of which applies, or "linear" for values, such
+            as a tempo. The outputs of the model are logits in any case. Defaults to "sigmoid".
         pooling: What is averaged over the windows of a longer clip: "embeddings", whose mean the
             head scores, or "scores". Use the one that the head was trained for. Defaults to
             "embeddings".
+        scale: List of floats, one for each label, by which logits are multiplied to give values, if
+            the activation is "linear". Defaults to 1 for all.
+        offset: List of floats, what is then added. Defaults to 0 for all.
         name: String. Defaults to "tagger".
 
     Input shape: that of the encoder, (batch, samples, 1).
@@ -39,8 +42,8 @@ class Tagger(keras.Model):
 
     Raises:
         ValueError: Neither `num_labels` nor `labels` is given, or they disagree, a label is given
-            twice, the activation is unknown, or the encoder does not map (batch, samples, 1) to
-            (batch, d).
+            twice, the activation is unknown, scales or offsets do not fit it or the labels, or the
+            encoder does not map (batch, samples, 1) to (batch, d).
 
     Example:
 
@@ -61,6 +64,8 @@ class Tagger(keras.Model):
         labels: Sequence[str] | None = None,
         activation: str = "sigmoid",
         pooling: str = "embeddings",
+        scale: Sequence[float] | None = None,
+        offset: Sequence[float] | None = None,
         name: str = "tagger",
     ):
         labels = None if labels is None else [str(label) for label in labels]
@@ -83,6 +88,12 @@ class Tagger(keras.Model):
             raise ValueError(
                 f"`pooling` must be one of {SCORE_POOLINGS}. Received: pooling={pooling}"
             )
+        for key, values in (("scale", scale), ("offset", offset)):
+            if values is not None and (activation != "linear" or len(values) != num_labels):
+                raise ValueError(
+                    f"`{key}` must be a number for each label, and None unless the activation is "
+                    f"'linear'. Received: {key}={values}, activation={activation}"
+                )
         layers = [keras.layers.Dense(num_labels, dtype="float32", name="logits")]
         if hidden_units:
             layers.insert(
@@ -99,6 +110,8 @@ class Tagger(keras.Model):
         self.labels = labels
         self.activation = activation
         self.pooling = pooling
+        self.scale = None if scale is None else [float(value) for value in scale]
+        self.offset = None if offset is None else [float(value) for value in offset]
 
     @classmethod
     def from_probe(
@@ -177,6 +190,15 @@ class Tagger(keras.Model):
         tagger.head.set_weights(layers)
         return tagger
 
+    def head_weights(self) -> list[np.ndarray]:
+        """The weights of the head, with scale and offset within those of the last layer."""
+        *hidden, kernel, bias = self.head.get_weights()
+        if self.scale is None and self.offset is None:
+            return [*hidden, kernel, bias]
+        scale = np.asarray(1 if self.scale is None else self.scale, "float32")
+        offset = np.asarray(0 if self.offset is None else self.offset, "float32")
+        return [*hidden, kernel * scale, bias * scale + offset]
+
     @property
     def sample_rate(self) -> int | None:
         """The encoder's sample rate in Hz; None for an encoder without this attribute."""
@@ -200,8 +222,8 @@ class Tagger(keras.Model):
             batch_size: Integer, windows encoded at a time. Defaults to 32.
 
         Returns:
-            A dict from label (its number as a string if the tagger has no labels) to score between
-            0 and 1, the highest first.
+            A dict from label (its number as a string if the tagger has no labels) to score, the
+            highest first. Scores are between 0 and 1, or values if the activation is "linear".
 
         Raises:
             ValueError: The array is not mono, not float, not finite or shorter than a window.
@@ -239,8 +261,10 @@ class Tagger(keras.Model):
         if self.pooling == "embeddings":
             outputs = outputs.mean(axis=0, keepdims=True, dtype="float64")
         logits = self.head(np.asarray(finish(outputs), "float32"), training=False)
-        scores = keras.ops.convert_to_numpy(getattr(keras.ops, self.activation)(logits))
+        scores = keras.ops.convert_to_numpy(keras.activations.get(self.activation)(logits))
         scores = scores.mean(axis=0)
+        scores = scores * (1 if self.scale is None else np.array(self.scale))
+        scores = scores + (0 if self.offset is None else np.array(self.offset))
         check_finite("the tagger", [("a score", scores)], damaged)
         labels = self.labels or [str(number) for number in range(self.num_labels)]
         order = np.argsort(-scores, kind="stable")
@@ -266,6 +290,8 @@ class Tagger(keras.Model):
             "labels": None if self.labels is None else list(self.labels),
             "activation": self.activation,
             "pooling": self.pooling,
+            "scale": None if self.scale is None else list(self.scale),
+            "offset": None if self.offset is None else list(self.offset),
             "name": self.name,
         }
 

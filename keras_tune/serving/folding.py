@@ -62,8 +62,8 @@ def fold_batch_norm(model: keras.Model, dtype: DType = "float32") -> keras.Model
     """
     if isinstance(model, Tagger):
         config = {**model.get_config(), "encoder": fold_batch_norm(model.encoder, dtype)}
-        folded = Tagger(**config)
-        folded.head.set_weights(model.head.get_weights())
+        folded = Tagger(**{**config, "scale": None, "offset": None})
+        folded.head.set_weights(model.head_weights())
         return folded
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(

@@ -394,15 +394,17 @@ def _convolve(graph, kind, layer, source, **attributes):
 
 def _head(graph, tagger, source, output):
     """Write a tagger's head from the node `source` to scores."""
-    for layer in tagger.head.layers:
-        kernel, bias = layer.get_weights()
+    weights = tagger.head_weights()
+    for layer, kernel, bias in zip(tagger.head.layers, weights[::2], weights[1::2], strict=True):
         product = graph.node("MatMul", source, graph.weight(kernel))
         source = graph.node("Add", product, graph.weight(bias))
         if layer.name == "hidden":
             source = graph.node("Relu", source)
-    kind, options = "Sigmoid", {}
-    if tagger.activation == "softmax":
-        kind, options = "Softmax", {"axis": -1}
+    kind, options = {
+        "sigmoid": ("Sigmoid", {}),
+        "softmax": ("Softmax", {"axis": -1}),
+        "linear": ("Identity", {}),
+    }[tagger.activation]
     scores = graph.node(kind, source, **options)
     # Infinite logits have a finite sigmoid; NaN is the difference of two of them.
     zero = _failing(graph, _not_finite(graph, scores))

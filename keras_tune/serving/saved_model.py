@@ -212,7 +212,9 @@ class Endpoints:
         import tensorflow as tf
 
         flat = tf.reshape(embedding, (-1, self.about.dimensions))
-        scores = getattr(tf.nn, self.about.activation)(self.head(flat, training=False))
+        scores = self.head(flat, training=False)
+        if self.about.activation != "linear":
+            scores = getattr(tf.nn, self.about.activation)(scores)
         finite = tf.reduce_all(tf.math.is_finite(scores))
         with tf.control_dependencies([require(finite, "the model's scores are not finite")]):
             scores = tf.identity(scores)

@@ -101,7 +101,8 @@ def export_web(
     Raises:
         UserError: The package onnx or npm is not installed, or the index cannot be used.
         ValueError: The name cannot be used, the model is not an encoder, has windows of another
-            length, or a sample rate at which browsers cannot decode audio.
+            length, or a sample rate at which browsers cannot decode audio, or it is a tagger of
+            values, which are not scores between 0 and 1.
 
     Example:
 
@@ -117,6 +118,11 @@ def export_web(
         raise ValueError(
             f"`sample_rate` must be between {low} and {high}, the rates at which browsers decode "
             f"audio. Received: sample_rate={windows.sample_rate}"
+        )
+    if windows.activation == "linear":
+        raise ValueError(
+            "`model` must have scores between 0 and 1, which the page shows as colours. "
+            f"Received: a tagger of values, {', '.join(windows.label_names)}"
         )
     # Embedding an index takes long, so what is missing is named first.
     import_onnx()

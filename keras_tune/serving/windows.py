@@ -25,7 +25,7 @@ class Windows:
         samples: Integer, the length of a window.
         dimensions: Integer, the size of an embedding.
         labels: Tuple of strings, the names of a tagger's outputs, or None for an encoder.
-        activation: "sigmoid" or "softmax", which turns a tagger's logits into scores.
+        activation: "sigmoid", "softmax" or "linear", which turns a tagger's logits into scores.
         pooling: "embeddings" or "scores", what a tagger averages over windows.
         sample_rate: Integer, in Hz.
 

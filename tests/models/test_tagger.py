@@ -5,6 +5,7 @@ from seeded import seed_weights
 
 from keras_tune.errors import UserError
 from keras_tune.models import Tagger, TUNe
+from keras_tune.serving import fold_batch_norm
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +176,31 @@ def test_labels_differ():
     encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=243)
     with pytest.raises(ValueError, match="Received: 'calm' more than once"):
         Tagger(encoder, labels=["calm", "tense", "calm"])
+
+
+def test_a_tagger_of_values(encoder, tmp_path):
+    """Its logits are standardized values, its scores the values themselves."""
+    tagger = Tagger(
+        encoder,
+        labels=["tempo", "valence"],
+        hidden_units=4,
+        activation="linear",
+        pooling="scores",
+        scale=[30.0, 0.5],
+        offset=[120.0, 2.0],
+    )
+    window = encoder.input_shape[1]
+    audio = np.random.default_rng(0).normal(0, 0.1, 2 * window + 5).astype("float32")
+    logits = to_numpy(tagger(audio[: 2 * window].reshape(2, window, 1))).mean(axis=0)
+    expected = {"tempo": 30 * logits[0] + 120, "valence": 0.5 * logits[1] + 2}
+    assert tagger.predict_tags(audio) == pytest.approx(expected, rel=1e-5)
+    tagger.save(tmp_path / "tagger.keras")
+    again = keras.models.load_model(tmp_path / "tagger.keras")
+    assert again.predict_tags(audio) == pytest.approx(expected, rel=1e-5)
+    # Exported models have no separate scales.
+    folded = fold_batch_norm(again)
+    assert folded.scale is folded.offset is None
+    assert folded.predict_tags(audio) == pytest.approx(expected, rel=1e-4)
+    for arguments in ({"scale": [1.0]}, {"activation": "sigmoid", "offset": [0.0, 1.0]}):
+        with pytest.raises(ValueError, match="must be a number for each label"):
+            Tagger(encoder, labels=["a", "b"], **{"activation": "linear", **arguments})

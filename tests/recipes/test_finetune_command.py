@@ -109,6 +109,12 @@ def test_an_encoder_thaws(folder):
     assert report["epochs"] == 3
     rows = (output / "history.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
+    # The tagger gives values in Hz.
+    tagger, clips = keras.models.load_model(output / "tagger.keras"), np.load(folder / "tones.npz")
+    pitch = clips["pitch"][clips["split"] == "train"]
+    windows = clips["audio"][0][: 4 * 243].reshape(4, 243, 1)
+    value = keras.ops.convert_to_numpy(tagger(windows)).mean() * pitch.std() + pitch.mean()
+    assert tagger.predict_tags(clips["audio"][0]) == {"pitch": pytest.approx(value, rel=1e-4)}
 
 
 @pytest.mark.one_backend

@@ -147,6 +147,17 @@ def test_classes_sum_to_one(tmp_path):
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
+def test_values_are_those_of_keras(tmp_path):
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=27)
+    options = {"activation": "linear", "scale": [30.0, 0.5], "offset": [120.0, 2.0]}
+    tagger = seed_weights(Tagger(encoder, labels=["tempo", "valence"], **options))
+    export_onnx(tagger, tmp_path / "values.onnx")
+    clip = np.random.default_rng(1).uniform(-1, 1, 60).astype("float32")
+    found = run(onnxruntime.InferenceSession(tmp_path / "values.onnx"), clip[None])["scores"][0]
+    expected = tagger.predict_tags(clip)
+    np.testing.assert_allclose(found, [expected["tempo"], expected["valence"]], rtol=1e-4)
+
+
 def averaging(tagger):
     """The same tagger, with its scores averaged over windows in place of its embeddings."""
     config = {**tagger.get_config(), "encoder": tagger.encoder, "pooling": "scores"}

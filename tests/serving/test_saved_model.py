@@ -65,6 +65,27 @@ def test_scores_averaged_over_windows(tagger, predictions, clips):
     np.testing.assert_allclose(found["scores"], means, atol=1e-5)
 
 
+def test_values_are_those_of_keras(clips):
+    """Those of a regression, which are not between 0 and 1."""
+    import keras
+    from seeded import seed_weights
+
+    from keras_tune.models import Tagger, TUNe
+    from keras_tune.serving import fold_batch_norm
+    from keras_tune.serving.saved_model import Endpoints
+    from keras_tune.serving.windows import Windows
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow's graphs hold models of its own backend only")
+    encoder = TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2500)
+    options = {"activation": "linear", "scale": [30.0, 0.5], "offset": [120.0, 2.0]}
+    tagger = seed_weights(Tagger(encoder, labels=["tempo", "valence"], **options))
+    endpoints = Endpoints(fold_batch_norm(tagger), Windows.of(tagger))
+    found = endpoints.clips(tf.constant(clips[:1]))["scores"][0]
+    expected = tagger.predict_tags(clips[0])
+    np.testing.assert_allclose(found, [expected["tempo"], expected["valence"]], rtol=1e-4)
+
+
 def broken(clips, value):
     clips = clips.copy()
     clips[1, 3000] = value

@@ -115,6 +115,8 @@ def test_an_encoder_of_any_length_has_a_page_too(tmp_path, without_npm):
     assert not (page.path.parent / "1" / "head.onnx").exists()
     with pytest.raises(ValueError, match="Received: sample_rate=4000"):
         export_web(TUNe(1, 1, **sizes, sample_rate=4000), tmp_path)
+    with pytest.raises(ValueError, match="Received: a tagger of values, tempo"):
+        export_web(Tagger(encoder, labels=["tempo"], activation="linear"), tmp_path)
 
 
 def test_an_index_of_files_names_those_it_left_out(tagger, tmp_path, without_npm):
