@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -29,7 +30,7 @@ def deformations(
 
     Returns:
         Dict from name to a function of a clip, a float array (samples,), which returns a float32
-        array of the same length.
+        array of the same length, the same one each time.
 
     Example:
 
@@ -62,7 +63,10 @@ def _by_layer(layer):
     def deform(clip):
         import keras
 
-        deformed = layer(np.asarray(clip, "float32")[None], training=True)
+        clip = np.ascontiguousarray(clip, "float32")
+        # A clip gets the same noise for every encoder, whatever was deformed before.
+        layer.reseed(zlib.crc32(clip.tobytes()))
+        deformed = layer(clip[None], training=True)
         return keras.ops.convert_to_numpy(deformed)[0]
 
     return deform

@@ -26,6 +26,17 @@ def test_the_length_stays_and_the_sound_does_not(name):
     assert not np.array_equal(deformed, clip)
 
 
+@pytest.mark.parametrize("name", list(deformations()))
+def test_every_encoder_gets_the_same(name):
+    """Whatever was deformed before; different clips get different noise."""
+    deform, clip = deformations()[name], tones(440, 700, seconds=0.2)
+    first, other, again = deform(clip), deform(2 * clip), deform(clip)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, deformations()[name](clip))
+    if "noise" in name:
+        assert abs(np.corrcoef(first - clip, other - 2 * clip)[0, 1]) < 0.1
+
+
 @pytest.mark.parametrize("snr", [30, 20, 10, 0])
 def test_noise_has_the_level_it_is_named_for(snr):
     clip = tones(440)
