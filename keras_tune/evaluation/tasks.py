@@ -325,7 +325,10 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 class Regression(Task):
-    """One or several numbers for each clip: R² (coefficient of determination), averaged."""
+    """One or several numbers for each clip: R² (coefficient of determination), averaged.
+
+    It is NaN where all scored clips have the same number, as there is nothing to explain.
+    """
 
     kind = "regression"
     loss = "mse"
@@ -351,6 +354,7 @@ class Regression(Task):
         from sklearn.metrics import r2_score
 
         raw = r2_score(targets, predictions, multioutput="raw_values")
+        raw = np.where(np.ptp(targets, axis=0) > 0, raw, np.nan)
         named = {f"r2_{name}": float(value) for name, value in zip(self.outputs, raw, strict=True)}
         return {"r2": float(np.mean(raw)), **(named if len(named) > 1 else {})}
 
@@ -358,7 +362,8 @@ class Regression(Task):
         residual = np.square(predictions - targets).sum(axis=-2)
         total = np.square(targets - targets.mean(axis=0)).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return {"r2": (1 - residual / total).mean(axis=-1)}
+            r2 = np.where(np.ptp(targets, axis=0) > 0, 1 - residual / total, np.nan)
+        return {"r2": r2.mean(axis=-1)}
 
 
 TASKS = {task.kind: task for task in (Classification, Tagging, Key, Regression)}

@@ -142,6 +142,21 @@ def test_all_at_once_as_scikit_learn_one_by_one(values):
             )
 
 
+# The mean of several 0.1 is not 0.1 to the last bit.
+@pytest.mark.parametrize("value", [5.0, 0.1])
+def test_values_that_do_not_differ_have_no_score(value):
+    task = make_task([LabelColumn("tempo", "number")], [], kind="regression")
+    targets, predictions = np.full((6, 1), value), value + np.arange(6.0)[:, None]
+    assert np.isnan(task.scores(targets, predictions)["r2"])
+    assert np.isnan(task.quick_scores(targets, predictions)["r2"])
+    # Of two columns, one of which varies, the mean is not defined either.
+    task = make_task([LabelColumn(name, "number") for name in "ab"], [], kind="regression")
+    two = np.concatenate([targets, predictions], axis=1)
+    found = task.scores(two, two + 0.1)
+    assert np.isnan(found["r2"]) and found["r2_b"] == pytest.approx(1 - 6 * 0.01 / 17.5)
+    assert np.isnan(task.quick_scores(two, two + 0.1)["r2"])
+
+
 def test_a_tag_that_nobody_has_has_no_score():
     truth = np.array([[0, 1], [0, 1], [0, 1]], bool)
     scores = np.array([[0.1, 0.2], [0.3, 0.1], [0.2, 0.2]])
