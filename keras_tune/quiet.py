@@ -7,6 +7,7 @@ The command lines set it to 3 unless the user has set it.
 
 import contextlib
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -74,6 +75,11 @@ class _QuietFinder:
         return spec
 
 
+def _no_retracing(record):
+    """Drop the advice about functions that are traced again: only a programmer can follow it."""
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
 def quiet_tensorflow() -> None:
     """Silence TensorFlow when any module imports it, unless the user has set a level.
 
@@ -86,6 +92,8 @@ def quiet_tensorflow() -> None:
     ```
     """
     os.environ.setdefault(LEVEL, "3")
+    if os.environ[LEVEL] == "3":
+        logging.getLogger("tensorflow").addFilter(_no_retracing)
     waiting = any(isinstance(finder, _QuietFinder) for finder in sys.meta_path)
     if "tensorflow" not in sys.modules and not waiting:
         sys.meta_path.insert(0, _QuietFinder())

@@ -1,12 +1,13 @@
 """TensorFlow's start-up lines are dropped where silence is asked for, and nothing else is."""
 
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
-from keras_tune.quiet import dropping_start_up_lines
+from keras_tune.quiet import dropping_start_up_lines, quiet_tensorflow
 
 pytestmark = pytest.mark.one_backend
 
@@ -25,6 +26,20 @@ def test_what_is_dropped_and_what_is_not(capfd, monkeypatch, level, kept):
         raise ZeroDivisionError
     os.write(2, b"later\n")
     assert capfd.readouterr().err == f"{kept}of another library\nlater\n"
+
+
+@pytest.mark.parametrize("level, kept", [("3", []), ("2", ["5 calls triggered"])])
+def test_advice_about_retracing_is_dropped(monkeypatch, caplog, level, kept):
+    logger = logging.Logger("tensorflow")
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr(logging, "getLogger", lambda name: logger)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    quiet_tensorflow()
+    logger.warning("%d calls triggered tf.function retracing", 5)
+    logger.warning("another warning")
+    kept = [f"{line} tf.function retracing" for line in kept]
+    assert caplog.messages == [*kept, "another warning"]
 
 
 def test_a_command_writes_nothing_of_tensorflow_s():

@@ -85,13 +85,21 @@ def named_encoder(name: str, sample_rate: int | None = None, seed: int = 0) -> k
         from keras_tune.evaluation.baselines import MelStatistics
 
         return MelStatistics(sample_rate or DEFAULT_SAMPLE_RATE)
+    from keras_tune.models import PRESETS, TUNe
+    from keras_tune.models.presets import is_trained
+
+    if name in PRESETS and not is_trained(name) and not os.path.exists(name):
+        raise UserError(
+            f"{name}: is a preset without trained weights; take untrained:{name}, with random "
+            "weights, or give a .keras file"
+        )
     if name.startswith("untrained:"):
         import keras
 
-        from keras_tune.models import TUNe
-
         keras.utils.set_random_seed(seed)
         preset = name.removeprefix("untrained:")
+        if preset not in PRESETS:
+            raise UserError(f"{name}: no such preset; take one of {', '.join(PRESETS)}")
         rate = sample_rate or DEFAULT_SAMPLE_RATE
         return TUNe.from_preset(preset, load_weights=False, sample_rate=rate, pooled_stages=0)
     return load_encoder(name, sample_rate)

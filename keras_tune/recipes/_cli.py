@@ -55,7 +55,7 @@ def run(main, config_class, argv=None, demo=None):
         def error(self, message, ex=None):
             options = [one for one in self._option_string_actions if one.startswith("--")]
             message = " ".join(str(message).split())
-            raise _Usage(described(message, options, shipped_recipes()))
+            raise _Usage(described(message, options, shipped_recipes(), positional))
 
     module = sys.modules[config_class.__module__]
     name = (module.__spec__.name if module.__spec__ else module.__name__).rpartition(".")[2]

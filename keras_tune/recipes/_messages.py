@@ -54,11 +54,19 @@ def _within(file, output):
     return os.path.commonpath([file, output]) in (file, output)
 
 
-def described(message, options, recipes):
-    """The parser's message; for a value of the wrong type, `--option value: takes ...`."""
+def described(message, options, recipes, positional=""):
+    """The parser's message; for a value of the wrong type, `--option value: takes ...`.
+
+    `positional` is the option that may be given first, without its name.
+    """
     stray = re.match(r"unrecognized arguments: ([^-].*)", message)
     if stray:
+        if positional:
+            return f"{stray[1]}: unexpected; write --{positional} VALUE, with one value"
         return f"{stray[1]}: unexpected; write --option value, and lists as [a,b]"
+    short = re.match(r"unrecognized arguments: (-[^- ]\S*)", message)
+    if short:
+        return f"{short[1]}: no such option; options begin with --, see --help"
     unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
     if unknown:
         hint = _nearest_option(unknown[1], options)
@@ -67,6 +75,9 @@ def described(message, options, recipes):
     if required:
         names = (f"--{name}" for name in required[1].split(", "))
         return f"{', '.join(names)}: required; see --help"
+    not_here = re.match(r"Option '([^']+)' is not accepted", message)
+    if not_here:
+        return f"--config: {not_here[1]} is no option of this command; see --help"
     key = re.match(r'Parser key "([^"]+)": (.*)', message)
     if key is None:
         return message
@@ -80,6 +91,9 @@ def described(message, options, recipes):
             for name in close
         )
         return f"--{option} {missing[1]}: no such file{hint}"
+    folder = re.match(r"Path is not a file: '(.*)'", rest)
+    if folder:
+        return f"--{option} {folder[1]}: is no file; give a YAML file or the name of a recipe"
     choice = re.match(r"Expected a typing.Literal\[(.*?)\]. Got value: (.*)$", rest)
     if choice:
         known = re.findall(r"'([^']*)'", choice[1])
@@ -93,6 +107,12 @@ def described(message, options, recipes):
     # <class 'keras_tune.recipes._types.integer from 1 to 9'>, <class 'NoneType'>
     kinds = re.sub(r"<class '([^']+)'>", r"\1", kinds).replace("keras_tune.recipes._types.", "")
     kinds = kinds.replace("NoneType", "null")
+    choices = re.match(r"typing.Literal\[([^]]*)\]", kinds)
+    if choices:
+        known = re.findall(r"'([^']*)'", choices[1])
+        return (
+            f"--{option} {value}: {did_you_mean(value, known) or 'take one of ' + ', '.join(known)}"
+        )
     return f"--{option} {value}: takes {kinds.replace(', null', ' or null')}"
 
 

@@ -7,6 +7,7 @@ true, it also writes one view for each single augmentation, applied with probabi
 
 import dataclasses
 import io
+import os
 from typing import Literal
 
 from keras_tune.errors import UserError
@@ -70,6 +71,8 @@ def main(config):
     from keras_tune.data import load_audio
 
     output = local_output(config.output)
+    if os.path.isdir(config.source):
+        raise UserError(f"--source {config.source}: is a folder; give an audio file")
     audio = load_audio(config.source, config.sample_rate, min_samples=config.samples)
     try:
         keys = dataclasses.asdict(config.augment)

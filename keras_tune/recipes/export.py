@@ -55,7 +55,10 @@ def main(config):
     if config.format in ("onnx", "web") and not importlib.util.find_spec("onnx"):
         raise UserError(f"--format {config.format}: needs onnx: pip install 'keras_tune[onnx]'")
     if not os.path.exists(config.model) and not is_shipped(config.model):
-        raise UserError(f"--model {config.model}: no such file, folder of a run or preset")
+        raise UserError(
+            f"--model {config.model}: no such file or folder of a run; give one, or an encoder "
+            "that comes with the package: tune_plus_open or tune_plus_64_open"
+        )
     if "keras" not in sys.modules:
         # TensorFlow writes a SavedModel, whatever backend trained the model.
         choose_backend("tensorflow" if config.format == "tf_saved_model" else None)

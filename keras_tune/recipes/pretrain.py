@@ -147,11 +147,17 @@ def _print_summary(pretraining):
     if config.resume and not done:
         print(f"nothing to resume in {pretraining.output}; starting")
     print_precision(config.precision, pretraining.precision_reason)
+    first = pretraining.start.finished_epochs + 1
+    if first > config.epochs:
+        # A cosine has ended with the last epoch.
+        more = "" if config.schedule == "cosine" else "; for more, give a larger --epochs"
+        print(f"all {config.epochs} epochs are finished{more}")
+        return
     print(
         f"{config.model.preset}: {pretraining.model.encoder.count_params():,} parameters; "
         f"{streams.train_clips} clips, {streams.valid_clips} for validation, "
         f"{streams.steps_per_epoch} steps per epoch, "
-        f"epochs {pretraining.start.finished_epochs + 1} to {config.epochs}"
+        f"epochs {first} to {config.epochs}"
     )
     print_compiling()
 

@@ -111,3 +111,17 @@ def test_numbers_of_a_catalogue_stay_apart(table):
         manifest["song"][2]
     )
     assert list(manifest["plays"]) == [5e6, 7, 1]
+
+
+def test_rows_of_one_file_need_ids(table):
+    source = table("path,start,duration\na.wav,0,30\na.wav,30,30\n")
+    with pytest.raises(UserError, match="a.wav is in several rows, .* Add a column id"):
+        csv_manifest(source, label_columns=["start", "duration"])
+
+
+def test_parts_of_files_that_are_not_asked_for_are_named(table):
+    source = table("id,path,start,duration\n1,a.wav,0,30\n2,a.wav,30,30\n")
+    with pytest.warns(UserWarning, match="each clip is a whole file"):
+        csv_manifest(source)
+    manifest = csv_manifest(source, label_columns=["start", "duration"])
+    assert manifest["start"].tolist() == [0, 30]

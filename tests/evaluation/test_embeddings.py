@@ -15,7 +15,7 @@ from keras_tune.evaluation import (
     untrained_copy,
 )
 from keras_tune.evaluation.baselines import estimate_on
-from keras_tune.evaluation.encoders import default_pooling
+from keras_tune.evaluation.encoders import default_pooling, named_encoder
 from keras_tune.models import TUNe
 
 
@@ -26,6 +26,19 @@ def encoder(seed=0):
         ),
         seed,
     )
+
+
+@pytest.mark.parametrize(
+    "name, answer",
+    [
+        ("tune_plus", "tune_plus: is a preset without trained weights; take untrained:tune_plus"),
+        ("untrained:tune_pluss", "untrained:tune_pluss: no such preset; take one of tune_vanilla"),
+        ("nowhere.keras", "nowhere.keras: no such file"),
+    ],
+)
+def test_names_that_are_no_encoder_are_answered(name, answer):
+    with pytest.raises(UserError, match=f"^{answer}"):
+        named_encoder(name)
 
 
 def records(*lengths):

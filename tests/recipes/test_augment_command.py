@@ -61,3 +61,5 @@ def test_mistakes_are_one_line(source, tmp_path):
         main(AugmentViewsConfig(source, str(tmp_path / "views"), samples=20000, augment=augment))
     with pytest.raises(UserError, match="tone.wav"):
         main(AugmentViewsConfig(source, str(tmp_path / "views"), samples=10**6))
+    with pytest.raises(UserError, match="is a folder; give an audio file"):
+        main(AugmentViewsConfig(str(tmp_path), str(tmp_path / "views"), samples=20000))

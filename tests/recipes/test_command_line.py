@@ -328,6 +328,24 @@ def test_help_begins_with_a_sentence_and_the_main_options(capsys):
             "did you mean the recipe emotify, which comes",
         ),
         ("pretrain", ["--config", "x/y.yaml"], "x/y.yaml: no such file"),
+        ("pretrain", ["--config", "."], "is no file; give a YAML file or the name of a recipe"),
+        (
+            "embed",
+            ["x.wav", "--config", "search_depth"],
+            "--config: space.decoder_depth is no option of this command",
+        ),
+        ("embed", ["--output", "x.npz", "x.wav"], "x.wav: unexpected; write --source VALUE"),
+        ("embed", ["x.wav", "-o", "x.npz"], "-o: no such option; options begin with --"),
+        (
+            "probe",
+            ["--data", "x", "--target", "y", "--output", "z", "--task", "keys"],
+            "--task keys: did you mean key?",
+        ),
+        (
+            "probe",
+            ["--data", "x", "--target", "y", "--output", "z", "--task", "autotag"],
+            "--task autotag: take one of classification, tagging, key, regression",
+        ),
     ],
 )
 def test_wrong_options_are_answered_with_the_right_ones(capsys, command, options, answer):

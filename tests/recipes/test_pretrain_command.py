@@ -107,7 +107,7 @@ def test_levers_of_the_shipped_encoders(clips, tmp_path):
     assert history["val_mel_accuracy"].nunique() == 1
 
 
-def test_resuming_gives_what_an_uninterrupted_run_gives(whole, clips, tmp_path):
+def test_resuming_gives_what_an_uninterrupted_run_gives(whole, clips, tmp_path, capsys):
     output = tmp_path / "resumed"
     command("--data", clips, "--output", output, "--epochs=1", *SMALL)
     # As if the kill had come between the history and the checkpoint of the second epoch.
@@ -120,7 +120,9 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(whole, clips, tmp_path):
     for one, two in zip(weights_of(output), weights_of(whole), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
     # A finished run that is resumed has nothing left to do, and breaks nothing.
+    capsys.readouterr()
     command("--data", clips, "--output", output, "--epochs=3", "--resume", *SMALL)
+    assert "all 3 epochs are finished; for more, give a larger --epochs" in capsys.readouterr().out
     assert json.loads((output / "report.json").read_text())["steps"] == 6
 
 

@@ -89,6 +89,12 @@ def csv_manifest(
         )
     paths = table_column(table, path_column, source, complete=True)
     id_column = id_column or _first(table, ID_COLUMNS)
+    if id_column is None and paths.duplicated().any():
+        raise UserError(
+            f"{source}: {paths[paths.duplicated()].iloc[0]} is in several rows, and no column is "
+            f"named {', '.join(ID_COLUMNS[:-1])} or {ID_COLUMNS[-1]}. Add a column id with a name "
+            "for each clip, or give `id_column`."
+        )
     ids = unique_column(table, id_column or path_column, source)
     if split_column in table.columns:
         splits = table_column(table, split_column, source, complete=True)
@@ -104,6 +110,12 @@ def csv_manifest(
             "split": splits,
         }
     )
+    if "start" in table.columns and "start" not in label_columns:
+        warnings.warn(
+            f"{source}: start is not one of the label columns, so each clip is a whole file; for "
+            "parts of files add start and duration to them",
+            stacklevel=2,
+        )
     for name in label_columns:
         if name in manifest.columns:
             raise UserError(f"{source}: {name!r} cannot be the name of a label. Rename the column.")
