@@ -226,3 +226,10 @@ def test_pytorch_checkpoints_that_unpack_to_far_more(tmp_path):
     torch.save({"encoder.a": torch.zeros(1).expand(2**34)}, tmp_path / "view.ckpt")
     with pytest.raises(UserError, match="view.ckpt: refused, as"):
         load_pytorch_checkpoint(tmp_path / "view.ckpt")
+
+
+def test_a_folder_without_audio_is_named(tmp_path):
+    (tmp_path / "readme.txt").touch()
+    encoder = keras_tune.TUNe(1, 0, base_filters=2, tail_filters=[4], input_samples=81)
+    with pytest.raises(UserError, match=f"{tmp_path.name}: contains no audio files"):
+        keras_tune.embed(tmp_path, encoder)

@@ -136,9 +136,12 @@ def _record(clip, sample_rate, rate):
 def _records_of_folder(folder, rate):
     """The records of the audio files in a folder that can be decoded."""
     from keras_tune.data import AudioError, load_audio
-    from keras_tune.data.datasets.folder import audio_files
+    from keras_tune.data.datasets.folder import SUFFIXES, audio_files
 
-    for file in audio_files(folder):
+    files = audio_files(folder)
+    if not files:
+        raise UserError(f"{folder}: contains no audio files ({', '.join(sorted(SUFFIXES))})")
+    for file in files:
         try:
             yield {"id": file.as_posix(), "audio": load_audio(folder / file, rate), "labels": {}}
         except AudioError as error:
