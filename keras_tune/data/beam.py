@@ -6,7 +6,8 @@ or a store), and have keras_tune installed.
 
 import functools
 
-from keras_tune.data.shards import REPORTS, finished_report, write_shard
+from keras_tune.data.schema import REPORTS
+from keras_tune.data.shards import finished_report, write_shard
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path
 from keras_tune.storage import to_path

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from keras_tune.data.beam import write_on_beam
 from keras_tune.data.schema import (
     FILE_NAME,
+    REPORTS,
     DatasetInfo,
     LabelColumn,
     check_names,
     fingerprint,
 )
 from keras_tune.data.shards import (
-    REPORTS,
     ShardSettings,
     part_of,
     rows_of,

@@ -23,6 +23,8 @@ from keras_tune.version import __version__
 
 SCHEMA_VERSION = 1
 FILE_NAME = "dataset.json"
+# Folder for the reports of finished shards, which tell a resumed run what was left out.
+REPORTS = ".prepare"
 ENCODINGS = ("pcm16", "flac", "source")
 # The splits that a set is usually divided into; others may have any name.
 SPLITS = ("train", "valid", "test")
@@ -273,9 +275,14 @@ def _read_description(path):
     if not file.is_file():
         if not any(path.iterdir()):
             raise UserError(f"{path}: the folder is empty. Fill it with `prepare`.")
+        if (path / REPORTS).is_dir():
+            raise UserError(
+                f"{path}: contains no {FILE_NAME}, so its preparation is not finished. Run prepare "
+                "again: it resumes where it stopped."
+            )
         raise UserError(
-            f"{path}: contains no {FILE_NAME}, so it is not a prepared set, or its preparation "
-            "is not finished. Run prepare again: it resumes where it stopped."
+            f"{path}: contains no {FILE_NAME}, so it is not a prepared set. Give a folder that "
+            "`prepare` has written."
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from keras_tune.data.audio import (
     to_int16,
 )
 from keras_tune.data.record_format import Record
-from keras_tune.data.schema import ENCODINGS, Shard
+from keras_tune.data.schema import ENCODINGS, REPORTS, Shard
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, remove_leftovers, write_json
 from keras_tune.storage import file_stamp, import_tensorflow, to_path
@@ -31,9 +31,6 @@ from keras_tune.types import DEFAULT_SAMPLE_RATE, SAMPLE_RATES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Folder for the reports of finished shards, which tell a resumed run what was left out.
-REPORTS = ".prepare"
 
 # What `encoding="source"` supports, by libsndfile's names of format and subtype.
 SOURCE_ENCODINGS = {

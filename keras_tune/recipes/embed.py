@@ -98,10 +98,15 @@ def main(config):
         strict=config.strict,
         in_keras=config.needs_keras,
     )
-    print(
-        f"{output}: {written.clips} clips, {written.vectors} vectors; "
-        f"{len(written.left_out)} clips left out"
+    clips, vectors, lost = (
+        f"{count:,} {word}{'s' * (count != 1)}"
+        for count, word in (
+            (written.clips, "clip"),
+            (written.vectors, "vector"),
+            (len(written.left_out), "clip"),
+        )
     )
+    print(f"{output}: {clips}, {vectors}; {lost} left out")
 
 
 def _check_same_source(output, source):

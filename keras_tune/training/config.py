@@ -85,7 +85,8 @@ class PretrainConfig:
             the batch size; replaces learning_rate.
         weight_decay: Weight decay of lars and adamw; biases and batch normalization have none.
         ema: Momentum, for example 0.999, of a moving average of the weights for the saved
-            encoder; by default it has the last weights.
+            encoder; by default it has the last weights. The scores of the epochs are those of the
+            weights, not of their average.
         warmup_epochs: Epochs over which the learning rate rises linearly from zero.
         schedule: Learning rate after the warm-up; cosine decreases to zero at the last epoch.
         temperature: Temperature of NT-Xent.

@@ -65,7 +65,9 @@ def test_what_is_no_prepared_set_says_so(info, tmp_path):
     assert failure(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: no such folder")
     (tmp_path / "empty").mkdir()
     assert "the folder is empty" in failure(tmp_path / "empty")
-    assert "contains no dataset.json" in failure(tmp_path)
+    assert "contains no dataset.json, so it is not a prepared set" in failure(tmp_path)
+    (tmp_path / "begun" / ".prepare").mkdir(parents=True)
+    assert "its preparation is not finished. Run prepare again" in failure(tmp_path / "begun")
     assert "not a folder" in failure(tmp_path / info.shards[0].file)
     for content in ("{", "[]", '{"schema_version": 1}'):
         (tmp_path / "dataset.json").write_text(content)

@@ -213,7 +213,7 @@ def test_what_cannot_be(folder, capsys):
     assert "vectors.txt: must end in .npz or .parquet" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         embed(folder, "x.npz", source="nowhere")
-    assert "no such file or folder" in capsys.readouterr().err
+    assert "must be an existing file or folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         embed(folder, "strict.npz", "--strict")
     assert "1 of 6 clips could not be embedded" in capsys.readouterr().err
@@ -344,7 +344,7 @@ def test_a_song_alone_is_embedded_by_the_encoder_that_ships(tmp_path, monkeypatc
     noise = np.random.default_rng(0).normal(0, 0.1, 2 * 59049 + 100)
     soundfile.write("song.wav", noise, 22050)
     run(main, EmbedConfig, ["song.wav"])
-    assert "song_embedding.npz: 1 clips, 1 vectors" in capsys.readouterr().out
+    assert "song_embedding.npz: 1 clip, 1 vector;" in capsys.readouterr().out
     found = np.load("song_embedding.npz")["vectors"]
     windows = soundfile.read("song.wav", dtype="float32")[0][: 2 * 59049].reshape(2, 59049, 1)
     encoder = TUNe.from_preset("tune_plus_open")

@@ -293,7 +293,7 @@ def test_a_baseline_that_the_encoder_is_itself_is_not_reported_twice(folder, mon
     built = keras.models.load_model(folder / "encoder.keras")
     monkeypatch.setattr("keras_tune.models.TUNe.from_preset", lambda preset, **_: built)
     options = ("--target", "genre", "--protocol", "knn", "--baselines", "[untrained,mel]")
-    _, report = probe(folder, *options, encoder="untrained:tune")
+    _, report = probe(folder, *options, encoder="untrained:tune_plus")
     assert list(report["results"]["knn"]) == ["untrained", "mel"]
 
 
