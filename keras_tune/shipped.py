@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import os
 import pathlib
-import re
 from typing import TYPE_CHECKING
 
 from keras_tune.machine import has_gpu, installed_backends
@@ -77,6 +76,20 @@ class OnnxEncoder:
         return np.concatenate([run({"waveform": chunk})[0] for chunk in chunks])
 
 
+def shipped_names() -> list[str]:
+    """The names of the encoders whose weights come with the package, without importing Keras.
+
+    Example:
+
+    ```python
+    from keras_tune.shipped import shipped_names
+
+    shipped_names()  # ["tune_plus_64_open", "tune_plus_open"]
+    ```
+    """
+    return sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))
+
+
 def is_shipped(name: str) -> bool:
     """Whether the package comes with trained weights of this name, without importing Keras.
 
@@ -88,7 +101,7 @@ def is_shipped(name: str) -> bool:
     is_shipped("tune_plus_open")  # True
     ```
     """
-    return bool(re.fullmatch(r"\w+", name)) and (WEIGHTS / f"{name}.safetensors").is_file()
+    return name in shipped_names()
 
 
 def onnx_file(name: str) -> pathlib.Path | None:

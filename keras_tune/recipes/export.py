@@ -16,7 +16,7 @@ from keras_tune.errors import UserError
 from keras_tune.recipes._cli import choose_backend, run
 from keras_tune.recipes._folder import writes
 from keras_tune.recipes._messages import names_options
-from keras_tune.shipped import is_shipped
+from keras_tune.shipped import is_shipped, shipped_names
 from keras_tune.storage import local_output
 from keras_tune.types import SampleRate, Samples
 
@@ -57,7 +57,7 @@ def main(config):
     if not os.path.exists(config.model) and not is_shipped(config.model):
         raise UserError(
             f"--model {config.model}: no such file or folder of a run; give one, or an encoder "
-            "that comes with the package: tune_plus_open or tune_plus_64_open"
+            f"that comes with the package: {' or '.join(shipped_names())}"
         )
     if "keras" not in sys.modules:
         # TensorFlow writes a SavedModel, whatever backend trained the model.
