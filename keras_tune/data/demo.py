@@ -2,7 +2,8 @@
 
 Each clip is a piece for one instrument: chords of a progression in a key, broken into notes at a
 tempo. Eight instruments differ in their spectra (harmonics and slope), in how the spectrum and the
-loudness of a note develop, and in the noise at its beginning; notes and players vary at random.
+loudness of a note develop, and in the noise at its beginning; notes and players vary at random. The
+organ and the reed beat, slowly and fast, like two rows of pipes or reeds that are tuned apart.
 Every recording has its own filter, level and noise, so that the average spectrum of a clip says
 less about its instrument than the sound of its notes does. On request, filter and noise change
 within a clip as well: then two parts of a clip have little in common but the instrument.
@@ -42,6 +43,8 @@ HARMONICS = 24
 # Standard deviations in dB of what bodies add to the partials of their notes: of single specimens,
 # and where recordings change, of instruments and of specimens of one instrument.
 BODY, OWN_BODY, SPECIMEN = 4.0, 5.0, 1.0
+# Decibels from the softest to the loudest moment of a beat.
+BEAT = 12.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Instrument:
         decay: Seconds in which a note falls by 1/e, infinite for one that is held.
         vibrato: Depth of the vibrato, in cents.
         noise: Level of the noise at a note's beginning.
+        beats: Beats per second, 0 for a note that does not beat.
     """
 
     slope: float
@@ -67,17 +71,18 @@ class Instrument:
     decay: float = np.inf
     vibrato: float = 0.0
     noise: float = 0.0
+    beats: float = 0.0
 
 
 INSTRUMENTS = {
     "bell": Instrument(-4, 6, partials=(0.5, 1, 1.19, 1.56, 2, 2.66, 3.01, 4.1), decay=0.9),
-    "bowed": Instrument(-7, 0, attack=0.12, vibrato=25, noise=0.02),
-    "brass": Instrument(-5, -2, attack=0.05, vibrato=6),
+    "bowed": Instrument(-7, 0, attack=0.12, vibrato=60, noise=0.02),
+    "brass": Instrument(-5, -9, attack=0.35, vibrato=6),
     "flute": Instrument(-15, 0, attack=0.07, vibrato=12, noise=0.06),
     "mallet": Instrument(-12, 8, partials=(1, 3.93, 9.2), decay=0.25, noise=0.1),
-    "organ": Instrument(-6, 0, attack=0.02),
+    "organ": Instrument(-6, 0, attack=0.015, beats=2.5),
     "plucked": Instrument(-6, 12, decay=0.5, noise=0.03),
-    "reed": Instrument(-6, 0, even=-25, attack=0.04, vibrato=4),
+    "reed": Instrument(-6, 0, even=-25, attack=0.03, vibrato=4, beats=6.5),
 }
 
 
@@ -303,6 +308,10 @@ def _note(random, instrument, frequency, length, slope, body, sample_rate):
     slope = slope + random.normal(0, 1)
     envelope = np.minimum(time / attack, 1) * np.exp(-time / decay)
     envelope *= np.clip((length + release - time) / release, 0, 1)
+    if instrument.beats:
+        rate = 2 * np.pi * instrument.beats * random.uniform(0.8, 1.2)
+        loudest = 0.5 - 0.5 * np.cos(rate * time + random.uniform(0, 2 * np.pi))
+        envelope *= 10 ** (BEAT * random.uniform(0.7, 1.4) * (loudest - 1) / 20)
     depth = instrument.vibrato * random.uniform(0.5, 1.5) / 1200 * np.log(2)
     rate = random.uniform(4.5, 6.5)
     swing = 2 * np.pi * rate * time + random.uniform(0, 2 * np.pi)

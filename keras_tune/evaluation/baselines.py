@@ -21,7 +21,7 @@ from keras import ops
 from keras_tune.data.audio import to_float
 from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import TooShortError, crop_start
-from keras_tune.evaluation.encoders import window_length
+from keras_tune.evaluation.encoders import seeded_weights, window_length
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW
 
@@ -203,7 +203,7 @@ def untrained_copy(
 
     Args:
         encoder: Keras model.
-        seed: Integer, the seed of the weights; it is also set as Keras' global seed. Defaults to 0.
+        seed: Integer, the seed of the weights. Defaults to 0.
         level: Float, the root mean square to which waveforms are scaled first, or None to keep the
             encoder's own setting. Defaults to None.
         pooled: Whether the copy has the encoder's `pooled_stages`; their linear map is then random
@@ -222,18 +222,20 @@ def untrained_copy(
     untrained_copy(encoder, seed=1, level=0.1).level  # 0.1
     ```
     """
-    keras.utils.set_random_seed(seed)
     config = encoder.get_config()
     if "pooled_stages" in config and not pooled:
         config = {**config, "pooled_stages": 0}
+    if level is not None and "level" in config:
+        config = {**config, "level": level}
+        level = None
+    with seeded_weights(seed):
+        copy = encoder.__class__.from_config(config)
     if level is None:
-        return encoder.__class__.from_config(config)
-    if "level" in config:
-        return encoder.__class__.from_config({**config, "level": level})
+        return copy
     # Fixed names, since the fingerprint must not depend on which models were built before.
     waveform = keras.Input(encoder.input_shape[1:], name="waveform")
     at_level = LevelNormalization(level, name="level")(waveform)
-    return keras.Model(waveform, encoder.__class__.from_config(config)(at_level))
+    return keras.Model(waveform, copy(at_level))
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")

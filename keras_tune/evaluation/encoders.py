@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,15 +96,40 @@ def named_encoder(name: str, sample_rate: int | None = None, seed: int = 0) -> k
             "weights, or give a .keras file"
         )
     if name.startswith("untrained:"):
-        import keras
-
-        keras.utils.set_random_seed(seed)
         preset = name.removeprefix("untrained:")
         if preset not in PRESETS:
-            raise UserError(f"{name}: no such preset; take one of {', '.join(PRESETS)}")
+            raise UserError(f"{name}: no such preset; use one of {', '.join(PRESETS)}")
         rate = sample_rate or DEFAULT_SAMPLE_RATE
-        return TUNe.from_preset(preset, load_weights=False, sample_rate=rate, pooled_stages=0)
+        with seeded_weights(seed):
+            return TUNe.from_preset(preset, load_weights=False, sample_rate=rate, pooled_stages=0)
     return load_encoder(name, sample_rate)
+
+
+@contextlib.contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Build models with the weights that they have after `keras.utils.set_random_seed(seed)`.
+
+    Layers draw the seeds of their weights from Python's random generator. It is then set back, so
+    that the random numbers of the caller are not those of a model built for comparison.
+
+    Args:
+        seed: Integer.
+
+    Example:
+
+    ```python
+    from keras_tune.evaluation.encoders import seeded_weights
+
+    with seeded_weights(1):
+        encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
+    ```
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def fast_encoder(

@@ -96,9 +96,7 @@ def described(message, options, recipes, positional=""):
         return f"--{option} {folder[1]}: is no file; give a YAML file or the name of a recipe"
     choice = re.match(r"Expected a typing.Literal\[(.*?)\]. Got value: (.*)$", rest)
     if choice:
-        known = re.findall(r"'([^']*)'", choice[1])
-        hint = did_you_mean(choice[2], known)
-        return f"--{option} {choice[2]}: {hint or 'use one of ' + ', '.join(known)}"
+        return _wrong_choice(option, choice[2], choice[1])
     one = re.match(r"Not of type (.+?): got (.*)$", rest)
     several = re.search(r"Subtypes: [\[(](.*?)[\])] Errors: .* Given value: (.*)$", rest)
     if one is None and several is None:
@@ -109,11 +107,13 @@ def described(message, options, recipes, positional=""):
     kinds = kinds.replace("NoneType", "null")
     choices = re.match(r"typing.Literal\[([^]]*)\]", kinds)
     if choices:
-        known = re.findall(r"'([^']*)'", choices[1])
-        return (
-            f"--{option} {value}: {did_you_mean(value, known) or 'take one of ' + ', '.join(known)}"
-        )
+        return _wrong_choice(option, value, choices[1])
     return f"--{option} {value}: takes {kinds.replace(', null', ' or null')}"
+
+
+def _wrong_choice(option, value, choices):
+    known = re.findall(r"'([^']*)'", choices)
+    return f"--{option} {value}: {did_you_mean(value, known) or 'use one of ' + ', '.join(known)}"
 
 
 def _nearest_option(option, options):

@@ -99,6 +99,25 @@ def test_a_reed_lacks_even_harmonics_and_an_organ_does_not():
     assert shares["reed"] < 0.1 < 1 < shares["organ"]
 
 
+@pytest.mark.parametrize("name", ["organ", "reed", "flute"])
+def test_an_organ_beats_slowly_and_a_reed_fast(name):
+    instrument = demo.INSTRUMENTS[name]
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        note = demo._note(random, instrument, 440.0, 4.0, instrument.slope, np.zeros(24), RATE)
+        # The loudness of 20 ms each, without the attack and the release.
+        frames = note[RATE // 2 : RATE // 2 + 3 * RATE].reshape(150, -1)
+        decibels = 10 * np.log10(np.mean(frames**2, axis=1))
+        depth = np.ptp(decibels)
+        if not instrument.beats:
+            assert depth < 4
+            continue
+        assert 7 < depth < 18
+        spectrum = np.abs(np.fft.rfft((decibels - decibels.mean()) * np.hanning(150), 4096))
+        beats = spectrum.argmax() * 50 / 4096
+        assert 0.75 * instrument.beats < beats < 1.25 * instrument.beats
+
+
 def test_two_crops_of_a_clip_are_more_alike_than_two_clips(corpus):
     audio, _ = corpus
     halves = audio.reshape(len(audio), 2, -1)

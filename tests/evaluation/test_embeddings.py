@@ -1,3 +1,4 @@
+import random
 import tracemalloc
 
 import keras
@@ -32,7 +33,7 @@ def encoder(seed=0):
     "name, answer",
     [
         ("tune_plus", "tune_plus: is a preset without trained weights; take untrained:tune_plus"),
-        ("untrained:tune_pluss", "untrained:tune_pluss: no such preset; take one of tune_vanilla"),
+        ("untrained:tune_pluss", "untrained:tune_pluss: no such preset; use one of tune_vanilla"),
         ("nowhere.keras", "nowhere.keras: no such file"),
     ],
 )
@@ -96,6 +97,26 @@ def test_integers_are_scaled():
 def test_nothing_long_enough():
     with pytest.raises(UserError, match="window of 81 samples"):
         embed_clips(encoder(), records(10, 20))
+
+
+@pytest.mark.one_backend
+def test_untrained_weights_are_those_of_the_seed_and_the_numbers_of_the_caller_stay():
+    trained, preset = encoder(), {"preset": "tune_plus_32", "load_weights": False}
+    for build, same in (
+        (lambda: untrained_copy(trained, 3), lambda: TUNe.from_config(trained.get_config())),
+        (
+            lambda: named_encoder("untrained:tune_plus_32", seed=3),
+            lambda: TUNe.from_preset(**preset),
+        ),
+    ):
+        keras.utils.set_random_seed(8)
+        expected = random.random(), np.random.random()
+        keras.utils.set_random_seed(8)
+        copy = build()
+        assert (random.random(), np.random.random()) == expected
+        keras.utils.set_random_seed(3)
+        for one, two in zip(copy.get_weights(), same().get_weights(), strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 def test_the_untrained_copy_has_the_shape_but_not_the_weights():

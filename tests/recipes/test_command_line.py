@@ -344,7 +344,7 @@ def test_help_begins_with_a_sentence_and_the_main_options(capsys):
         (
             "probe",
             ["--data", "x", "--target", "y", "--output", "z", "--task", "autotag"],
-            "--task autotag: take one of classification, tagging, key, regression",
+            "--task autotag: use one of classification, tagging, key, regression",
         ),
     ],
 )
