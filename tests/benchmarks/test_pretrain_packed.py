@@ -49,7 +49,7 @@ def test_pack_train_resume(without_tensorflow, music, tmp_path, monkeypatch):
     clip = content["audio"][-1] / 32768
     matches = np.correlate(source, clip, "valid") / np.linalg.norm(clip)
     windows = np.lib.stride_tricks.sliding_window_view(source, len(clip))
-    assert (matches / np.linalg.norm(windows, axis=1)).max() > 0.9
+    assert (matches / np.linalg.norm(windows, axis=1)).max() > 0.8
     text = without_tensorflow("pretrain_packed.py", *train)
     assert "the run has ended" in text and re.search(r"^3 steps in", text, re.M)
     assert Progress.read(output / "model.keras").finished_epochs == 2
