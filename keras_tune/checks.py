@@ -30,15 +30,6 @@ def first_not_finite(arrays: Iterable[tuple[str, Tensor]]) -> str | None:
 
     Returns:
         The name of the first such array, or None.
-
-    Example:
-
-    ```python
-    from keras_tune.checks import first_not_finite
-
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    first_not_finite((weight.path, weight) for weight in model.weights)  # None
-    ```
     """
     import numpy as np
 
@@ -62,14 +53,6 @@ def check_finite(name: object, arrays: Iterable[tuple[str, Tensor]], hint: str =
 
     Raises:
         UserError: One of the arrays contains NaN or infinity.
-
-    Example:
-
-    ```python
-    from keras_tune.checks import check_finite
-
-    check_finite("clips.npz", [("audio", np.zeros((2, 22050)))])
-    ```
     """
     found = first_not_finite(arrays)
     if found is not None:
@@ -77,17 +60,7 @@ def check_finite(name: object, arrays: Iterable[tuple[str, Tensor]], hint: str =
 
 
 def check_weights(name: object, model: keras.Model, hint: str = "") -> None:
-    """Raise a `UserError` that begins with `name` unless all weights of a model are finite.
-
-    Example:
-
-    ```python
-    from keras_tune.checks import check_weights
-
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    check_weights("model.keras", model)
-    ```
-    """
+    """Raise a `UserError` that begins with `name` unless all weights of a model are finite."""
     check_finite(name, ((f"the weight {weight.path}", weight) for weight in model.weights), hint)
 
 
@@ -103,15 +76,6 @@ def check_encoder(name: object, encoder: keras.Model, sample_rate: int | None = 
     Raises:
         UserError: The model does not map (batch, samples, 1) to (batch, d), or is made for another
             rate.
-
-    Example:
-
-    ```python
-    from keras_tune.checks import check_encoder
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    check_encoder("encoder.keras", encoder, sample_rate=22050)
-    ```
     """
     # Models with several inputs or outputs have lists or dicts of shapes.
     shapes = encoder.input_shape, encoder.output_shape
@@ -133,17 +97,7 @@ def check_encoder(name: object, encoder: keras.Model, sample_rate: int | None = 
 
 
 def sample_rate_of(encoder: keras.Model) -> int:
-    """The sample rate of an encoder in Hz; that of the publications if it does not know its own.
-
-    Example:
-
-    ```python
-    from keras_tune.checks import sample_rate_of
-
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, sample_rate=16000)
-    sample_rate_of(encoder)  # 16000
-    ```
-    """
+    """The sample rate of an encoder in Hz; that of the publications if it does not know its own."""
     return getattr(encoder, "sample_rate", None) or DEFAULT_SAMPLE_RATE
 
 
@@ -157,15 +111,6 @@ def check_unpacked(name: object, unpacked: int, packed: int) -> None:
 
     Raises:
         UserError: It would unpack to far more than its size.
-
-    Example:
-
-    ```python
-    from keras_tune.checks import check_unpacked
-
-    # 6 GB in 14 MB would be refused.
-    check_unpacked("model.keras", 15 * 10**6, 14 * 10**6)
-    ```
     """
     if unpacked > UNPACKED_BYTES + LARGEST_EXPANSION * packed:
         raise UserError(
@@ -185,17 +130,6 @@ def check_archive(path: pathlib.Path) -> None:
 
     Raises:
         UserError: The file would unpack to far more than its size.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.checks import check_archive
-
-    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save("model.keras")
-    check_archive(pathlib.Path("model.keras"))
-    ```
     """
     if not zipfile.is_zipfile(path):
         return

@@ -20,21 +20,7 @@ if TYPE_CHECKING:
 
 
 class LockedError(Exception):
-    """Another process holds a lock.
-
-    Example:
-
-    ```python
-    from keras_tune.files import LockedError, file_lock
-
-    with file_lock("run.lock"):
-        try:
-            with file_lock("run.lock"):
-                pass
-        except LockedError:
-            print("another process works on this run")
-    ```
-    """
+    """Another process holds a lock."""
 
 
 @contextlib.contextmanager
@@ -47,17 +33,6 @@ def file_lock(path: str | os.PathLike, wait: bool = False) -> Iterator[None]:
 
     Raises:
         LockedError: Another process holds it.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.files import file_lock
-
-    with file_lock("run.lock"):
-        pathlib.Path("log.txt").write_text("mine")
-    ```
     """
     import filelock
 
@@ -91,16 +66,6 @@ def atomic_path(path: AnyPath) -> Iterator[pathlib.Path]:
 
     Yields:
         A `pathlib.Path` to write to.
-
-    Example:
-
-    ```python
-    from keras_tune.files import atomic_path
-
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with atomic_path("runs/demo/model.keras") as temporary:
-        model.save(temporary)
-    ```
     """
     path = to_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,14 +109,6 @@ def name_fault(name: str, longest: int = LONGEST_NAME) -> str | None:
 
     Returns:
         The end of a sentence that begins with the name, or None if it can.
-
-    Example:
-
-    ```python
-    from keras_tune.files import name_fault
-
-    name_fault("../x")  # "contains '/', which file names cannot contain"
-    ```
     """
     wrong = text_fault(name)
     if wrong:
@@ -176,14 +133,6 @@ def text_fault(text: object) -> str | None:
 
     Returns:
         The end of a sentence that begins with the text, or None if it can.
-
-    Example:
-
-    ```python
-    from keras_tune.files import text_fault
-
-    text_fault("two\nlines")  # "contains control characters"
-    ```
     """
     text = str(text)
     if not text.strip():
@@ -201,19 +150,7 @@ def text_fault(text: object) -> str | None:
 
 
 def is_utf8(text: str) -> bool:
-    r"""Whether a text can be written as UTF-8, as that of a file name in another encoding cannot.
-
-    Example:
-
-    ```python
-    import os
-
-    from keras_tune.files import is_utf8
-
-    is_utf8("Dvořák.mp3")  # True
-    is_utf8(os.fsdecode(b"Dvo\xf8\xe1k.mp3"))  # False on Linux
-    ```
-    """
+    r"""Whether a text can be written as UTF-8; a file name in another encoding cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -228,14 +165,6 @@ def remove_leftovers(path: AnyPath) -> None:
 
     Args:
         path: As for `atomic_path`.
-
-    Example:
-
-    ```python
-    from keras_tune.files import remove_leftovers
-
-    remove_leftovers("tfrecords/mine/mine-train-00000-of-00008.tfrecord")
-    ```
     """
     path = to_path(path)
     if not isinstance(path, ObjectPath):
@@ -244,16 +173,7 @@ def remove_leftovers(path: AnyPath) -> None:
 
 
 def write_text(path: AnyPath, text: str) -> None:
-    """Write `text` to `path` in one step; see `atomic_path`.
-
-    Example:
-
-    ```python
-    from keras_tune.files import write_text
-
-    write_text("runs/demo/notes.txt", "Two epochs.")
-    ```
-    """
+    """Write `text` to `path` in one step; see `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -267,19 +187,6 @@ def sync(path: pathlib.Path) -> None:
 
     Raises:
         OSError: If a file cannot be written to the disk.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.files import sync
-
-    file = pathlib.Path("labels.txt")
-    file.write_text("calm")
-    sync(file)
-    sync(file.parent)
-    ```
     """
     if path.is_dir():
         with contextlib.suppress(OSError):
@@ -295,16 +202,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def write_json(path: AnyPath, content: Any) -> None:
-    """Write `content` as indented JSON to `path` in one step; see `atomic_path`.
-
-    Example:
-
-    ```python
-    from keras_tune.files import write_json
-
-    write_json("runs/demo/scores.json", {"roc_auc": 0.89})
-    ```
-    """
+    """Write `content` as indented JSON to `path` in one step; see `atomic_path`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -319,15 +217,6 @@ def read_npz(path: AnyPath) -> dict[str, np.ndarray]:
 
     Raises:
         UserError: If there is no such file, or it is damaged or something else.
-
-    Example:
-
-    ```python
-    from keras_tune.files import read_npz
-
-    np.savez("embeddings.npz", vectors=np.zeros((3, 64)))
-    read_npz("embeddings.npz")["vectors"].shape  # (3, 64)
-    ```
     """
     import numpy as np
 

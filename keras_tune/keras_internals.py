@@ -50,14 +50,5 @@ def sublayers(layer: keras.layers.Layer, recursive: bool = True) -> list[keras.l
 
     Returns:
         List of Keras layers, each once.
-
-    Example:
-
-    ```python
-    from keras_tune.keras_internals import sublayers
-
-    block = keras_tune.layers.SampleCNNBlock(4)
-    [layer.name for layer in sublayers(block)]  # ["convolution", "normalization"]
-    ```
     """
     return layer._flatten_layers(include_self=False, recursive=recursive)

@@ -19,14 +19,6 @@ def cpu_flags() -> frozenset[str] | None:
 
     Returns:
         Frozen set of strings such as "avx512_bf16"; None where the system does not tell.
-
-    Example:
-
-    ```python
-    from keras_tune.machine import cpu_flags
-
-    "avx512_bf16" in (cpu_flags() or ())
-    ```
     """
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -41,31 +33,13 @@ def cpu_flags() -> frozenset[str] | None:
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU of NVIDIA's; no framework is loaded, which would take its memory.
-
-    Example:
-
-    ```python
-    from keras_tune.machine import has_gpu
-
-    has_gpu()
-    ```
-    """
+    """Whether there is a GPU of NVIDIA's; no framework is loaded, which would take its memory."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
 
 
 def installed_backends() -> list[str]:
-    """The backends of Keras that are installed, in the order of `BACKENDS`.
-
-    Example:
-
-    ```python
-    from keras_tune.machine import installed_backends
-
-    installed_backends()
-    ```
-    """
+    """The backends of Keras that are installed, in the order of `BACKENDS`."""
     return [name for name in BACKENDS if importlib.util.find_spec(name)]
 
 
@@ -86,14 +60,6 @@ def keep_freed_memory(backend: str = "torch") -> bool:
     Returns:
         Whether memory is kept: on PyTorch without a GPU, where the C library is that of most Linux
         systems.
-
-    Example:
-
-    ```python
-    from keras_tune.machine import keep_freed_memory
-
-    keep_freed_memory()
-    ```
     """
     if backend != "torch" or has_gpu():
         return False

@@ -23,15 +23,6 @@ def progress_bar(total: int, title: str, unit: str = "clip", shown: bool = True)
 
     Returns:
         A tqdm bar, a context manager.
-
-    Example:
-
-    ```python
-    from keras_tune.progress_bar import progress_bar
-
-    with progress_bar(3, "embedding") as bar:
-        bar.update(3)
-    ```
     """
     from tqdm import tqdm
 

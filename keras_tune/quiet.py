@@ -27,15 +27,6 @@ def dropping_start_up_lines() -> Iterator[None]:
     """Drop TensorFlow's start-up lines within the block, if its log level asks for silence.
 
     All else that is written to standard error meanwhile follows after the block.
-
-    Example:
-
-    ```python
-    from keras_tune.quiet import dropping_start_up_lines
-
-    with dropping_start_up_lines():
-        import tensorflow
-    ```
     """
     if os.environ.get(LEVEL) != "3":
         yield
@@ -81,16 +72,7 @@ def _no_retracing(record):
 
 
 def quiet_tensorflow() -> None:
-    """Silence TensorFlow when any module imports it, unless the user has set a level.
-
-    Example:
-
-    ```python
-    from keras_tune.quiet import quiet_tensorflow
-
-    quiet_tensorflow()
-    ```
-    """
+    """Silence TensorFlow when any module imports it, unless the user has set a level."""
     os.environ.setdefault(LEVEL, "3")
     if os.environ[LEVEL] == "3":
         logging.getLogger("tensorflow").addFilter(_no_retracing)

@@ -37,16 +37,6 @@ class OnnxEncoder:
         sample_rate: Integer, in Hz.
         any_batch: True, since a batch may have any size.
         fingerprint: String, the SHA-256 of the file.
-
-    Example:
-
-    ```python
-    from keras_tune.shipped import OnnxEncoder
-
-    keras_tune.serving.export_onnx(encoder, "encoder.onnx")
-    windows = np.random.normal(0, 0.1, (2, encoder.input_samples, 1)).astype("float32")
-    OnnxEncoder("encoder.onnx").predict_on_batch(windows).shape  # (2, d)
-    ```
     """
 
     any_batch = True
@@ -77,30 +67,12 @@ class OnnxEncoder:
 
 
 def shipped_names() -> list[str]:
-    """The names of the encoders whose weights come with the package, without importing Keras.
-
-    Example:
-
-    ```python
-    from keras_tune.shipped import shipped_names
-
-    shipped_names()  # ["tune_plus_64_open", "tune_plus_open"]
-    ```
-    """
+    """The names of the encoders whose weights come with the package, without importing Keras."""
     return sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))
 
 
 def is_shipped(name: str) -> bool:
-    """Whether the package comes with trained weights of this name, without importing Keras.
-
-    Example:
-
-    ```python
-    from keras_tune.shipped import is_shipped
-
-    is_shipped("tune_plus_open")  # True
-    ```
-    """
+    """Whether the package comes with trained weights of this name, without importing Keras."""
     return name in shipped_names()
 
 
@@ -113,14 +85,6 @@ def onnx_file(name: str) -> pathlib.Path | None:
     Returns:
         `pathlib.Path`; None if the package has no such file, if ONNX Runtime is not installed, or
         if there is a GPU that a backend of Keras may use and ONNX Runtime cannot.
-
-    Example:
-
-    ```python
-    from keras_tune.shipped import onnx_file
-
-    onnx_file("runs/mine")  # None
-    ```
     """
     found = {file.stem: file for file in WEIGHTS.glob("*.onnx")}.get(name)
     if found is None or not importlib.util.find_spec("onnxruntime"):

@@ -37,14 +37,6 @@ def import_tensorflow() -> types.ModuleType:
 
     Raises:
         UserError: If it is not installed.
-
-    Example:
-
-    ```python
-    from keras_tune.storage import import_tensorflow
-
-    tf = import_tensorflow()
-    ```
     """
     from keras_tune.quiet import LEVEL, quiet_tensorflow
 
@@ -73,15 +65,6 @@ def to_path(path: AnyPath) -> FilePath:
 
     Raises:
         UserError: If the URL is not one.
-
-    Example:
-
-    ```python
-    from keras_tune.storage import to_path
-
-    to_path("tfrecords/mine")  # PosixPath('tfrecords/mine')
-    to_path("s3://bucket/mine") / "dataset.json"  # ObjectPath('s3://bucket/mine/dataset.json')
-    ```
     """
     if isinstance(path, ObjectPath):
         return path
@@ -89,17 +72,7 @@ def to_path(path: AnyPath) -> FilePath:
 
 
 def is_url(path: AnyPath) -> bool:
-    """Whether a path, of any kind, is that of an object in a store.
-
-    Example:
-
-    ```python
-    from keras_tune.storage import is_url
-
-    is_url("gs://bucket/clips.npz")  # True
-    is_url("clips.npz")  # False
-    ```
-    """
+    """Whether a path, of any kind, is that of an object in a store."""
     return isinstance(path, ObjectPath) or (isinstance(path, str) and "://" in path)
 
 
@@ -111,14 +84,6 @@ def local_output(output: AnyPath) -> pathlib.Path:
 
     Raises:
         ValueError: It is a URL.
-
-    Example:
-
-    ```python
-    from keras_tune.storage import local_output
-
-    local_output("runs/mine").name  # "mine"
-    ```
     """
     if is_url(output):
         raise ValueError(
@@ -134,14 +99,6 @@ def beside(folder: FilePath, path: str) -> str:
     Args:
         folder: `pathlib.Path` or `ObjectPath`.
         path: Text: relative to the folder, absolute, or a URL.
-
-    Example:
-
-    ```python
-    from keras_tune.storage import beside, to_path
-
-    beside(to_path("s3://bucket/music"), "jazz/01.mp3")  # "s3://bucket/music/jazz/01.mp3"
-    ```
     """
     absolute = is_url(path) or (is_url(folder) and path.startswith("/"))
     return path if absolute else str(folder / path)
@@ -155,18 +112,6 @@ def files_below(folder: FilePath) -> list[pathlib.PurePath]:
 
     Returns:
         Sorted list of paths relative to the folder, `pathlib.PurePath` each.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.storage import files_below
-
-    pathlib.Path("music/jazz").mkdir(parents=True)
-    pathlib.Path("music/jazz/01.mp3").touch()
-    files_below(pathlib.Path("music"))  # [PosixPath('jazz/01.mp3')]
-    ```
     """
     if isinstance(folder, ObjectPath):
         return sorted(folder.walk())
@@ -181,17 +126,6 @@ def file_stamp(path: FilePath) -> list[int] | None:
 
     Returns:
         List of the size in bytes and the time in nanoseconds, or None if there is no such file.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.storage import file_stamp
-
-    pathlib.Path("notes.txt").write_text("mine")
-    file_stamp(pathlib.Path("notes.txt"))  # [4, 1764041325000000000]
-    ```
     """
     try:
         found = path.stat()
@@ -212,15 +146,6 @@ class ObjectPath:
     Raises:
         UserError: If the URL names no bucket. Methods raise it for what the store answers: no such
             bucket, no permission, no plug-in for the scheme.
-
-    Example:
-
-    ```python
-    from keras_tune.storage import ObjectPath
-
-    path = ObjectPath("gs://bucket/tfrecords") / "dataset.json"
-    path.name  # "dataset.json"
-    ```
     """
 
     def __init__(self, url: str):
@@ -372,17 +297,6 @@ def store_error(path: AnyPath, error: tf.errors.OpError) -> UserError:
     Args:
         path: What was asked for, `ObjectPath` or text.
         error: `tf.errors.OpError`.
-
-    Example:
-
-    ```python
-    import tensorflow as tf
-
-    from keras_tune.storage import store_error
-
-    error = tf.errors.NotFoundError(None, None, "the bucket is missing")
-    print(store_error("gs://bucket/clips.npz", error))
-    ```
     """
     tf = import_tensorflow()
     if isinstance(error, tf.errors.NotFoundError):
@@ -459,18 +373,7 @@ def _load_plugin(tf, path):
 
 
 def begin_child_process() -> None:
-    """Prepare a process that another one has started: it ends with that one, and by `leave`.
-
-    Example:
-
-    ```python
-    import concurrent.futures
-
-    from keras_tune.storage import begin_child_process
-
-    concurrent.futures.ProcessPoolExecutor(2, initializer=begin_child_process).shutdown()
-    ```
-    """
+    """Prepare a process that another one has started: it ends with that one, and by `leave`."""
     atexit.register(leave, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -491,16 +394,6 @@ def leave(status: int) -> None:
 
     Args:
         status: The exit status.
-
-    Example:
-
-    ```python
-    import atexit
-
-    from keras_tune.storage import leave
-
-    atexit.register(leave, 0)
-    ```
     """
     if _plugin_in_use:
         sys.stdout.flush()

@@ -39,16 +39,6 @@ class Interval:
         high: Float, the highest number. Defaults to none.
         above: Float, which numbers must exceed, in place of `low`. Defaults to None.
         below: Float, which must exceed the numbers, in place of `high`. Defaults to None.
-
-    Example:
-
-    ```python
-    from typing import Annotated
-
-    from keras_tune.types import Interval
-
-    Probability = Annotated[float, Interval(0, 1)]
-    ```
     """
 
     low: float = -math.inf
@@ -200,20 +190,6 @@ def check_values(config: Any, prefix: str = "") -> None:
 
     Raises:
         ValueError: A value is not allowed.
-
-    Example:
-
-    ```python
-    import dataclasses
-
-    from keras_tune.types import Count, check_values
-
-    @dataclasses.dataclass
-    class Config:
-        epochs: Count = 100
-
-    check_values(Config(epochs=3))
-    ```
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):

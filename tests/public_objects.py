@@ -19,6 +19,9 @@ WHOLE = (
     "training",
 )
 EXPORTED = ("augment", "data", "layers")
+# What these export is the public interface. The other names are for use within the package; they
+# need no example.
+EXPORTING = (*WHOLE, *EXPORTED, "finetuning")
 MORE = ("augment.augmentation", "augment.phase_vocoder", "augment.spectral", "checks")
 MORE += ("data.array_dataset", "data.crop_stream", "data.shards", "errors", "files")
 MORE += ("finetuning", "keras_internals", "machine", "quiet", "shipped", "storage")

@@ -213,14 +213,6 @@ def derive_seed(seed: int, *path: int) -> int:
 
     Returns:
         An integer in [0, 2**31).
-
-    Example:
-
-    ```python
-    from keras_tune.augment.augmentation import derive_seed
-
-    first, second = derive_seed(42, 0), derive_seed(42, 1)
-    ```
     """
     state = np.random.SeedSequence((int(seed), *path)).generate_state(1, np.uint32)
     return int(state[0] >> 1)

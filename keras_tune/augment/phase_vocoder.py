@@ -41,16 +41,6 @@ class PhaseVocoder:
         frame_length: Integer, the length of the frames in samples, a multiple of 6; three frames
             overlap.
         output_samples: Integer, the number of samples of the stretched waveforms to return.
-
-    Example:
-
-    ```python
-    from keras_tune.augment.phase_vocoder import PhaseVocoder
-
-    vocoder = PhaseVocoder(22050, frame_length=1152, output_samples=44100)
-    waveforms = keras.random.uniform((4, 22050), -1, 1)
-    slower = vocoder.stretch(waveforms, 2 * ops.ones(4))  # twice as long
-    ```
     """
 
     def __init__(self, samples: int, frame_length: int, output_samples: int):

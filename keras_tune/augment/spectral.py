@@ -151,16 +151,6 @@ class SpectralGrid:
         tail: Integer, the number of samples for which the impulse response lasts. What exceeds N is
             ignored, because it falls after the end of the waveform.
         rings: Whether it continues after the tail, at nearly the same level. Defaults to False.
-
-    Example:
-
-    ```python
-    from keras_tune.augment.spectral import SpectralGrid
-
-    grid = SpectralGrid(22050, tail=2205)
-    (response,) = grid.delays(ops.array([[100, 200, 300, 400]]))
-    delayed = grid.filter(keras.random.normal((4, 22050)), response)
-    ```
     """
 
     max_attenuation = 3e3

@@ -50,18 +50,6 @@ class ArrayDataset(AudioDataset):
     Raises:
         UserError: If the file is missing or not an npz file, a key is missing or malformed, or the
             audio is not finite or out of scale (peak above 4 times full scale).
-
-    Example:
-
-    ```python
-    import numpy as np
-    from keras_tune.data import open_dataset
-
-    audio = np.random.default_rng(0).normal(0, 0.1, (2, 22050)).astype("float32")
-    np.savez("clips.npz", audio=audio, genre=["jazz", "rock"])
-    dataset = open_dataset("clips.npz")
-    [record["labels"] for record in dataset.records("train")]  # [{"genre": "jazz"}, ...]
-    ```
     """
 
     def __init__(self, path: AnyPath):

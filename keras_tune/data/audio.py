@@ -132,12 +132,6 @@ def decode_audio(
     Raises:
         AudioError: If the bytes cannot be decoded, end before the part does, or with `whole` are
             truncated.
-
-    Example:
-
-    ```python
-    samples, rate = decode_audio(pathlib.Path("clips/03.ogg").read_bytes())
-    ```
     """
     import soundfile
 

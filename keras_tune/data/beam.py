@@ -30,12 +30,6 @@ def write_on_beam(manifest, tasks, settings, options=()):
 
     Raises:
         UserError: Beam is not installed, or the pipeline failed.
-
-    Example:
-
-    ```python
-    reports = write_on_beam(manifest, [("train", shard, 8) for shard in range(8)], settings)
-    ```
     """
     try:
         import apache_beam

@@ -50,12 +50,6 @@ def decode_clip(tf, audio, encoding, rate, sample_rate):
 
     Returns:
         int16 tensor of shape (samples,), mono at `sample_rate`.
-
-    Example:
-
-    ```python
-    clip = decode_clip(tf, features["audio"], features["encoding"], features["sample_rate"], 22050)
-    ```
     """
 
     def with_libsndfile():

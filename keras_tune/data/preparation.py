@@ -53,15 +53,6 @@ class LeftOutError(UserError):
 
     Attributes:
         failed: The same.
-
-    Example:
-
-    ```python
-    try:
-        prepare(manifest, "tfrecords/mine", strict=True)
-    except LeftOutError as error:
-        print(error.failed)
-    ```
     """
 
     def __init__(self, output, failed):

@@ -29,16 +29,6 @@ class ShardDataset(AudioDataset):
 
     Raises:
         UserError: If the folder is not a complete prepared set.
-
-    Example:
-
-    ```python
-    from keras_tune.data import write_demo
-    from keras_tune.data.shard_dataset import ShardDataset
-
-    write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
-    ShardDataset("demo").info.counts
-    ```
     """
 
     def __init__(self, path, exclude=(), on_corrupt="raise"):

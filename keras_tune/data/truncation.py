@@ -51,12 +51,6 @@ def truncation(content, format, frames=None, decoded=None):
 
     Returns:
         Text that says what is missing, or None if there is no sign of it.
-
-    Example:
-
-    ```python
-    truncation(pathlib.Path("clips/03.wav").read_bytes(), "WAV")  # "2 of 8 bytes of audio"
-    ```
     """
     if format == "FLAC" and frames is not None and decoded < frames:
         return f"{decoded:,} of {frames:,} samples"

@@ -147,17 +147,6 @@ def estimate_on(
 
     Raises:
         UserError: No clip is as long as a window.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.baselines import estimate_on
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    noise = np.random.default_rng(0).normal(0, 0.1, (4, 3000)).astype("float32")
-    records = [{"id": str(number), "audio": audio} for number, audio in enumerate(noise)]
-    estimate_on(encoder, records, count=4)
-    ```
     """
     from keras_tune.models import estimate_batch_norm, estimate_pca
 

@@ -31,15 +31,6 @@ def deformations(
     Returns:
         Dict from name to a function of a clip, a float array (samples,), which returns a float32
         array of the same length, the same one each time.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.deformations import deformations
-
-    clip = 0.3 * np.sin(2 * np.pi * 440 * np.arange(22050) / 22050)
-    noisy = deformations()["noise_20_db"](clip)
-    ```
     """
     from keras_tune.augment import Gain, GaussianNoise, LowPass, Reverb
 
@@ -83,15 +74,6 @@ def through_mp3(clip: np.ndarray, sample_rate: int = DEFAULT_SAMPLE_RATE) -> np.
 
     Returns:
         Float32 array (samples,).
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.deformations import through_mp3
-
-    clip = 0.3 * np.sin(2 * np.pi * 440 * np.arange(22050) / 22050)
-    through_mp3(clip).shape  # (22050,)
-    ```
     """
     import soundfile
 

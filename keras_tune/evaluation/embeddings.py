@@ -34,15 +34,6 @@ class TooShortError(UserError):
 
     Attributes:
         skipped: The same.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.embeddings import TooShortError
-
-    error = TooShortError(59049, ["clips/03.wav"])
-    error.skipped  # ["clips/03.wav"]
-    ```
     """
 
     def __init__(self, window_samples: int, skipped: Iterable[str] = ()):
@@ -449,17 +440,6 @@ def pool_windows(clips: ClipEmbeddings, pool: str) -> np.ndarray:
 
     Returns:
         Float32 array (clips, d) or (clips, 2 · d).
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import ClipEmbeddings
-    from keras_tune.evaluation.embeddings import pool_windows
-
-    windows, owners = np.array([[1.0], [3.0]]), np.array([0, 0])
-    clips = ClipEmbeddings(["song"], np.array([[2.0]]), [{}], windows=windows, owners=owners)
-    pool_windows(clips, "mean_max")  # [[2.0, 3.0]]
-    ```
     """
     if pool == "mean":
         return clips.vectors

@@ -114,15 +114,6 @@ def seeded_weights(seed: int) -> Iterator[None]:
 
     Args:
         seed: Integer.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.encoders import seeded_weights
-
-    with seeded_weights(1):
-        encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    ```
     """
     state = random.getstate()
     random.seed(seed)
@@ -149,14 +140,6 @@ def fast_encoder(
 
     Raises:
         UserError: There is no such encoder, or it is made for another sample rate.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.encoders import fast_encoder
-
-    fast_encoder("tune_plus_open").output_shape  # (None, 512)
-    ```
     """
     file = None if in_keras else onnx_file(name)
     if file is None:
@@ -179,14 +162,6 @@ def default_pooling(encoder: keras.Model) -> str:
 
     Returns:
         "mean_std" for `MelStatistics`, else "mean".
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.encoders import default_pooling
-
-    default_pooling(keras_tune.evaluation.MelStatistics())  # "mean_std"
-    ```
     """
     return getattr(encoder, "default_pooling", "mean")
 
@@ -277,15 +252,6 @@ def encoder_fingerprint(encoder: keras.Model) -> str:
 
     Returns:
         String, the same on every backend and machine.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import MelStatistics
-    from keras_tune.evaluation.encoders import encoder_fingerprint
-
-    len(encoder_fingerprint(MelStatistics()))  # 64
-    ```
     """
     if isinstance(encoder, OnnxEncoder):
         return encoder.fingerprint

@@ -127,15 +127,6 @@ def folds_fingerprint(ids: Sequence[str], folds: Sequence[Fold]) -> str:
 
     Returns:
         String of 64 hexadecimal digits.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import Fold
-    from keras_tune.evaluation.outcomes import folds_fingerprint
-
-    folds_fingerprint(["a", "b", "c"], [Fold([0], [1], [2])])
-    ```
     """
     digest = hashlib.sha256()
     for fold in folds:

@@ -33,15 +33,6 @@ def draw_layers(
             `interval_95`.
         metric: Name of the metric.
         chance: Float, the score of a constant prediction. Defaults to None: not drawn.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.plots import draw_layers
-
-    report = {"score": 0.7, "interval_95": [0.6, 0.8]}
-    draw_layers("layers.png", {"pretrained": {"tail_8": report, "tail_9": report}}, "accuracy")
-    ```
     """
     figure, axes = new_figure(9, 4.5)
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
@@ -97,16 +88,6 @@ def draw_history(
             in which a column is NaN are left out.
         levels: Dict from the name of a panel to a dict from a label to a number that is drawn as a
             line. Defaults to None: no lines.
-
-    Example:
-
-    ```python
-    import pandas as pd
-    from keras_tune.evaluation.plots import draw_history
-
-    history = pd.DataFrame({"epoch": [0, 1], "accuracy": [0.5, 0.7], "val_accuracy": [0.4, 0.6]})
-    draw_history("training.png", history, {"accuracy": {"chance": 0.1}})
-    ```
     """
     from matplotlib.ticker import MaxNLocator
 

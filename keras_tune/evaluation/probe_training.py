@@ -59,15 +59,6 @@ class Plateau:
         patience: Integer, evaluations without a better score that change nothing.
 
     Source: `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.probe_training import Plateau
-
-    plateau = Plateau(patience=1)
-    [plateau.update(score) for score in (0.5, 0.5, 0.4)]  # [False, False, True]
-    ```
     """
 
     threshold = 1e-4

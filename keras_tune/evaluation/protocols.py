@@ -191,18 +191,6 @@ def cross_fitted_score(
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions" (1974);
     Tsamardinos et al., "Bootstrapping the out-of-sample predictions for efficient and accurate
     cross-validation" (Machine Learning 2018), on what the maximum costs.
-
-    Example:
-
-    ```python
-    from keras_tune.data import LabelColumn
-    from keras_tune.evaluation import make_task
-    from keras_tune.evaluation.protocols import cross_fitted_score
-
-    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], [])
-    targets, guesses = np.arange(40) % 2, np.random.default_rng(0).random((6, 40, 2))
-    cross_fitted_score(task, [{}] * 40, targets, guesses)  # around 0.5
-    ```
     """
     songs = songs_of(labels)
     songs = np.arange(len(labels)) if songs is None else songs

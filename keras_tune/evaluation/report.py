@@ -223,24 +223,6 @@ def draw_study(
 
     Returns:
         List of the names of the plots.
-
-    Example:
-
-    ```python
-    from keras_tune.data import LabelColumn
-    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
-    from keras_tune.evaluation.report import draw_study
-
-    generator = np.random.default_rng(0)
-    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
-    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
-    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
-    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
-    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
-    splits = {split: clips.take(rows) for split, rows in splits.items()}
-    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
-    draw_study("report", study, {"results": {"knn": study.evaluate("knn")}}, ["genre"])
-    ```
     """
     folder, task = pathlib.Path(output), study.task
     drawn = []
@@ -321,17 +303,6 @@ def write_projector(
         folder: Folder to write to, created if it is missing.
         embeddings: `ClipEmbeddings`.
         columns: Labels to show beside the ids. Defaults to none.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation import ClipEmbeddings
-    from keras_tune.evaluation.report import write_projector
-
-    labels = [{"genre": "jazz"}, {"genre": "rock"}]
-    clips = ClipEmbeddings(["a", "b"], np.zeros((2, 512), "float32"), labels)
-    write_projector("projector", clips, ["genre"])
-    ```
     """
     folder = pathlib.Path(folder)
     vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]

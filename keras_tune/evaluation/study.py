@@ -237,26 +237,6 @@ def best_head(study: Study, name: str, protocols: Sequence[str]) -> tuple[str, F
 
     Returns:
         Pair of the protocol and a `FittedProbe` with a `head`, or None.
-
-    Example:
-
-    ```python
-    from keras_tune.data import LabelColumn
-    from keras_tune.evaluation import ClipEmbeddings, Study, make_task
-    from keras_tune.evaluation.study import best_head
-
-    generator = np.random.default_rng(0)
-    labels = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
-    vectors = generator.normal(size=(60, 8)) + np.arange(60)[:, None] % 2
-    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, labels)
-    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], labels)
-    splits = {"train": range(30), "valid": range(30, 45), "test": range(45, 60)}
-    splits = {split: clips.take(rows) for split, rows in splits.items()}
-    study = Study({"mine": splits}, task, seeds=[0], resamples=100)
-    study.evaluate("logistic")
-    protocol, probe = best_head(study, "mine", ["logistic"])
-    probe.head.weights[0].shape  # (8, 2)
-    ```
     """
     if study.cross_validated:
         return None

@@ -268,14 +268,6 @@ def roc_auc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     Source: Hanley & McNeil, "The meaning and use of the area under a receiver operating
     characteristic (ROC) curve" (Radiology 1982).
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.tasks import roc_auc
-
-    roc_auc(np.array([[0], [1]], bool), np.array([[0.2], [0.7]]))  # [1.0]
-    ```
     """
     from scipy.stats import rankdata
 
@@ -297,14 +289,6 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     Returns:
         Array (..., tags), NaN for tags without positives.
-
-    Example:
-
-    ```python
-    from keras_tune.evaluation.tasks import average_precision
-
-    average_precision(np.array([[0], [1]], bool), np.array([[0.7], [0.2]]))  # [0.5]
-    ```
     """
     truth = np.asarray(truth, bool)
     scores = np.asarray(scores)

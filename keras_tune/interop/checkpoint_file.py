@@ -37,17 +37,6 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dic
     Raises:
         UserError: The file is missing, not a checkpoint, cut off, would run code or would unpack to
             far more than its size; or the package that reads it is not installed.
-
-    Example:
-
-    ```python
-    from keras_tune.interop.checkpoint_file import read_checkpoint, write_checkpoint
-
-    tensors = {"encoder.fc.weight": np.zeros((50, 512), "float32")}
-    write_checkpoint("head.safetensors", tensors, {"temperature": 0.5})
-    tensors, hyper_parameters = read_checkpoint("head.safetensors")
-    tensors["encoder.fc.weight"].shape  # (50, 512)
-    ```
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -77,14 +66,6 @@ def write_checkpoint(
 
     Raises:
         UserError: The package that writes such files is not installed.
-
-    Example:
-
-    ```python
-    from keras_tune.interop.checkpoint_file import write_checkpoint
-
-    write_checkpoint("head.safetensors", {"fc.weight": np.zeros((50, 512), "float32")}, {})
-    ```
     """
     path = pathlib.Path(path)
     if path.suffix == ".safetensors":

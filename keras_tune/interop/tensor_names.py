@@ -34,15 +34,6 @@ def encoder_tensors(encoder: TUNe) -> dict[str, keras.Variable]:
     Returns:
         A dict from tensor name, e.g. `conv1.layers.0.weight`, to Keras variable, in the order from
         the input to the output.
-
-    Example:
-
-    ```python
-    from keras_tune.interop.tensor_names import encoder_tensors
-
-    encoder = keras_tune.TUNe.from_preset("clmr", load_weights=False)
-    list(encoder_tensors(encoder))[0]  # 'sequential.0.0.weight'
-    ```
     """
     tensors = {}
     depth, missing = encoder.contraction_depth, encoder.contraction_depth - encoder.decoder_depth
@@ -89,16 +80,6 @@ def dense_tensors(layers: Sequence[keras.layers.Layer]) -> dict[str, keras.Varia
 
     Returns:
         A dict from tensor name (`0.weight`, `0.bias`, `2.weight`, …) to Keras variable.
-
-    Example:
-
-    ```python
-    from keras_tune.interop.tensor_names import dense_tensors
-
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
-    model = keras_tune.training.ContrastiveModel(encoder)
-    list(dense_tensors(model.projector.layers))  # ['0.weight', '2.weight']
-    ```
     """
     tensors = {}
     for index, layer in enumerate(layers):
@@ -138,19 +119,6 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
     Raises:
         UserError: There is no encoder among these tensors, or one of its blocks is missing.
-
-    Example:
-
-    ```python
-    from keras_tune.interop.tensor_names import infer_architecture
-    from keras_tune.interop.checkpoint_file import read_checkpoint
-
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
-    keras_tune.interop.export_pytorch_checkpoint(encoder, "encoder.safetensors")
-    tensors, _ = read_checkpoint("encoder.safetensors")
-    shapes = {name.removeprefix("encoder."): array.shape for name, array in tensors.items()}
-    infer_architecture(shapes)["name"]  # "tune_plus_32"
-    ```
     """
     levels = range(64)
     if "sequential.0.0.weight" in shapes:

@@ -65,14 +65,6 @@ def mask_groups(logits: TensorLike, groups: TensorLike | None = None) -> Tensor:
 
     Returns:
         Tensor (2B, 2B), −1e9 for pairs of different clips of the same group.
-
-    Example:
-
-    ```python
-    from keras_tune.losses.nt_xent import mask_groups
-
-    mask_groups(np.zeros((4, 4)), np.array([7, 7]))  # 0 for the views of one clip only
-    ```
     """
     if groups is None:
         return logits

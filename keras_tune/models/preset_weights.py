@@ -25,15 +25,6 @@ def write_weights(encoder: keras.Model, path: str | os.PathLike, **about: str) -
 
     Raises:
         ValueError: A weight is not finite, or is too large for half precision.
-
-    Example:
-
-    ```python
-    from keras_tune.models.preset_weights import write_weights
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    write_weights(encoder, "mine.safetensors", license="CC-BY-4.0")
-    ```
     """
     from safetensors.numpy import save
 
@@ -55,18 +46,7 @@ def write_weights(encoder: keras.Model, path: str | os.PathLike, **about: str) -
 
 
 def read_about(path: str | os.PathLike) -> dict[str, str]:
-    """Read the header of a file that `write_weights` has written, a dict of strings.
-
-    Example:
-
-    ```python
-    from keras_tune.models.preset_weights import read_about, write_weights
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    write_weights(encoder, "mine.safetensors", license="CC-BY-4.0")
-    read_about("mine.safetensors")["license"]  # "CC-BY-4.0"
-    ```
-    """
+    """Read the header of a file that `write_weights` has written, a dict of strings."""
     from safetensors import safe_open
 
     with safe_open(path, "numpy") as file:
@@ -83,16 +63,6 @@ def read_weights(encoder: keras.Model, path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: The weights are those of another encoder.
-
-    Example:
-
-    ```python
-    from keras_tune.models.preset_weights import read_weights, write_weights
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    write_weights(encoder, "mine.safetensors")
-    read_weights(encoder, "mine.safetensors")
-    ```
     """
     from safetensors.numpy import load_file
 

@@ -27,15 +27,6 @@ def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Mo
     Raises:
         UserError: There is no such file or preset, the file contains no model, unpacks to far more
             than its size, or has weights that are not finite.
-
-    Example:
-
-    ```python
-    from keras_tune.models.saved import load_saved_model
-
-    keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False).save("encoder.keras")
-    load_saved_model("encoder.keras").representation_dim  # 32
-    ```
     """
     import keras
 
@@ -72,15 +63,6 @@ def save_model(model: keras.Model, path: str | os.PathLike, hint: str = "") -> N
 
     Raises:
         UserError: A weight is not finite; nothing is written.
-
-    Example:
-
-    ```python
-    from keras_tune.models.saved import save_model
-
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False)
-    save_model(encoder, "encoder.keras")
-    ```
     """
     check_weights(path, model, hint)
     with atomic_path(path) as temporary:

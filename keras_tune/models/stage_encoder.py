@@ -23,15 +23,6 @@ def check_stages(encoder: keras.Model, stages: Sequence[str]) -> None:
 
     Raises:
         UserError: The encoder has no such stage.
-
-    Example:
-
-    ```python
-    from keras_tune.models.stage_encoder import check_stages
-
-    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
-    check_stages(encoder, ["bottleneck", "tail_1"])
-    ```
     """
     known = getattr(encoder, "stage_names", ())
     for stage in stages:

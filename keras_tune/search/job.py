@@ -81,14 +81,6 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         FailedTrialError: The configuration fits neither view nor budget, or memory ran out.
         UserError: The data or the settings that all trials share are wrong.
-
-    Example:
-
-    ```python
-    from keras_tune.search.job import run
-
-    run(job)["history"]["val_loss"]
-    ```
     """
     from keras_tune.files import atomic_path
     from keras_tune.training import load_checkpoint
@@ -159,14 +151,6 @@ def run_isolated(job: Job) -> dict[str, Any]:
         FailedTrialError: As `run`, or the process was killed.
         UserError: As `run`.
         RuntimeError: Any other error in the process.
-
-    Example:
-
-    ```python
-    from keras_tune.search.job import run_isolated
-
-    run_isolated(job)["peak_memory_mb"]
-    ```
     """
     # A fork would copy the locks of the threads and the state of the frameworks.
     context = multiprocessing.get_context("spawn")
@@ -222,14 +206,6 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
     Returns:
         Boolean.
-
-    Example:
-
-    ```python
-    from keras_tune.search.job import ran_out_of_memory
-
-    ran_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"))  # True
-    ```
     """
     if any(kind.__name__ in MEMORY_ERRORS for kind in type(error).__mro__):
         return True
@@ -243,16 +219,7 @@ def _first_line(error):
 
 
 def reset_peak() -> None:
-    """Start a new measurement of `peak_megabytes`, as far as the backend and the system can.
-
-    Example:
-
-    ```python
-    from keras_tune.search.job import reset_peak
-
-    reset_peak()
-    ```
-    """
+    """Start a new measurement of `peak_megabytes`, as far as the backend and the system can."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
@@ -276,16 +243,6 @@ def peak_megabytes() -> float:
     Returns:
         Float, in units of 10⁶ bytes. On a GPU the memory that the backend has allocated there (on
         JAX since the process began), on a CPU the resident memory of the process.
-
-    Example:
-
-    ```python
-    from keras_tune.search.job import peak_megabytes, reset_peak
-
-    reset_peak()
-    keras.layers.Dense(4)(np.zeros((1, 4)))
-    peak_megabytes()
-    ```
     """
     return round((_device_bytes() or _resident_bytes()) / 1e6, 1)
 

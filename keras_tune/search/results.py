@@ -79,16 +79,6 @@ def best_of_each_depth(table: pd.DataFrame, direction: str) -> pd.DataFrame:
 
     Returns:
         The rows of the table, by depth.
-
-    Example:
-
-    ```python
-    import pandas as pd
-    from keras_tune.search.results import best_of_each_depth
-
-    table = pd.DataFrame({"decoder_depth": [0, 0], "epochs": [2, 2], "score": [0.5, 0.7]})
-    best_of_each_depth(table.assign(status="COMPLETED"), "max")["score"].tolist()  # [0.7]
-    ```
     """
     done = table[table["status"] == "COMPLETED"]
     # Trials that Hyperband promoted come before those that it stopped early.
@@ -231,14 +221,6 @@ def summary_of(history: dict[str, list[float]], metric: str, direction: str) -> 
 
     Raises:
         UserError: The trials do not report this metric.
-
-    Example:
-
-    ```python
-    from keras_tune.search.results import summary_of
-
-    summary_of({"val_loss": [0.5, 0.2, 0.4]}, "val_loss", "min")["best_epoch"]  # 2
-    ```
     """
     if metric not in history:
         raise UserError(

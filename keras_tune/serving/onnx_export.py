@@ -139,16 +139,7 @@ def export_onnx_head(tagger: Tagger, path: str | os.PathLike) -> None:
 
 
 def import_onnx() -> Any:
-    """Import onnx, or raise a `UserError` that says how to install it.
-
-    Example:
-
-    ```python
-    from keras_tune.serving.onnx_export import import_onnx
-
-    onnx = import_onnx()
-    ```
-    """
+    """Import onnx, or raise a `UserError` that says how to install it."""
     try:
         import onnx
     except ImportError:

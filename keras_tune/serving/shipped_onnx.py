@@ -29,14 +29,6 @@ def write_shipped_onnx(name: str, path: str | os.PathLike | None = None) -> path
 
     Raises:
         UserError: The package onnx is not installed, or the preset has no trained weights.
-
-    Example:
-
-    ```python
-    from keras_tune.serving.shipped_onnx import write_shipped_onnx
-
-    write_shipped_onnx("tune_plus_open", "encoder.onnx").name  # "encoder.onnx"
-    ```
     """
     encoder = TUNe.from_preset(name)
     content = (WEIGHTS / str(PRESETS[name].weights)).read_bytes()

@@ -16,16 +16,7 @@ UNFINISHED = ".unfinished-"
 
 
 def check_name(name: str) -> str:
-    """Return the name of an exported model, or raise a `ValueError` that says what is wrong.
-
-    Example:
-
-    ```python
-    from keras_tune.serving.versions import check_name
-
-    check_name("moods")  # "moods"
-    ```
-    """
+    """Return the name of an exported model, or raise a `ValueError` that says what is wrong."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise ValueError(
             f"`name` must consist of letters, digits, _, - and . only. Received: name={name}"
@@ -51,15 +42,6 @@ def write_version(
 
     Returns:
         Pair of the `pathlib.Path` of the version and what `write` returned.
-
-    Example:
-
-    ```python
-    from keras_tune.serving.versions import write_version
-
-    version, _ = write_version("model", lambda folder: (folder / "a.txt").write_text("a"))
-    version.name  # "1"
-    ```
     """
     home = pathlib.Path(home)
     home.mkdir(parents=True, exist_ok=True)

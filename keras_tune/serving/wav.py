@@ -44,17 +44,6 @@ def load_wav(content: tf.Tensor, sample_rate: int) -> tf.Tensor:
     Source: Microsoft & IBM, "Multimedia Programming Interface and Data Specifications 1.0" (1991),
     chapter 3; Microsoft, "Multiple Channel Audio Data and WAVE Files" (2001), for the extensible
     format.
-
-    Example:
-
-    ```python
-    import soundfile
-    import tensorflow as tf
-    from keras_tune.serving.wav import load_wav
-
-    soundfile.write("clip.wav", np.zeros(44100), 44100)
-    load_wav(tf.io.read_file("clip.wav"), 22050).shape  # (22050,)
-    ```
     """
     import tensorflow as tf
 

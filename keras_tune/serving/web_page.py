@@ -192,16 +192,6 @@ def track_index(
 
     Raises:
         UserError: The source does not exist, is empty, or has embeddings of another encoder.
-
-    Example:
-
-    ```python
-    from keras_tune.serving.web_page import track_index
-    from keras_tune.serving.windows import Windows
-
-    names, vectors, left_out = track_index("music", tagger.encoder, Windows.of(tagger))
-    names, vectors.shape  # (["song.wav"], (1, 4))
-    ```
     """
     source = pathlib.Path(source)
     if source.is_dir():
@@ -295,14 +285,6 @@ def find_npm() -> str:
 
     Raises:
         UserError: It is not installed.
-
-    Example:
-
-    ```python
-    from keras_tune.serving.web_page import find_npm
-
-    find_npm()  # "/usr/bin/npm"
-    ```
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -322,15 +304,6 @@ def vendor_onnxruntime_web(folder: pathlib.Path) -> None:
 
     Raises:
         UserError: npm is not installed, cannot fetch the package, or fetched another one.
-
-    Example:
-
-    ```python
-    import pathlib
-    from keras_tune.serving.web_page import vendor_onnxruntime_web
-
-    vendor_onnxruntime_web(pathlib.Path("onnxruntime"))
-    ```
     """
     npm = find_npm()
     with tempfile.TemporaryDirectory() as temporary:

@@ -28,14 +28,6 @@ class Windows:
         activation: "sigmoid", "softmax" or "linear", which turns a tagger's logits into scores.
         pooling: "embeddings" or "scores", what a tagger averages over windows.
         sample_rate: Integer, in Hz.
-
-    Example:
-
-    ```python
-    from keras_tune.serving.windows import Windows
-
-    Windows.of(tagger).labels  # ("calm", "tense")
-    ```
     """
 
     samples: int

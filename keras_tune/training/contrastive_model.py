@@ -545,15 +545,6 @@ def audio_of(data: TensorLike | Mapping[str, TensorLike]) -> TensorLike:
 
     Raises:
         ValueError: A dict without "audio".
-
-    Example:
-
-    ```python
-    from keras_tune.training.contrastive_model import audio_of
-
-    clips = np.zeros((4, 22050))
-    audio_of({"audio": clips, "group": np.arange(4)}) is clips  # True
-    ```
     """
     if isinstance(data, dict):
         if "audio" not in data:

@@ -43,14 +43,6 @@ class Devices:
         process: Integer, the number of this process; the files of process 0 are those of the run.
             Defaults to 0.
         strategy: `tf.distribute.Strategy`. Defaults to None.
-
-    Example:
-
-    ```python
-    from keras_tune.training.distribution import Devices
-
-    Devices("data_parallel", replicas=4, processes=2, process=1).part  # (1, 2)
-    ```
     """
 
     kind: str = "none"
@@ -114,17 +106,6 @@ def choose_devices(distribute: str) -> Devices:
 
     Raises:
         ValueError: The backend cannot do it.
-
-    Example:
-
-    ```python
-    from keras_tune.training import ContrastiveModel
-    from keras_tune.training.distribution import choose_devices
-
-    devices = choose_devices("none")
-    with devices.scope():
-        model = ContrastiveModel(keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False))
-    ```
     """
     backend = keras.backend.backend()
     makers = {
@@ -260,16 +241,6 @@ def gather(tensor: Tensor) -> Tensor:
 
     Returns:
         Tensor (rows of all replicas, ...).
-
-    Example:
-
-    ```python
-    from keras_tune.losses.nt_xent import nt_xent
-    from keras_tune.training.distribution import gather, replica_count
-
-    z_i, z_j = np.random.normal(size=(2, 4, 8)).astype("float32")
-    loss = ops.mean(nt_xent(gather(z_i), gather(z_j))) / replica_count()
-    ```
     """
     if replica_count() == 1:
         return tensor

@@ -33,16 +33,6 @@ def with_precision(config: Any, folder: str | pathlib.Path | None = None) -> tup
 
     Raises:
         UserError: The configuration in the folder is damaged.
-
-    Example:
-
-    ```python
-    from keras_tune.training import PretrainConfig
-    from keras_tune.training.precision import with_precision
-
-    config, reason = with_precision(PretrainConfig(precision="float32"))
-    config.precision, reason  # ("float32", "")
-    ```
     """
     if config.precision != "auto":
         return config, ""
@@ -63,14 +53,6 @@ def best_precision() -> tuple[str, str]:
 
     Returns:
         The dtype policy, and the reason, in words that follow "since".
-
-    Example:
-
-    ```python
-    from keras_tune.training.precision import best_precision
-
-    policy, reason = best_precision()
-    ```
     """
     backend = keras.backend.backend()
     capability = {"tensorflow": _of_tensorflow, "jax": _of_jax, "torch": _of_torch}[backend]()

@@ -69,15 +69,6 @@ def open_run_folder(
         ValueError: The folder contains a run but `resume` is not set, or a run with another
             configuration.
         UserError: A file in it is damaged.
-
-    Example:
-
-    ```python
-    from keras_tune.training.run_folder import open_run_folder
-
-    config = keras_tune.training.PretrainConfig()
-    open_run_folder("runs/new", config, config.free_on_resume).finished_epochs  # 0
-    ```
     """
     folder = pathlib.Path(folder)
     checkpoint, history = folder / "model.keras", folder / "history.csv"
@@ -111,16 +102,6 @@ def check_unchanged(
     Raises:
         ValueError: A field differs.
         UserError: The file is damaged.
-
-    Example:
-
-    ```python
-    from keras_tune.training.run_folder import check_unchanged, write_config
-
-    config = keras_tune.training.PretrainConfig()
-    write_config("run", config)
-    check_unchanged("run", config, ["epochs"])
-    ```
     """
     before = _with_defaults(read_config(folder), _defaults(config), folder)
     changed = _first_difference(before, _plain(config), free_on_resume)

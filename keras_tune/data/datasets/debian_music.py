@@ -145,14 +145,6 @@ def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, floa
 
     Returns:
         List with a tuple for each stretch: its number, its start and its duration in seconds.
-
-    Example:
-
-    ```python
-    from keras_tune.data.datasets.debian_music import stretches
-
-    stretches(75.0, 300.0)  # [(0, 0.0, 30.0), (1, 30.0, 30.0), (2, 60.0, 15.0)]
-    ```
     """
     full, rest = divmod(seconds, CLIP_SECONDS)
     lengths = [CLIP_SECONDS] * int(full)

@@ -40,18 +40,6 @@ def audio_files(folder: FilePath) -> list[pathlib.PurePath]:
 
     Raises:
         UserError: If a file's name is not in UTF-8, which tables cannot store.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.data.datasets.folder import audio_files
-
-    pathlib.Path("music/jazz").mkdir(parents=True)
-    pathlib.Path("music/jazz/01.mp3").touch()
-    audio_files(pathlib.Path("music"))  # [PosixPath('jazz/01.mp3')]
-    ```
     """
     found = [
         path

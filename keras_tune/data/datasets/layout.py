@@ -38,17 +38,6 @@ def locate(
 
     Raises:
         UserError: If the folder is missing, or no folder contains any of the names.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.data.datasets.layout import locate
-
-    pathlib.Path("gtzan/genres/blues").mkdir(parents=True)
-    locate("gtzan", [".", "genres"], ["blues"], "Unpack genres.tar.gz there.")  # gtzan/genres
-    ```
     """
     source = pathlib.Path(source)
     if not source.is_dir():
@@ -69,14 +58,6 @@ def audio_path(folder: str | os.PathLike, stem: str, suffixes: Iterable[str]) ->
 
     Returns:
         The path, a text.
-
-    Example:
-
-    ```python
-    from keras_tune.data.datasets.layout import audio_path
-
-    audio_path("genres/blues", "blues.00000", (".wav", ".au"))  # "genres/blues/blues.00000.wav"
-    ```
     """
     paths = [pathlib.Path(folder) / f"{stem}{suffix}" for suffix in suffixes]
     return str(next((path for path in paths if path.is_file()), paths[0]))
@@ -97,17 +78,6 @@ def read_table(
 
     Raises:
         UserError: If the file is missing or is not a table.
-
-    Example:
-
-    ```python
-    import pathlib
-
-    from keras_tune.data.datasets.layout import read_table
-
-    pathlib.Path("tracks.csv").write_text("track_id,genre\n007,rock\n")
-    read_table("tracks.csv")["track_id"][0]  # "007"
-    ```
     """
     import pandas as pd
 
@@ -126,18 +96,6 @@ def reading(path: AnyPath) -> Iterator[None]:
 
     Args:
         path: The table's file.
-
-    Example:
-
-    ```python
-    import pathlib
-    import pandas as pd
-    from keras_tune.data.datasets.layout import reading
-
-    pathlib.Path("tracks.csv").write_text("track_id,genre\n007,rock\n")
-    with reading("tracks.csv"):
-        table = pd.read_csv("tracks.csv")
-    ```
     """
     try:
         yield
@@ -163,16 +121,6 @@ def table_column(
 
     Raises:
         UserError: If there is no such column, or with `complete` a value is missing.
-
-    Example:
-
-    ```python
-    import pandas as pd
-    from keras_tune.data.datasets.layout import table_column
-
-    table = pd.DataFrame({"genre": ["rock", "jazz"]})
-    table_column(table, "genre", "tracks.csv", complete=True)
-    ```
     """
     if name not in table.columns:
         raise UserError(f"{path}: has no column {name!r}. It has: {', '.join(table.columns)}.")
@@ -195,16 +143,6 @@ def number_column(table: pd.DataFrame, name: str, path: AnyPath) -> pd.Series:
 
     Returns:
         Series of floats.
-
-    Example:
-
-    ```python
-    import pandas as pd
-    from keras_tune.data.datasets.layout import number_column
-
-    table = pd.DataFrame({"mean_arousal": ["3.1", "4"]})
-    list(number_column(table, "mean_arousal", "static.csv"))  # [3.1, 4.0]
-    ```
     """
     import pandas as pd
 
@@ -223,16 +161,6 @@ def refuse_values(column: pd.Series, wrong: pd.Series, path: AnyPath, problem: s
         wrong: Boolean series, true where a value cannot be used.
         path: The file, for the error.
         problem: What is wrong with the value, and the fix.
-
-    Example:
-
-    ```python
-    import pandas as pd
-    from keras_tune.data.datasets.layout import refuse_values
-
-    years = pd.Series(["1987", "1991"], name="year")
-    refuse_values(years, years < "1900", "songs.csv", "is not a year of recorded music.")
-    ```
     """
     if wrong.any():
         raise UserError(
@@ -251,15 +179,6 @@ def unique_column(table: pd.DataFrame, name: str, path: AnyPath) -> pd.Series:
 
     Returns:
         Series of texts.
-
-    Example:
-
-    ```python
-    import pandas as pd
-    from keras_tune.data.datasets.layout import unique_column
-
-    unique_column(pd.DataFrame({"song_id": ["2", "3"]}), "song_id", "songs_info.csv")
-    ```
     """
     ids = table_column(table, name, path, complete=True)
     if ids.duplicated().any():

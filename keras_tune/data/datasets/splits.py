@@ -31,14 +31,6 @@ def hash_split(keys: Iterable[str], fractions: Sequence[float] = (0.8, 0.1, 0.1)
 
     Returns:
         List of split names, one per key.
-
-    Example:
-
-    ```python
-    from keras_tune.data.datasets.splits import hash_split
-
-    hash_split(["Ivan Ilic", "Cary Chow"])
-    ```
     """
     edges = np.cumsum(check_fractions(fractions))
     positions = [id_hash(key) / 2**256 for key in keys]
@@ -61,14 +53,6 @@ def stratified_split(
 
     Returns:
         List of split names, one per id.
-
-    Example:
-
-    ```python
-    from keras_tune.data.datasets.splits import stratified_split
-
-    stratified_split(["a", "b", "c"], ["rock", "rock", "rock"])
-    ```
     """
     fractions = check_fractions(fractions)
     members = {}
