@@ -43,9 +43,9 @@ class OnlineProbe(keras.callbacks.Callback):
     from keras_tune.training import ContrastiveModel
 
     generator = np.random.default_rng(0)
-    clips = generator.normal(0, 0.1, (8, 22050)).astype("float32")
+    clips = generator.normal(0, 0.1, (8, 3000)).astype("float32")
     labels = ["calm", "tense"] * 4
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, input_samples=19683)
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
     model = ContrastiveModel(encoder)
     model.compile("adam")
     probe = OnlineProbe((clips, labels), (clips[:4], labels[:4]))

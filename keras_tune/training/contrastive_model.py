@@ -222,10 +222,8 @@ class ContrastiveModel(keras.Model):
         from keras_tune.data import open_dataset, save_demo
 
         save_demo("demo.npz", num_clips={"train": 8}, seconds=1.0)
-        clips = open_dataset("demo.npz").resident("train", clip_samples=19683)
-        encoder = keras_tune.TUNe.from_preset(
-            "tune_plus_32", load_weights=False, input_samples=19683
-        )
+        clips = open_dataset("demo.npz").resident("train", clip_samples=2187)
+        encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=2187)
         model = keras_tune.training.ContrastiveModel(encoder)
         model.compile("adam")
         model.read_from(clips)

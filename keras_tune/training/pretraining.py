@@ -142,7 +142,9 @@ class PretrainingRun:
     config = PretrainConfig(
         data="demo.npz",
         output="runs/small",
-        model=ModelConfig(preset="tune_plus_32", base_filters=2, input_samples=19683),
+        model=ModelConfig(
+            contraction_depth=1, base_filters=2, tail_filters=[4], input_samples=2187
+        ),
         augment=AugmentConfig(pitch_shift_probability=0.0, reverb_probability=0.0),
         epochs=1,
         batch_size=4,

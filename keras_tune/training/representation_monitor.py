@@ -104,10 +104,10 @@ class RepresentationMonitor(keras.callbacks.Callback):
     ```python
     from keras_tune.training import ContrastiveModel, RepresentationMonitor
 
-    encoder = keras_tune.TUNe.from_preset("tune_plus_32", load_weights=False, input_samples=19683)
+    encoder = keras_tune.TUNe(1, 1, base_filters=2, tail_filters=[4], input_samples=6561)
     model = ContrastiveModel(encoder)
     model.compile("adam")
-    crops = np.random.normal(0, 0.1, (4, 2, 19683)).astype("float32")
+    crops = np.random.normal(0, 0.1, (4, 2, 6561)).astype("float32")
     monitor = RepresentationMonitor([crops])
     history = model.fit(crops, epochs=1, callbacks=[monitor], verbose=0)
     history.history["val_effective_rank"]
