@@ -45,6 +45,7 @@ def test_records_hold_what_the_files_hold(clips, tmp_path):
             assert records[row.id]["labels"] == {"letter": row.letter, "half": row.half}
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_number_of_processes(clips, tmp_path):
     run(clips, tmp_path / "one", shards=3)
     run(clips, tmp_path / "two", shards=3, workers=2)

@@ -50,6 +50,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_shards_are_the_same(clips, tmp_path):
     kills = int(os.environ.get("PREPARE_KILLS", 4))
     clips.to_pickle(tmp_path / "manifest.pickle")

@@ -63,6 +63,7 @@ def test_help_loads_no_framework():
     assert "--checkpoint" in result.stdout
 
 
+@pytest.mark.slow
 def test_encoder_converted_under_another_backend(tmp_path):
     if not importlib.util.find_spec(OTHER_BACKEND):
         pytest.skip(f"{OTHER_BACKEND} is not installed")

@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 
 from keras_tune.data import save_demo
 
@@ -24,6 +25,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bits(tmp_path):
     save_demo(tmp_path / "demo.npz", num_clips={"train": 8}, seconds=0.5)
     found = []

@@ -107,6 +107,7 @@ def test_levers_of_the_shipped_encoders(clips, tmp_path):
     assert history["val_mel_accuracy"].nunique() == 1
 
 
+@pytest.mark.slow
 def test_resuming_gives_what_an_uninterrupted_run_gives(whole, clips, tmp_path, capsys):
     output = tmp_path / "resumed"
     command("--data", clips, "--output", output, "--epochs=1", *SMALL)

@@ -128,6 +128,7 @@ def test_stopped_by_sigterm_and_resumed(clips, whole, tmp_path, monkeypatch, ste
     assert_same_run(output, whole)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(clips, whole, tmp_path):
     """SIGKILL between two steps of the third epoch loses that epoch's beginning alone."""
     script = """

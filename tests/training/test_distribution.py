@@ -114,6 +114,7 @@ def assert_same(folder, name, other="none_0_1_0"):
         np.testing.assert_allclose(found[key], value, atol=1e-4, rtol=1e-4, err_msg=key)
 
 
+@pytest.mark.slow
 def test_two_devices(folder):
     kind = {"tensorflow": "mirrored", "jax": "data_parallel"}[keras.backend.backend()]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
@@ -123,6 +124,7 @@ def test_two_devices(folder):
     assert_same(folder, f"{kind}_0_2_0")
 
 
+@pytest.mark.slow
 def test_two_processes(folder):
     ports = []
     for _ in range(2):
