@@ -38,7 +38,7 @@ def import_tensorflow() -> types.ModuleType:
     Raises:
         UserError: If it is not installed.
     """
-    from keras_tune.quiet import LEVEL, quiet_tensorflow
+    from keras_tune.start_up import LEVEL, quiet_tensorflow
 
     if os.environ.setdefault(LEVEL, "2") == "3":
         # In a worker of a command, whose level it has.

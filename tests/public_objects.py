@@ -24,7 +24,7 @@ EXPORTED = ("augment", "data", "layers")
 EXPORTING = (*WHOLE, *EXPORTED, "finetuning")
 MORE = ("augment.augmentation", "augment.phase_vocoder", "augment.spectral", "checks")
 MORE += ("data.array_dataset", "data.crop_stream", "data.shards", "errors", "files")
-MORE += ("finetuning", "keras_internals", "machine", "quiet", "shipped", "storage")
+MORE += ("finetuning", "keras_internals", "machine", "shipped", "start_up", "storage")
 
 
 def modules():

@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Folders and modules, each line importing only lines above it; what is on one line does not import
 # the rest of the line. The package itself, which registers the classes, comes before the recipes.
 ORDER = (
-    ("errors", "machine", "progress_bar", "quiet", "types", "version"),
+    ("errors", "machine", "progress_bar", "start_up", "types", "version"),
     ("storage", "shipped", "keras_internals"),
     ("files",),
     ("checks",),
@@ -31,7 +31,7 @@ ORDER = (
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 # Reading and writing audio needs neither models nor Keras' layers.
-DATA = {"errors", "progress_bar", "quiet", "types", "version", "storage", "files"}
+DATA = {"errors", "progress_bar", "start_up", "types", "version", "storage", "files"}
 
 # Where TensorFlow is imported, always inside functions.
 TENSORFLOW = ("data", "serving", "layers.tensorflow_fast_paths")

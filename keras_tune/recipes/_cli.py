@@ -15,13 +15,13 @@ import warnings
 
 from keras_tune.errors import UserError
 from keras_tune.machine import BACKENDS, installed_backends, keep_freed_memory
-from keras_tune.quiet import quiet_tensorflow
 from keras_tune.recipes._messages import (
     answer_of_system,
     described,
     did_you_mean,
     with_option_names,
 )
+from keras_tune.start_up import quiet_tensorflow, skip_optional_imports
 from keras_tune.storage import leave
 
 # The recipes' folder: in a checkout beside the package, in an installation beside its programs.
@@ -93,6 +93,7 @@ def run(main, config_class, argv=None, demo=None):
         config = from_options(config_class, vars(parser.instantiate(namespace)))
         # Commands without a backend and their workers also import TensorFlow.
         quiet_tensorflow()
+        skip_optional_imports()
         if getattr(config, "needs_keras", hasattr(config, "backend")):
             backend = choose_backend(config.backend)
             if "keras" not in sys.modules and sys.stderr.isatty():
@@ -249,6 +250,7 @@ def choose_backend(backend=None):
         raise UserError(f"--backend {chosen}: not installed here; pip install {chosen}")
     os.environ["KERAS_BACKEND"] = chosen
     quiet_tensorflow()
+    skip_optional_imports()
     if chosen == "jax":
         _keep_compiled()
     keep_freed_memory(chosen)

@@ -1,4 +1,5 @@
-"""TensorFlow's start-up lines are dropped where silence is asked for, and nothing else is."""
+"""TensorFlow's start-up lines are dropped, nothing else is, and commands start without packages
+that they do not need."""
 
 import logging
 import os
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from keras_tune.quiet import dropping_start_up_lines, quiet_tensorflow
+from keras_tune.start_up import dropping_start_up_lines, quiet_tensorflow
 
 pytestmark = pytest.mark.one_backend
 
@@ -54,3 +55,19 @@ def test_a_command_writes_nothing_of_tensorflow_s():
     )
     assert done.stdout.strip() == "device:CPU:0" or "GPU" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_command_imports_keras_without_optional_packages(backend):
+    pytest.importorskip(backend)
+    script = (
+        "import os, sys\n"
+        "from keras_tune.recipes._cli import choose_backend\n"
+        f"choose_backend({backend!r})\n"
+        "import keras\n"
+        "print({'matplotlib', 'pandas', 'sklearn', 'jax', 'torch'} & set(sys.modules))\n"
+        "import matplotlib, pandas, sklearn\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str({backend} - {"tensorflow"} or set())
