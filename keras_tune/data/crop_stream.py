@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tune.data.batch_options import BatchOptions
+from keras_tune.data.dataset import BatchOptions
 
 
 class CropStream(keras.utils.PyDataset):

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_tune.data.batch_options import BatchOptions
-from keras_tune.data.decode import decode_clip
-from keras_tune.data.record_format import import_tensorflow_for_reading, pipeline_options
+from keras_tune.data.dataset import BatchOptions
+from keras_tune.data.record_format import (
+    decode_clip,
+    import_tensorflow_for_reading,
+    pipeline_options,
+)
 from keras_tune.data.schema import DatasetInfo, Shard
 from keras_tune.errors import UserError
 from keras_tune.storage import FilePath, is_url
