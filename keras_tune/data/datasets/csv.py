@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import read_table, table_column, unique_column
+from keras_tune.data.datasets.layout import Table
 from keras_tune.data.datasets.splits import hash_split
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, beside, to_path
@@ -80,14 +80,14 @@ def csv_manifest(
     import pandas as pd
 
     source = to_path(source)
-    table = read_table(source, "`source` must be a csv file with a header line.")
+    table = Table.read(source, "`source` must be a csv file with a header line.")
     path_column = path_column or _first(table, PATH_COLUMNS)
     if path_column is None:
         raise UserError(
             f"`path_column` must be given, as no column of {source} has a usual name for files "
-            f"({', '.join(table.columns)}). Received: path_column=None"
+            f"({', '.join(table.rows.columns)}). Received: path_column=None"
         )
-    paths = table_column(table, path_column, source, complete=True)
+    paths = table.column(path_column, complete=True)
     id_column = id_column or _first(table, ID_COLUMNS)
     if id_column is None and paths.duplicated().any():
         raise UserError(
@@ -95,12 +95,11 @@ def csv_manifest(
             f"named {', '.join(ID_COLUMNS[:-1])} or {ID_COLUMNS[-1]}. Add a column id with a name "
             "for each clip, or give `id_column`."
         )
-    ids = unique_column(table, id_column or path_column, source)
-    if split_column in table.columns:
-        splits = table_column(table, split_column, source, complete=True)
+    ids = table.ids(id_column or path_column)
+    if split_column in table.rows.columns:
+        splits = table.column(split_column, complete=True)
     elif group_column:
-        groups = table_column(table, group_column, source).fillna(ids)
-        splits = hash_split(groups, fractions)
+        splits = hash_split(table.column(group_column).fillna(ids), fractions)
     else:
         splits = hash_split(ids, fractions)
     manifest = pd.DataFrame(
@@ -110,7 +109,7 @@ def csv_manifest(
             "split": splits,
         }
     )
-    if "start" in table.columns and "start" not in label_columns:
+    if "start" in table.rows.columns and "start" not in label_columns:
         warnings.warn(
             f"{source}: start is not one of the label columns, so each clip is a whole file; for "
             "parts of files add start and duration to them",
@@ -119,16 +118,16 @@ def csv_manifest(
     for name in label_columns:
         if name in manifest.columns:
             raise UserError(f"{source}: {name!r} cannot be the name of a label. Rename the column.")
-        manifest[name] = _label(table_column(table, name, source), name, source)
+        manifest[name] = _label(table.column(name), source)
     return manifest
 
 
 def _first(table, names):
-    lower = {name.lower(): name for name in reversed(table.columns)}
+    lower = {name.lower(): name for name in reversed(table.rows.columns)}
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _label(column, name, source):
+def _label(column, source):
     import numpy as np
     import pandas as pd
 
@@ -143,16 +142,16 @@ def _label(column, name, source):
             return numbers
         # Numbers such as those of a catalogue.
         warnings.warn(
-            f"{source}: {name} is read as categories, since single precision, in which numbers are "
-            "stored, would make some of its values equal",
+            f"{source}: {column.name} is read as categories, since single precision, in which "
+            "numbers are stored, would make some of its values equal",
             stacklevel=2,
         )
         return column.astype(str).where(column.notna())
     if len(others) < numbers.notna().sum():
         row = others.index[0] + 2
         warnings.warn(
-            f"{source}: {name} is read as categories, since not all of its values are numbers; the "
-            f"first that is none is {others.iloc[0]!r} in line {row}",
+            f"{source}: {column.name} is read as categories, since not all of its values are "
+            f"numbers; the first that is none is {others.iloc[0]!r} in line {row}",
             stacklevel=2,
         )
     return column

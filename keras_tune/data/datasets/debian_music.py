@@ -42,18 +42,12 @@ trained on them.
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import (
-    number_column,
-    read_table,
-    refuse_values,
-    table_column,
-)
+from keras_tune.data.datasets.layout import Table, audio_seconds
 from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
 
@@ -159,12 +153,8 @@ def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, floa
 
 
 def _stretches_of(file, max_seconds):
-    import soundfile
-
-    try:
-        return stretches(soundfile.info(file).duration, max_seconds)
-    except (OSError, RuntimeError):
-        return [(0, None, None)]  # write_shard reports it
+    seconds = audio_seconds(file)
+    return [(0, None, None)] if seconds is None else stretches(seconds, max_seconds)
 
 
 def _check_found(source, found, differing, changed):
@@ -181,18 +171,17 @@ def _check_found(source, found, differing, changed):
 
 def _table(source):
     """Return the tracks that the set consists of."""
+    import pandas as pd
+
     if not source.is_dir():
         raise UserError(f"{source}: no such folder. `source` must be the folder of packages.")
     own = source / TABLE
-    shipped = importlib.resources.files("keras_tune.data.datasets") / TABLE
-    with importlib.resources.as_file(shipped) as file:
-        file = own if own.is_file() else file
-        table = read_table(file)
-    columns = {name: table_column(table, name, file, complete=True) for name in COLUMNS}
-    columns["seconds"] = number_column(table, "seconds", file)
+    table = Table.read(own if own.is_file() else pathlib.Path(__file__).with_name(TABLE))
+    columns = {name: table.column(name, complete=True) for name in COLUMNS}
+    columns["seconds"] = table.numbers("seconds")
     unknown = ~columns["split"].isin(SPLITS)
-    refuse_values(columns["split"], unknown, file, f"must be one of {', '.join(SPLITS)}.")
-    return table.assign(**columns)
+    table.refuse("split", unknown, f"must be one of {', '.join(SPLITS)}.")
+    return pd.DataFrame(columns)
 
 
 def _file(source, track):

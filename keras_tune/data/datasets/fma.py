@@ -29,7 +29,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import AS_TEXT, locate, reading, unique_column
+from keras_tune.data.datasets.layout import AS_TEXT, Table, locate, reading
 from keras_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _tracks(file):
     with reading(file):
         table = pd.read_csv(file, header=None, skiprows=3, usecols=list(names), **AS_TEXT)
     table = table.rename(columns=names)
-    unique_column(table, "id", file)
+    Table(file, table).ids("id")
     for name, known in (("split", SPLIT_NAMES), ("subset", SUBSETS)):
         strange = table[~table[name].isin(known)]
         if len(strange):

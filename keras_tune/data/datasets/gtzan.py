@@ -27,8 +27,8 @@ excerpts use the adapter `folder`.
 
 from __future__ import annotations
 
-import importlib.resources
 import os
+import pathlib
 from typing import TYPE_CHECKING
 
 from keras_tune.data.datasets.layout import audio_path, locate
@@ -76,7 +76,7 @@ def gtzan_manifest(source: str | os.PathLike) -> pd.DataFrame:
 
 def _listed(split):
     """Return the genre and the name of each clip of a split."""
-    lists = importlib.resources.files("keras_tune.data.datasets") / "split_lists"
+    lists = pathlib.Path(__file__).with_name("split_lists")
     text = (lists / f"gtzan_fault_filtered_{split}.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [line.removesuffix(".wav").split("/") for line in lines]
