@@ -140,12 +140,8 @@ class BatchOptions:
     def weight(self, counts: list[int], steps: int) -> float:
         """Return the weight of the clips that count, with `fill_remainder`.
 
-        Args:
-            counts: Number of clips of each process.
-            steps: Batches of an epoch.
-
-        Returns:
-            Float such that the mean over an epoch is 1 where all other clips have the weight 0.
+        With it, the mean over an epoch of `steps` batches is 1, where all other clips have the
+        weight 0. `counts` has the number of clips of each process.
         """
         slots = steps * (self.batch_size or 1)
         return slots * len(counts) / sum(min(slots, count) for count in counts)
@@ -313,14 +309,7 @@ def open_dataset(
 
 
 def is_dataset(path: AnyPath) -> bool:
-    """Whether a path looks like a dataset, by its suffix or its `dataset.json`.
-
-    Args:
-        path: Text, `pathlib.Path` or `keras_tune.storage.ObjectPath`.
-
-    Returns:
-        Bool.
-    """
+    """Whether a path looks like a dataset, by its suffix or its `dataset.json`."""
     path = to_path(path)
     return path.suffix == ".npz" or (path / FILE_NAME).is_file()
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -120,19 +121,14 @@ def import_tensorflow_for_reading() -> types.ModuleType:
 
     If Keras runs on JAX or PyTorch, the GPUs are hidden from TensorFlow, which would reserve their
     memory without using it.
-
-    Raises:
-        UserError: If it is not installed.
     """
     tf = import_tensorflow()
     import keras
 
     if keras.config.backend() != "tensorflow":
-        try:
+        # It fails if TensorFlow is initialized already: then its devices can no longer be changed.
+        with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
-        except RuntimeError:
-            # TensorFlow is initialized already, and its devices can no longer be changed.
-            pass
     return tf
 
 

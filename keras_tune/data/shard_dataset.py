@@ -185,9 +185,6 @@ def broken_frame(file: AnyPath) -> int | None:
     the process. A flipped byte cannot cause this, because lengths have their own checksum, but a
     malicious file can.
 
-    Args:
-        file: Path of a TFRecord file.
-
     Returns:
         The number of the record, from 1, or None.
 

@@ -44,21 +44,7 @@ def tfrecord_batches(
 ) -> tf.data.Dataset:
     """Read batches of crops from shards; see `keras_tune.data.AudioDataset.batches`.
 
-    With 16-bit PCM, only the bytes of the crops are decoded.
-
-    Args:
-        dataset: `ShardDataset`.
-        split: The split, for errors.
-        shards: `Shard` list, those of the split.
-        options: `BatchOptions`.
-
-    Returns:
-        `tf.data.Dataset` of dicts.
-
-    Raises:
-        UserError: If TensorFlow is not installed, no clip is long enough, or there are too few for
-            a batch.
-        ValueError: If a batch cannot be shared by the processes.
+    With 16-bit PCM, only the bytes of the crops are decoded. `shards` are those of the split.
     """
     tf = import_tensorflow_for_reading()
     path, (number, of) = dataset.path, options.part

@@ -131,11 +131,7 @@ def debian_music_manifest(
 
 
 def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, float]]:
-    """Cut a track into stretches of 30 s, and choose among them if it is long.
-
-    Args:
-        seconds: Length of the track.
-        max_seconds: The maximum to use of it; of a longer track, evenly spread stretches are used.
+    """Cut a track into stretches of 30 s; of one longer than `max_seconds`, take some of them.
 
     Returns:
         List with a tuple for each stretch: its number, its start and its duration in seconds.
