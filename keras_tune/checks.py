@@ -135,13 +135,8 @@ def _hdf5_bytes(content):
     """
     import h5py
 
-    total = 0
-
-    def add(_, item):
-        nonlocal total
-        if isinstance(item, h5py.Dataset):
-            total += math.prod(item.shape or (0,)) * item.dtype.itemsize
-
+    items = []
     with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems(add)
-    return total
+        file.visititems(lambda name, item: items.append(item))
+        arrays = [item for item in items if isinstance(item, h5py.Dataset)]
+        return sum(math.prod(array.shape or (0,)) * array.dtype.itemsize for array in arrays)

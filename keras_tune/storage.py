@@ -122,7 +122,9 @@ class ObjectPath:
         self._path = pathlib.PurePosixPath(rest)
         if not rest.strip("/"):
             raise UserError(f"{url}: has no bucket. Give a URL like gs://bucket/folder.")
-        self.name, self.stem, self.suffix = self._path.name, self._path.stem, self._path.suffix
+        self.name = self._path.name
+        self.stem = self._path.stem
+        self.suffix = self._path.suffix
 
     def __str__(self) -> str:
         # The bucket itself is only known with a slash at its end.

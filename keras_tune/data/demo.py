@@ -183,12 +183,12 @@ def write_demo(
     from keras_tune.data.preparation import prepare
 
     audio, table = _all_splits(num_clips, seconds, sample_rate, seed)
-    options = {"name": "demo", "workers": 1, "progress": False} | options
+    defaults: dict[str, Any] = {"name": "demo", "workers": 1, "progress": False}
     with tempfile.TemporaryDirectory() as folder:
         table["path"] = [str(pathlib.Path(folder) / f"{clip}.wav") for clip in table["id"]]
         for path, clip in zip(table["path"], audio, strict=True):
             soundfile.write(path, clip, sample_rate)
-        return prepare(table, output, sample_rate=sample_rate, **options)
+        return prepare(table, output, sample_rate=sample_rate, **(defaults | options))
 
 
 def save_demo(

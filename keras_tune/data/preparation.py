@@ -11,7 +11,8 @@ import pathlib
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.data.schema import (
     FILE_NAME,
@@ -41,9 +42,6 @@ from keras_tune.progress_bar import progress_bar
 from keras_tune.storage import AnyPath, begin_child_process, is_url, to_path
 from keras_tune.types import DEFAULT_SAMPLE_RATE
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 # Shards of about this size are read fast from disks and object stores.
 SHARD_BYTES = 256 * 2**20
 # Several files are read at a time, which is a part of the shuffling.
@@ -71,7 +69,7 @@ class LeftOutError(UserError):
 
 
 def prepare(
-    manifest: "pd.DataFrame",
+    manifest: pd.DataFrame,
     output: AnyPath,
     name: str | None = None,
     sample_rate: int = DEFAULT_SAMPLE_RATE,
@@ -195,8 +193,6 @@ def prepare(
 
 def label_columns(manifest):
     """List the `LabelColumn` of each label in a manifest."""
-    import pandas as pd
-
     columns = []
     for name in manifest.columns:
         if name in ("id", "path", "split", "start", "duration"):
@@ -444,7 +440,5 @@ def _write_one_on_beam(task, manifest_file, settings):
 
 @functools.lru_cache(maxsize=1)
 def _read_manifest(file):
-    import pandas as pd
-
     with to_path(file).open("rb") as content:
         return pd.read_pickle(content)

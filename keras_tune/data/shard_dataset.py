@@ -89,7 +89,10 @@ class ShardDataset(AudioDataset):
         return np.concatenate([batch["labels"] for batch in batches])
 
     def count(self, split, clip_samples=None):
-        shards = self._shards(split)
+        return self.count_in(split, self._shards(split), clip_samples)
+
+    def count_in(self, split: str, shards: Sequence[Shard], clip_samples: int | None) -> int:
+        """Return how many clips in shards of a split have at least `clip_samples` samples."""
         short = self.short_ids(split, shards, clip_samples)
         return sum(shard.records for shard in shards) - len(short)
 

@@ -16,19 +16,16 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
 
 from keras_tune.data.datasets.layout import Table
 from keras_tune.data.datasets.splits import hash_split
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, beside, to_path
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "file_path", "audio_path", "mp3_path")
 ID_COLUMNS = ("id", "track_id", "clip_id")
@@ -77,8 +74,6 @@ def csv_manifest(
     manifest = csv_manifest("tracks.csv", label_columns=["genre"])
     ```
     """
-    import pandas as pd
-
     source = to_path(source)
     table = Table.read(source, "`source` must be a csv file with a header line.")
     path_column = path_column or _first(table, PATH_COLUMNS)
@@ -128,9 +123,6 @@ def _first(table, names):
 
 
 def _label(column, source):
-    import numpy as np
-    import pandas as pd
-
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     missing = column.isna() | (column.astype(str).str.strip().str.lower() == "nan")
     others = column[numbers.isna() & ~missing]

@@ -39,20 +39,16 @@ own, or one that allows less than the usual free ones, are in valid or test, so 
 trained on them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.data.datasets.layout import Table, audio_seconds
 from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CLIP_SECONDS = 30.0
 # The least that is kept of a track's end.
@@ -89,8 +85,6 @@ def debian_music_manifest(
     manifest = debian_music_manifest("packages", max_seconds=120)
     ```
     """
-    import pandas as pd
-
     if not max_seconds >= CLIP_SECONDS:
         raise UserError(
             f"`max_seconds` must be at least {CLIP_SECONDS:g}, the length of a clip. "
@@ -167,8 +161,6 @@ def _check_found(source, found, differing, changed):
 
 def _table(source):
     """Return the tracks that the set consists of."""
-    import pandas as pd
-
     if not source.is_dir():
         raise UserError(f"{source}: no such folder. `source` must be the folder of packages.")
     own = source / TABLE

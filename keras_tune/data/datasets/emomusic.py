@@ -24,17 +24,13 @@ whose `Mediaeval 2013 set` is `evaluation`. Of the others, those are valid whose
 (of the lower-cased name, only ASCII letters and single spaces kept), modulo 10, is 8 or 9.
 """
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.data.datasets.layout import Table, audio_path, locate
 from keras_tune.data.datasets.splits import plain_name, sha1_modulo
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SONGS, ANNOTATIONS, CLIPS = "songs_info.csv", "static_annotations.csv", "clips_45seconds"
 FIX = "`source` must be the folder in which EmoMusic's two archives are unpacked."
@@ -61,8 +57,6 @@ def emomusic_manifest(source: str | os.PathLike) -> pd.DataFrame:
     manifest = emomusic_manifest("emomusic")
     ```
     """
-    import pandas as pd
-
     folder = locate(source, [".", "annotations"], [SONGS, ANNOTATIONS], FIX)
     clips = locate(source, ["."], [CLIPS], FIX) / CLIPS
     songs = _table(folder / SONGS)

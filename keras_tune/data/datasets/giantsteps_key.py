@@ -34,20 +34,16 @@ artists is. The published numbers of clips are based on durations from ffprobe, 
 libsndfile.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import pathlib
 import re
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.data.datasets.layout import Table, audio_path, audio_seconds
 from keras_tune.data.datasets.splits import sha1_modulo
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CLIP_SECONDS = 30.0
 SUFFIXES = (".mp3", ".wav")
@@ -79,8 +75,6 @@ def giantsteps_key_manifest(source: str | os.PathLike) -> pd.DataFrame:
     manifest = giantsteps_key_manifest("giantsteps")
     ```
     """
-    import pandas as pd
-
     mtg = _repository(source, "giantsteps-mtg-key-dataset")
     test = _repository(source, "giantsteps-key-dataset")
     rows = [

@@ -3,21 +3,17 @@
 What is missing or wrong raises a `UserError` that names the file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, FilePath, to_path
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Options of pandas.read_csv: an id 007 stays 007, and a genre called None is not a missing value.
 AS_TEXT = {"dtype": str, "keep_default_na": False, "na_values": [""]}
@@ -74,7 +70,7 @@ class Table:
     @classmethod
     def read(
         cls, path: AnyPath, fix: str = "It is part of the set: see the adapter's description."
-    ) -> Table:
+    ) -> "Table":
         """Read a file of comma- or tab-separated values with a header line.
 
         Args:
@@ -82,8 +78,6 @@ class Table:
             fix: What to do if it is missing, for the error. Defaults to a hint at the adapter's
                 description.
         """
-        import pandas as pd
-
         path = to_path(path)
         if not path.is_file():
             raise UserError(f"{path}: no such file. {fix}")
@@ -117,8 +111,6 @@ class Table:
 
     def numbers(self, name: str) -> pd.Series:
         """Return a column as floats; all values must be numbers."""
-        import pandas as pd
-
         numbers = pd.to_numeric(self.column(name, complete=True), errors="coerce")
         self.refuse(name, numbers.isna(), "is not a number. Fix it, or download the table again.")
         return numbers.astype(float)

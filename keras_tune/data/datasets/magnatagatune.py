@@ -31,17 +31,13 @@ Splits, both by folder (0-9, a, b train; c valid; d, e, f test):
 The two have different test sets, so their scores cannot be compared.
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.data.datasets.layout import Table, line_of, locate
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TAGS = 50
 TABLE = "annotations_final.csv"
@@ -81,8 +77,6 @@ def magnatagatune_manifest(source: str | os.PathLike, split: str = "full") -> pd
     manifest = magnatagatune_manifest("magnatagatune", split="clean")
     ```
     """
-    import pandas as pd
-
     if split not in PUBLISHED:
         raise UserError(f"`split` must be 'full' or 'clean'. Received: split={split}")
     source = pathlib.Path(source)
@@ -112,8 +106,6 @@ def magnatagatune_manifest(source: str | os.PathLike, split: str = "full") -> pd
 
 
 def _top_tags(table):
-    import pandas as pd
-
     texts = table.rows.drop(columns=["clip_id", "mp3_path"])
     if texts.shape[1] < TAGS:
         raise UserError(

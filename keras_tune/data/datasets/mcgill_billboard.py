@@ -26,20 +26,16 @@ Split: none is published for this use. A hash of the artist draws 80, 10 and 10 
 is in two splits ("Rolling Stones" and "The Rolling Stones" count as one).
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.data.datasets.folder import SUFFIXES
 from keras_tune.data.datasets.layout import Table, line_of
 from keras_tune.data.datasets.splits import hash_split, plain_name
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 INDEX = "billboard-2.0-index.csv"
 
@@ -68,8 +64,6 @@ def mcgill_billboard_manifest(
     manifest = mcgill_billboard_manifest("billboard")
     ```
     """
-    import pandas as pd
-
     source = pathlib.Path(source)
     table = Table.read(source / INDEX, f"`source` must be the folder with {INDEX}.")
     slots = table.ids("id")
