@@ -23,13 +23,10 @@ UNPACKED_BYTES = 2**26
 
 
 def first_not_finite(arrays: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Find an array that contains NaN or infinity.
+    """Return the name of the first array that contains NaN or infinity, None if there is none.
 
     Args:
-        arrays: Iterable of pairs of a name and an array, of NumPy or of Keras' backend.
-
-    Returns:
-        The name of the first such array, or None.
+        arrays: Pairs of a name and an array, of NumPy or of Keras' backend.
     """
     import numpy as np
 
@@ -102,16 +99,7 @@ def sample_rate_of(encoder: keras.Model) -> int:
 
 
 def check_unpacked(name: object, unpacked: int, packed: int) -> None:
-    """Raise if a file is much too small for the size to which it unpacks.
-
-    Args:
-        name: The file.
-        unpacked: Integer, the bytes that it would take in memory.
-        packed: Integer, the bytes of the file.
-
-    Raises:
-        UserError: It would unpack to far more than its size.
-    """
+    """Raise a `UserError` if a file of `packed` bytes is much too small for its unpacked bytes."""
     if unpacked > UNPACKED_BYTES + LARGEST_EXPANSION * packed:
         raise UserError(
             f"{name}: refused, as {packed:,} bytes would unpack to {unpacked:,}; weights cannot be "
@@ -120,16 +108,10 @@ def check_unpacked(name: object, unpacked: int, packed: int) -> None:
 
 
 def check_archive(path: pathlib.Path) -> None:
-    """Raise if a zip archive, or an HDF5 file in it, is much too small for its unpacked size.
+    """Raise a `UserError` if a zip archive, or an HDF5 file in it, would unpack to far too much.
 
     The sizes that the archive declares are checked before anything is unpacked; readers of zip
     archives never return more bytes than declared. Other kinds of files pass.
-
-    Args:
-        path: `pathlib.Path` of a `.keras` file or a PyTorch checkpoint.
-
-    Raises:
-        UserError: The file would unpack to far more than its size.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -153,13 +135,8 @@ def _hdf5_bytes(content):
     """
     import h5py
 
-    total = 0
-
-    def add(_, item):
-        nonlocal total
-        if isinstance(item, h5py.Dataset):
-            total += math.prod(item.shape or (0,)) * item.dtype.itemsize
-
+    items = []
     with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems(add)
-    return total
+        file.visititems(lambda name, item: items.append(item))
+        arrays = [item for item in items if isinstance(item, h5py.Dataset)]
+        return sum(math.prod(array.shape or (0,)) * array.dtype.itemsize for array in arrays)

@@ -103,10 +103,6 @@ LONGEST_TEXT = 1000
 def name_fault(name: str, longest: int = LONGEST_NAME) -> str | None:
     """Say why a text cannot be the name of a file, or a part of one, on every system.
 
-    Args:
-        name: The text.
-        longest: Integer, the most bytes that it may have. Defaults to 100.
-
     Returns:
         The end of a sentence that begins with the name, or None if it can.
     """
@@ -126,10 +122,7 @@ def name_fault(name: str, longest: int = LONGEST_NAME) -> str | None:
 
 
 def text_fault(text: object) -> str | None:
-    r"""Say why a text cannot be an id or a label: it is empty, long or not written in a line.
-
-    Args:
-        text: The text, or a path.
+    """Say why a text cannot be an id or a label: it is empty, long or not written in a line.
 
     Returns:
         The end of a sentence that begins with the text, or None if it can.
@@ -150,7 +143,7 @@ def text_fault(text: object) -> str | None:
 
 
 def is_utf8(text: str) -> bool:
-    r"""Whether a text can be written as UTF-8; a file name in another encoding cannot."""
+    """Whether a text can be written as UTF-8; a file name in another encoding cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -162,9 +155,6 @@ def remove_leftovers(path: AnyPath) -> None:
     """Remove what killed processes have left of their attempts to write `path`.
 
     Nothing else may be writing it. There is nothing of the kind in a store.
-
-    Args:
-        path: As for `atomic_path`.
     """
     path = to_path(path)
     if not isinstance(path, ObjectPath):
@@ -179,15 +169,7 @@ def write_text(path: AnyPath, text: str) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Wait until a file or a folder is on the disk.
-
-    Args:
-        path: `pathlib.Path`. Nothing is done for a folder where the system cannot sync folders, as
-            on Windows.
-
-    Raises:
-        OSError: If a file cannot be written to the disk.
-    """
+    """Wait until a file, or a folder where the system can sync folders, is on the disk."""
     if path.is_dir():
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY)
@@ -207,17 +189,7 @@ def write_json(path: AnyPath, content: Any) -> None:
 
 
 def read_npz(path: AnyPath) -> dict[str, np.ndarray]:
-    """Read the arrays of an `.npz` file.
-
-    Args:
-        path: The file, or its URL in a store.
-
-    Returns:
-        Dict from name to array.
-
-    Raises:
-        UserError: If there is no such file, or it is damaged or something else.
-    """
+    """Read the arrays of an `.npz` file; raise a `UserError` if it is missing or damaged."""
     import numpy as np
 
     path = to_path(path)

@@ -79,9 +79,6 @@ def is_shipped(name: str) -> bool:
 def onnx_file(name: str) -> pathlib.Path | None:
     """The ONNX file of an encoder that comes with the package, if ONNX Runtime is to compute it.
 
-    Args:
-        name: Name of an encoder.
-
     Returns:
         `pathlib.Path`; None if the package has no such file, if ONNX Runtime is not installed, or
         if there is a GPU that a backend of Keras may use and ONNX Runtime cannot.

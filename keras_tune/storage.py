@@ -30,14 +30,7 @@ WITHOUT_FOLDERS = ("az", "gs", "s3")
 
 
 def import_tensorflow() -> types.ModuleType:
-    """Import TensorFlow.
-
-    Returns:
-        The module `tensorflow`.
-
-    Raises:
-        UserError: If it is not installed.
-    """
+    """Import TensorFlow, or raise a `UserError` if it is not installed."""
     from keras_tune.start_up import LEVEL, quiet_tensorflow
 
     if os.environ.setdefault(LEVEL, "2") == "3":
@@ -56,15 +49,7 @@ def import_tensorflow() -> types.ModuleType:
 def to_path(path: AnyPath) -> FilePath:
     """Turn what a user has given into a path that can be worked with.
 
-    Args:
-        path: Text, `pathlib.Path` or `ObjectPath`. A text with a scheme is a URL. (`pathlib` makes
-            `s3:/a` of `s3://a`, so a URL must come as text.)
-
-    Returns:
-        `pathlib.Path`, or `ObjectPath` for a URL.
-
-    Raises:
-        UserError: If the URL is not one.
+    A text with a scheme is a URL. `pathlib` makes `s3:/a` of `s3://a`, so a URL must come as text.
     """
     if isinstance(path, ObjectPath):
         return path
@@ -77,14 +62,7 @@ def is_url(path: AnyPath) -> bool:
 
 
 def local_output(output: AnyPath) -> pathlib.Path:
-    """Return the place of what is written as a local path, if it is not in a store.
-
-    Args:
-        output: Path of any kind.
-
-    Raises:
-        ValueError: It is a URL.
-    """
+    """Return the place of what is written as a local path; raise a `ValueError` for a URL."""
     if is_url(output):
         raise ValueError(
             "`output` must be a local path; only `prepare` writes to gs:// and s3://. "
@@ -94,25 +72,13 @@ def local_output(output: AnyPath) -> pathlib.Path:
 
 
 def beside(folder: FilePath, path: str) -> str:
-    """Return the path, as text, that a table in `folder` means by `path`.
-
-    Args:
-        folder: `pathlib.Path` or `ObjectPath`.
-        path: Text: relative to the folder, absolute, or a URL.
-    """
+    """Return the path that a table in `folder` means by `path`: relative, absolute or a URL."""
     absolute = is_url(path) or (is_url(folder) and path.startswith("/"))
     return path if absolute else str(folder / path)
 
 
 def files_below(folder: FilePath) -> list[pathlib.PurePath]:
-    """List the files in a folder and its sub-folders.
-
-    Args:
-        folder: `pathlib.Path` or `ObjectPath`.
-
-    Returns:
-        Sorted list of paths relative to the folder, `pathlib.PurePath` each.
-    """
+    """List the files in a folder and its sub-folders, sorted, as paths relative to the folder."""
     if isinstance(folder, ObjectPath):
         return sorted(folder.walk())
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
@@ -121,11 +87,9 @@ def files_below(folder: FilePath) -> list[pathlib.PurePath]:
 def file_stamp(path: FilePath) -> list[int] | None:
     """The size and the modification time of a file, which change when it is replaced.
 
-    Args:
-        path: `pathlib.Path` or `ObjectPath`. A store that does not tell the time gives 0 for it.
-
     Returns:
-        List of the size in bytes and the time in nanoseconds, or None if there is no such file.
+        List of the size in bytes and the time in nanoseconds (0 from a store that does not tell
+        it), or None if there is no such file.
     """
     try:
         found = path.stat()
@@ -143,6 +107,11 @@ class ObjectPath:
     Args:
         url: Text such as "s3://bucket/folder".
 
+    Attributes:
+        name: The last part, the bucket's name for the bucket itself.
+        stem: The last part without its suffix.
+        suffix: The suffix of the last part, with its dot.
+
     Raises:
         UserError: If the URL names no bucket. Methods raise it for what the store answers: no such
             bucket, no permission, no plug-in for the scheme.
@@ -153,6 +122,9 @@ class ObjectPath:
         self._path = pathlib.PurePosixPath(rest)
         if not rest.strip("/"):
             raise UserError(f"{url}: has no bucket. Give a URL like gs://bucket/folder.")
+        self.name = self._path.name
+        self.stem = self._path.stem
+        self.suffix = self._path.suffix
 
     def __str__(self) -> str:
         # The bucket itself is only known with a slash at its end.
@@ -164,21 +136,6 @@ class ObjectPath:
 
     def __truediv__(self, name: str | pathlib.PurePath) -> ObjectPath:
         return ObjectPath(f"{self.scheme}://{self._path / name}")
-
-    @property
-    def name(self) -> str:
-        """The last part, the bucket's name for the bucket itself."""
-        return self._path.name
-
-    @property
-    def stem(self) -> str:
-        """The last part without its suffix."""
-        return self._path.stem
-
-    @property
-    def suffix(self) -> str:
-        """The suffix of the last part, with its dot."""
-        return self._path.suffix
 
     @property
     def parent(self) -> ObjectPath:
@@ -253,11 +210,7 @@ class ObjectPath:
             gfile.remove(str(self))
 
     def take(self, file: str | os.PathLike) -> None:
-        """Copy a local file to this path; the object is there once it is whole.
-
-        Args:
-            file: Path of the file.
-        """
+        """Copy a local file to this path; the object is there once it is whole."""
         with self._translated() as gfile:
             gfile.copy(str(file), str(self), overwrite=True)
 
@@ -292,12 +245,7 @@ FilePath = pathlib.Path | ObjectPath
 
 
 def store_error(path: AnyPath, error: tf.errors.OpError) -> UserError:
-    """Return the `UserError` that says in one line what a store's answer means, and the fix.
-
-    Args:
-        path: What was asked for, `ObjectPath` or text.
-        error: `tf.errors.OpError`.
-    """
+    """Return the `UserError` that says what a store's answer to `path` means, and the fix."""
     tf = import_tensorflow()
     if isinstance(error, tf.errors.NotFoundError):
         return UserError(
@@ -329,9 +277,6 @@ class _Reader(io.RawIOBase):
     def seekable(self):
         return True
 
-    def tell(self):
-        return self._file.tell()
-
     def seek(self, offset, whence=io.SEEK_SET):
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._size}[whence]
         with self._path._translated():
@@ -358,11 +303,11 @@ def _load_plugin(tf, path):
     global _plugin_in_use
     if path.scheme in tf.io.gfile.get_registered_schemes():
         return
-    try:
+    # It may be missing, or not load with this version of TensorFlow.
+    with contextlib.suppress(
+        ImportError, NotImplementedError, AttributeError, OSError, RuntimeError
+    ):
         import tensorflow_io  # noqa: F401
-    except (ImportError, NotImplementedError, AttributeError, OSError, RuntimeError):
-        # It is missing, or does not load with this version of TensorFlow.
-        pass
     if path.scheme not in tf.io.gfile.get_registered_schemes():
         raise UserError(
             f"{path}: TensorFlow {tf.__version__} has no file system for {path.scheme}://. "
@@ -391,9 +336,6 @@ def leave(status: int) -> None:
     A process that has used the one for S3 is aborted by it when it ends, regardless of its result
     (tensorflow-io 0.37.1, https://github.com/tensorflow/io/issues/2039). To be called when all is
     done, at exit.
-
-    Args:
-        status: The exit status.
     """
     if _plugin_in_use:
         sys.stdout.flush()

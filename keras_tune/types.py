@@ -37,29 +37,25 @@ class Interval:
     Args:
         low: Float, the lowest number. Defaults to none.
         high: Float, the highest number. Defaults to none.
-        above: Float, which numbers must exceed, in place of `low`. Defaults to None.
-        below: Float, which must exceed the numbers, in place of `high`. Defaults to None.
+        above: Float, which numbers must exceed, in place of `low`. Defaults to none.
+        below: Float, which must exceed the numbers, in place of `high`. Defaults to none.
     """
 
     low: float = -math.inf
     high: float = math.inf
-    above: float | None = None
-    below: float | None = None
+    above: float = -math.inf
+    below: float = math.inf
 
     def __contains__(self, value: Any) -> bool:
-        if not math.isfinite(value):
-            return False
-        inside = (self.above is None or value > self.above) and (
-            self.below is None or value < self.below
-        )
-        return inside and self.low <= value <= self.high
+        # Infinity is not below infinity.
+        return self.low <= value <= self.high and self.above < value < self.below
 
     def __str__(self) -> str:
         words = [
-            f"above {self.above:,}" if self.above is not None else "",
+            f"above {self.above:,}" if self.above > -math.inf else "",
             f"from {self.low:,}" if self.low > -math.inf else "",
             f"to {self.high:,}" if self.high < math.inf else "",
-            f"below {self.below:,}" if self.below is not None else "",
+            f"below {self.below:,}" if self.below < math.inf else "",
         ]
         return " ".join(filter(None, words))
 

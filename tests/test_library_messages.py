@@ -21,7 +21,7 @@ FILES += sorted(path for path in ROOT.glob("*.py") if path.stem != "__main__")
 FOREIGN = {"--logdir", "--ignore-scripts", "--loglevel", "--model_config_file"}
 FOREIGN |= {"--enable_batching", "--batching_parameters_file", "--xla_gpu_deterministic_ops"}
 # Apache Beam has an option of the same name as ours.
-FOREIGN_IN = {"data/beam.py": {"--runner", "--flink_master"}}
+FOREIGN_IN = {"data/preparation.py": {"--runner", "--flink_master"}}
 
 
 def options_in(tree):

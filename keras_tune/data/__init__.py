@@ -7,15 +7,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["datasets"],
     submod_attrs={
         "audio": ["AudioError", "load_audio"],
-        "batch_options": ["BatchOptions"],
         "crop_stream": ["array_clips"],
-        "damage": ["find_damaged_shards", "naming_damaged_shards"],
-        "dataset": ["AudioDataset", "open_dataset", "read_clips", "read_records"],
+        "dataset": [
+            "AudioDataset",
+            "BatchOptions",
+            "open_dataset",
+            "read_clips",
+            "read_records",
+        ],
         "datasets": ["manifest_for"],
         "demo": ["demo_clips", "save_demo", "write_demo"],
         "preparation": ["prepare"],
         "resident_clips": ["ResidentClips"],
         "schema": ["DatasetInfo", "LabelColumn"],
+        "shard_dataset": ["find_damaged_shards", "naming_damaged_shards"],
         "shards": ["ShardSettings", "write_shard"],
     },
 )

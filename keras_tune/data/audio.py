@@ -208,14 +208,7 @@ def checked(
 
 
 def out_of_scale(samples: np.ndarray) -> str | None:
-    """Check that float samples are scaled to a full scale of 1.
-
-    Args:
-        samples: Float array of any shape, finite.
-
-    Returns:
-        Text that describes the fault, or None.
-    """
+    """Say what is wrong with finite float samples whose full scale is not 1, None if it is."""
     peak = max(-float(samples.min(initial=0)), float(samples.max(initial=0)))
     if peak <= LARGEST_PEAK:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tune.data.batch_options import BatchOptions
+from keras_tune.data.dataset import BatchOptions
 
 
 class CropStream(keras.utils.PyDataset):
@@ -99,11 +99,7 @@ class CropStream(keras.utils.PyDataset):
     def positions(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the clips of batch `index`, the first samples of their crops and their passes.
 
-        Args:
-            index: Integer.
-
-        Returns:
-            Integer arrays of shapes (batch_size,), (batch_size, crops) and (batch_size,).
+        They are integer arrays of shapes (batch_size,), (batch_size, crops) and (batch_size,).
         """
         options, clips = self.options, len(self.lengths)
         epochs, step = divmod(index + options.initial_step, self.steps_per_epoch)

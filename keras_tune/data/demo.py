@@ -178,21 +178,17 @@ def write_demo(
     info = write_demo("demo", num_clips={"train": 8, "test": 8}, seconds=3.0)
     ```
     """
-    import pandas as pd
     import soundfile
 
     from keras_tune.data.preparation import prepare
 
-    tables = []
+    audio, table = _all_splits(num_clips, seconds, sample_rate, seed)
+    defaults: dict[str, Any] = {"name": "demo", "workers": 1, "progress": False}
     with tempfile.TemporaryDirectory() as folder:
-        for split, count in (num_clips or SPLIT_CLIPS).items():
-            audio, table = demo_clips(split, count, seconds, sample_rate, seed)
-            table["path"] = [str(pathlib.Path(folder) / f"{clip}.wav") for clip in table["id"]]
-            for path, clip in zip(table["path"], audio, strict=True):
-                soundfile.write(path, to_int16(clip), sample_rate)
-            tables.append(table)
-        options = dict({"name": "demo", "workers": 1, "progress": False}, **options)
-        return prepare(pd.concat(tables), output, sample_rate=sample_rate, **options)
+        table["path"] = [str(pathlib.Path(folder) / f"{clip}.wav") for clip in table["id"]]
+        for path, clip in zip(table["path"], audio, strict=True):
+            soundfile.write(path, clip, sample_rate)
+        return prepare(table, output, sample_rate=sample_rate, **(defaults | options))
 
 
 def save_demo(
@@ -224,19 +220,13 @@ def save_demo(
     save_demo("demo.npz", num_clips={"train": 8, "test": 8}, seconds=3.0)
     ```
     """
-    import pandas as pd
-
     if to_path(path).suffix != ".npz":
         raise ValueError(f"`path` must end in .npz. Received: path={path}")
-    parts = [
-        demo_clips(split, count, seconds, sample_rate, seed, changing)
-        for split, count in (num_clips or SPLIT_CLIPS).items()
-    ]
-    table = pd.concat([table for _, table in parts])
+    audio, table = _all_splits(num_clips, seconds, sample_rate, seed, changing)
     with atomic_path(path) as temporary:
         np.savez(
             temporary,
-            audio=to_int16(np.concatenate([audio for audio, _ in parts])),
+            audio=audio,
             ids=table["id"].to_numpy(str),
             split=table["split"].to_numpy(str),
             sample_rate=sample_rate,
@@ -244,6 +234,16 @@ def save_demo(
             key=table["key"].to_numpy(str),
             tempo=table["tempo"].to_numpy(float),
         )
+
+
+def _all_splits(num_clips, *settings):
+    """The clips of all splits as int16, and their table; `settings` are those of `demo_clips`."""
+    import pandas as pd
+
+    counts = num_clips or SPLIT_CLIPS
+    parts = [demo_clips(split, count, *settings) for split, count in counts.items()]
+    audio, tables = zip(*parts, strict=True)
+    return to_int16(np.concatenate(audio)), pd.concat(tables)
 
 
 def _score(random, tonic, mode, tempo, seconds):

@@ -1,6 +1,7 @@
 """Preparing a whole set: all the shards of a manifest, and then its `dataset.json`."""
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import math
@@ -10,9 +11,9 @@ import pathlib
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from keras_tune.data.beam import write_on_beam
+import pandas as pd
+
 from keras_tune.data.schema import (
     FILE_NAME,
     REPORTS,
@@ -23,18 +24,23 @@ from keras_tune.data.schema import (
 )
 from keras_tune.data.shards import (
     ShardSettings,
+    finished_report,
     part_of,
     rows_of,
     write_shard,
 )
 from keras_tune.errors import UserError
-from keras_tune.files import is_utf8, name_fault, remove_leftovers, text_fault, write_json
+from keras_tune.files import (
+    atomic_path,
+    is_utf8,
+    name_fault,
+    remove_leftovers,
+    text_fault,
+    write_json,
+)
 from keras_tune.progress_bar import progress_bar
 from keras_tune.storage import AnyPath, begin_child_process, is_url, to_path
 from keras_tune.types import DEFAULT_SAMPLE_RATE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Shards of about this size are read fast from disks and object stores.
 SHARD_BYTES = 256 * 2**20
@@ -63,7 +69,7 @@ class LeftOutError(UserError):
 
 
 def prepare(
-    manifest: "pd.DataFrame",
+    manifest: pd.DataFrame,
     output: AnyPath,
     name: str | None = None,
     sample_rate: int = DEFAULT_SAMPLE_RATE,
@@ -101,9 +107,10 @@ def prepare(
         min_samples: The fewest samples, at `sample_rate`, that a clip may have. Defaults to 1.
         progress: Whether to show a progress bar. Defaults to True.
         runner: "processes" of this machine, or "beam" for Apache Beam, which has no progress bar
-            and ignores `workers`. Defaults to "processes".
-        beam_options: Beam's own options, as on its command line; see `write_on_beam`. Defaults to
-            none: the runner in this process.
+            and ignores `workers`. Its workers must see the audio files and the output folder under
+            the same paths, and have keras_tune installed. Defaults to "processes".
+        beam_options: Beam's own options, as on its command line, e.g. ["--runner=FlinkRunner",
+            "--flink_master=localhost:8081"]. Defaults to none: the runner in this process.
 
     Returns:
         `DatasetInfo`.
@@ -156,9 +163,9 @@ def prepare(
     tasks = [(split, shard, of) for split, of in plan.items() for shard in range(of)]
     workers = min(workers or _processors(), len(tasks))
     if runner == "beam":
-        reports = write_on_beam(manifest, tasks, settings, beam_options)
+        reports = _write_on_beam(manifest, tasks, settings, beam_options)
     else:
-        reports = _write_all(manifest, tasks, settings, workers, progress)
+        reports = _write_in_processes(manifest, tasks, settings, workers, progress)
     failed = tuple(entry for report in reports for entry in report.failed)
     if not any(report.ids for report in reports):
         raise UserError(f"{output}: no clip could be used. {describe_failed(failed)}")
@@ -186,8 +193,6 @@ def prepare(
 
 def label_columns(manifest):
     """List the `LabelColumn` of each label in a manifest."""
-    import pandas as pd
-
     columns = []
     for name in manifest.columns:
         if name in ("id", "path", "split", "start", "duration"):
@@ -344,7 +349,7 @@ def _default_shards(manifest, split, settings):
     return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))
 
 
-def _write_all(manifest, tasks, settings, workers, progress):
+def _write_in_processes(manifest, tasks, settings, workers, progress):
     """Write all shards and return their reports in the order of `tasks`."""
     reports = {}
     with progress_bar(len(manifest), "preparing", shown=progress) as bar:
@@ -396,3 +401,44 @@ def _start_worker(manifest, settings):
 
 def _write_one(task):
     return write_shard(_worker["manifest"], *task, _worker["settings"])
+
+
+def _write_on_beam(manifest, tasks, settings, options):
+    """Write all shards on a Beam runner and return their reports in the order of `tasks`."""
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(
+            "`runner` needs Apache Beam: pip install 'keras_tune[beam]'. Received: runner=beam"
+        ) from error
+    # One file for all workers, because a manifest is too large for a pipeline's description.
+    file = to_path(settings.output) / REPORTS / "manifest.pickle"
+    with atomic_path(file) as temporary:
+        manifest.to_pickle(temporary)
+    try:
+        with apache_beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+            _ = (
+                pipeline
+                | "shards" >> apache_beam.Create(tasks)
+                | "distribute" >> apache_beam.Reshuffle()
+                | "write" >> apache_beam.Map(_write_one_on_beam, str(file), settings)
+            )
+    except Exception as error:
+        # Every runner has its own exceptions, which contain those of the workers as text.
+        raise UserError(
+            f"{settings.output}: the pipeline failed ({error}). Run again: it resumes where it "
+            "stopped."
+        ) from error
+    file.unlink()
+    return [finished_report(*task, settings) for task in tasks]
+
+
+def _write_one_on_beam(task, manifest_file, settings):
+    write_shard(_read_manifest(manifest_file), *task, settings)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_manifest(file):
+    with to_path(file).open("rb") as content:
+        return pd.read_pickle(content)

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tune.data.batch_options import BatchOptions
 from keras_tune.data.crop_stream import CropStream
+from keras_tune.data.dataset import BatchOptions
 from keras_tune.errors import UserError
 
 # Samples of a block. A large set has too many samples for a 32-bit index, which JAX uses, so

@@ -281,11 +281,8 @@ def _record(row, settings):
         audio, encoding, count = content, _source_encoding(content, path), len(samples)
     else:
         pcm = to_int16(resampled)
-        rate, count = settings.sample_rate, len(pcm)
-        audio = pcm.astype("<i2").tobytes()
-        encoding = "pcm16"
-        if settings.encoding == "flac":
-            audio, encoding = to_flac(pcm, rate), "flac"
+        encoding, rate, count = settings.encoding, settings.sample_rate, len(pcm)
+        audio = to_flac(pcm, rate) if encoding == "flac" else pcm.astype("<i2").tobytes()
     labels = tuple(column.encode(row[column.name]) for column in settings.labels)
     record = Record(str(row["id"]), audio, encoding, rate, count, labels, row["split"])
     return record, len(resampled)

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_tune.data.batch_options import BatchOptions
-from keras_tune.data.decode import decode_clip
-from keras_tune.data.record_format import import_tensorflow_for_reading, pipeline_options
+from keras_tune.data.dataset import BatchOptions
+from keras_tune.data.record_format import (
+    decode_clip,
+    import_tensorflow_for_reading,
+    pipeline_options,
+)
 from keras_tune.data.schema import DatasetInfo, Shard
 from keras_tune.errors import UserError
 from keras_tune.storage import FilePath, is_url
@@ -41,21 +44,7 @@ def tfrecord_batches(
 ) -> tf.data.Dataset:
     """Read batches of crops from shards; see `keras_tune.data.AudioDataset.batches`.
 
-    With 16-bit PCM, only the bytes of the crops are decoded.
-
-    Args:
-        dataset: `ShardDataset`.
-        split: The split, for errors.
-        shards: `Shard` list, those of the split.
-        options: `BatchOptions`.
-
-    Returns:
-        `tf.data.Dataset` of dicts.
-
-    Raises:
-        UserError: If TensorFlow is not installed, no clip is long enough, or there are too few for
-            a batch.
-        ValueError: If a batch cannot be shared by the processes.
+    With 16-bit PCM, only the bytes of the crops are decoded. `shards` are those of the split.
     """
     tf = import_tensorflow_for_reading()
     path, (number, of) = dataset.path, options.part
@@ -67,18 +56,16 @@ def tfrecord_batches(
     _check_count(path, split, count, short, options)
     steps, weight = options.steps(count), None
     if options.fill_remainder:
-        counts = [
-            sum(shard.records for shard in part)
-            - len(dataset.short_ids(split, part, options.clip_samples))
-            for part in parts
-        ]
+        counts = [dataset.count_in(split, part, options.clip_samples) for part in parts]
         steps = options.steps(max(counts))
         weight = options.weight(counts, steps)
     # A smaller last batch needs no second pass.
     only_one = options.steps_per_epoch is None and not options.fill_remainder
     passes = 1 if only_one else math.ceil(steps * (options.batch_size or 1) / count)
     files = [str(path / shard.file) for shard in parts[number]]
-    plan = _Plan(tf, files, dataset.info, count, bool(short), options, _seed(options.seed), weight)
+    # Two integers, random ones if the seed is None.
+    seed = np.random.SeedSequence(options.seed).generate_state(2).tolist()
+    plan = _Plan(tf, files, dataset.info, count, bool(short), options, seed, weight)
     last = np.iinfo("int64").max if options.repeat else options.last_epoch
 
     def one_epoch(epoch):
@@ -144,12 +131,6 @@ def _check_count(
         )
 
 
-def _seed(seed: int | None) -> tuple[int, int]:
-    """Turn an integer, or None for a random seed, into the two integers that TensorFlow takes."""
-    first, second = np.random.SeedSequence(seed).generate_state(2)
-    return int(first), int(second)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Plan:
     """How one pass over a split is read."""
@@ -160,7 +141,7 @@ class _Plan:
     count: int
     filtering: bool
     options: BatchOptions
-    seed: tuple[int, int]
+    seed: list[int]
     weight: float | None
 
     @property

@@ -41,16 +41,13 @@ SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 1
 
 
 def truncation(content, format, frames=None, decoded=None):
-    """Look for signs that an audio file ends too early.
+    """Say what is missing at the end of an audio file, None if there is no sign that anything is.
 
     Args:
         content: The bytes of the file.
         format: Its format by libsndfile's names: "WAV", "FLAC", "OGG", "MP3" and others.
         frames: Integer, the frames that the header of a FLAC file announces. Defaults to None.
         decoded: Integer, the frames that were decoded. Defaults to None.
-
-    Returns:
-        Text that says what is missing, or None if there is no sign of it.
     """
     if format == "FLAC" and frames is not None and decoded < frames:
         return f"{decoded:,} of {frames:,} samples"
@@ -131,12 +128,13 @@ def _frames(content):
             return None
         first = _frame_length(content, offset)
     declared = _declared(content, offset, first)
-    if declared is not None:
-        size, frames = declared
-        if size:
-            return _compare(len(content) - offset, size)
-        return _too_few_frames(content, offset, frames)
-    return "the last frame is cut" if _walk(content, offset)[1] else None
+    if declared is not None and declared[0]:
+        return _compare(len(content) - offset, declared[0])
+    found, cut = _walk(content, offset)
+    if declared is None:
+        return "the last frame is cut" if cut else None
+    # The frame with the header itself may be counted or not.
+    return f"{found:,} of {declared[1]:,} frames" if found < declared[1] else None
 
 
 def _behind_tags(content):
@@ -180,12 +178,6 @@ def _declared(content, offset, length):
     frames = struct.unpack_from(">I", frame, start + 8)[0] if flags & 1 else 0
     size = struct.unpack_from(">I", frame, start + 8 + 4 * (flags & 1))[0] if flags & 2 else 0
     return size, frames
-
-
-def _too_few_frames(content, offset, declared):
-    # The frame with the header itself may be counted or not.
-    found, _ = _walk(content, offset)
-    return f"{found:,} of {declared:,} frames" if found < declared else None
 
 
 def _walk(content, offset):

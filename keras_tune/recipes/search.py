@@ -126,7 +126,7 @@ def main(config):
 
 def _search(config):
     from keras_tune.data import open_dataset
-    from keras_tune.data.damage import naming_damaged_shards
+    from keras_tune.data.shard_dataset import naming_damaged_shards
     from keras_tune.training.precision import with_precision
     from keras_tune.training.run_folder import check_unchanged, write_config
     from keras_tune.training.streams import demo_corpus

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_tune.data.damage import naming_damaged_shards
 from keras_tune.data.dataset import AudioDataset, open_dataset
+from keras_tune.data.shard_dataset import naming_damaged_shards
 from keras_tune.files import write_json
 from keras_tune.layers.acoustic_features import MIN_SAMPLES
 from keras_tune.machine import keep_freed_memory

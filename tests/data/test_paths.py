@@ -19,8 +19,8 @@ from keras_tune.data import (
     read_records,
     write_shard,
 )
-from keras_tune.data.damage import broken_frame
 from keras_tune.data.preparation import LeftOutError
+from keras_tune.data.shard_dataset import broken_frame
 from keras_tune.data.shards import ShardSettings
 from keras_tune.errors import UserError
 from keras_tune.files import atomic_path, write_json

@@ -39,10 +39,9 @@ DATASETS = (
     "mcgill_billboard",
 )
 
-_ADAPTERS = {name: [f"{name}_manifest"] for name in DATASETS}
-
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs=_ADAPTERS | {"splits": ["split_report"]}
+    __name__,
+    submod_attrs={name: [f"{name}_manifest"] for name in DATASETS} | {"splits": ["split_report"]},
 )
 
 

@@ -16,19 +16,16 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 `manifest_for("csv", "emotify/tracks.csv", label_columns=["genre"])`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import read_table, table_column, unique_column
+import numpy as np
+import pandas as pd
+
+from keras_tune.data.datasets.layout import Table
 from keras_tune.data.datasets.splits import hash_split
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, beside, to_path
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "file_path", "audio_path", "mp3_path")
 ID_COLUMNS = ("id", "track_id", "clip_id")
@@ -77,17 +74,15 @@ def csv_manifest(
     manifest = csv_manifest("tracks.csv", label_columns=["genre"])
     ```
     """
-    import pandas as pd
-
     source = to_path(source)
-    table = read_table(source, "`source` must be a csv file with a header line.")
+    table = Table.read(source, "`source` must be a csv file with a header line.")
     path_column = path_column or _first(table, PATH_COLUMNS)
     if path_column is None:
         raise UserError(
             f"`path_column` must be given, as no column of {source} has a usual name for files "
-            f"({', '.join(table.columns)}). Received: path_column=None"
+            f"({', '.join(table.rows.columns)}). Received: path_column=None"
         )
-    paths = table_column(table, path_column, source, complete=True)
+    paths = table.column(path_column, complete=True)
     id_column = id_column or _first(table, ID_COLUMNS)
     if id_column is None and paths.duplicated().any():
         raise UserError(
@@ -95,12 +90,11 @@ def csv_manifest(
             f"named {', '.join(ID_COLUMNS[:-1])} or {ID_COLUMNS[-1]}. Add a column id with a name "
             "for each clip, or give `id_column`."
         )
-    ids = unique_column(table, id_column or path_column, source)
-    if split_column in table.columns:
-        splits = table_column(table, split_column, source, complete=True)
+    ids = table.ids(id_column or path_column)
+    if split_column in table.rows.columns:
+        splits = table.column(split_column, complete=True)
     elif group_column:
-        groups = table_column(table, group_column, source).fillna(ids)
-        splits = hash_split(groups, fractions)
+        splits = hash_split(table.column(group_column).fillna(ids), fractions)
     else:
         splits = hash_split(ids, fractions)
     manifest = pd.DataFrame(
@@ -110,7 +104,7 @@ def csv_manifest(
             "split": splits,
         }
     )
-    if "start" in table.columns and "start" not in label_columns:
+    if "start" in table.rows.columns and "start" not in label_columns:
         warnings.warn(
             f"{source}: start is not one of the label columns, so each clip is a whole file; for "
             "parts of files add start and duration to them",
@@ -119,19 +113,16 @@ def csv_manifest(
     for name in label_columns:
         if name in manifest.columns:
             raise UserError(f"{source}: {name!r} cannot be the name of a label. Rename the column.")
-        manifest[name] = _label(table_column(table, name, source), name, source)
+        manifest[name] = _label(table.column(name), source)
     return manifest
 
 
 def _first(table, names):
-    lower = {name.lower(): name for name in reversed(table.columns)}
+    lower = {name.lower(): name for name in reversed(table.rows.columns)}
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _label(column, name, source):
-    import numpy as np
-    import pandas as pd
-
+def _label(column, source):
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     missing = column.isna() | (column.astype(str).str.strip().str.lower() == "nan")
     others = column[numbers.isna() & ~missing]
@@ -143,16 +134,16 @@ def _label(column, name, source):
             return numbers
         # Numbers such as those of a catalogue.
         warnings.warn(
-            f"{source}: {name} is read as categories, since single precision, in which numbers are "
-            "stored, would make some of its values equal",
+            f"{source}: {column.name} is read as categories, since single precision, in which "
+            "numbers are stored, would make some of its values equal",
             stacklevel=2,
         )
         return column.astype(str).where(column.notna())
     if len(others) < numbers.notna().sum():
         row = others.index[0] + 2
         warnings.warn(
-            f"{source}: {name} is read as categories, since not all of its values are numbers; the "
-            f"first that is none is {others.iloc[0]!r} in line {row}",
+            f"{source}: {column.name} is read as categories, since not all of its values are "
+            f"numbers; the first that is none is {others.iloc[0]!r} in line {row}",
             stacklevel=2,
         )
     return column

@@ -39,26 +39,16 @@ own, or one that allows less than the usual free ones, are in valid or test, so 
 trained on them.
 """
 
-from __future__ import annotations
-
 import hashlib
-import importlib.resources
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import (
-    number_column,
-    read_table,
-    refuse_values,
-    table_column,
-)
+import pandas as pd
+
+from keras_tune.data.datasets.layout import Table, audio_seconds
 from keras_tune.data.schema import SPLITS
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CLIP_SECONDS = 30.0
 # The least that is kept of a track's end.
@@ -95,8 +85,6 @@ def debian_music_manifest(
     manifest = debian_music_manifest("packages", max_seconds=120)
     ```
     """
-    import pandas as pd
-
     if not max_seconds >= CLIP_SECONDS:
         raise UserError(
             f"`max_seconds` must be at least {CLIP_SECONDS:g}, the length of a clip. "
@@ -137,11 +125,7 @@ def debian_music_manifest(
 
 
 def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, float]]:
-    """Cut a track into stretches of 30 s, and choose among them if it is long.
-
-    Args:
-        seconds: Length of the track.
-        max_seconds: The maximum to use of it; of a longer track, evenly spread stretches are used.
+    """Cut a track into stretches of 30 s; of one longer than `max_seconds`, take some of them.
 
     Returns:
         List with a tuple for each stretch: its number, its start and its duration in seconds.
@@ -159,12 +143,8 @@ def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, floa
 
 
 def _stretches_of(file, max_seconds):
-    import soundfile
-
-    try:
-        return stretches(soundfile.info(file).duration, max_seconds)
-    except (OSError, RuntimeError):
-        return [(0, None, None)]  # write_shard reports it
+    seconds = audio_seconds(file)
+    return [(0, None, None)] if seconds is None else stretches(seconds, max_seconds)
 
 
 def _check_found(source, found, differing, changed):
@@ -184,15 +164,12 @@ def _table(source):
     if not source.is_dir():
         raise UserError(f"{source}: no such folder. `source` must be the folder of packages.")
     own = source / TABLE
-    shipped = importlib.resources.files("keras_tune.data.datasets") / TABLE
-    with importlib.resources.as_file(shipped) as file:
-        file = own if own.is_file() else file
-        table = read_table(file)
-    columns = {name: table_column(table, name, file, complete=True) for name in COLUMNS}
-    columns["seconds"] = number_column(table, "seconds", file)
+    table = Table.read(own if own.is_file() else pathlib.Path(__file__).with_name(TABLE))
+    columns = {name: table.column(name, complete=True) for name in COLUMNS}
+    columns["seconds"] = table.numbers("seconds")
     unknown = ~columns["split"].isin(SPLITS)
-    refuse_values(columns["split"], unknown, file, f"must be one of {', '.join(SPLITS)}.")
-    return table.assign(**columns)
+    table.refuse("split", unknown, f"must be one of {', '.join(SPLITS)}.")
+    return pd.DataFrame(columns)
 
 
 def _file(source, track):

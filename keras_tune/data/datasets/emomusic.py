@@ -24,25 +24,13 @@ whose `Mediaeval 2013 set` is `evaluation`. Of the others, those are valid whose
 (of the lower-cased name, only ASCII letters and single spaces kept), modulo 10, is 8 or 9.
 """
 
-from __future__ import annotations
-
 import os
-import pathlib
-from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import (
-    audio_path,
-    locate,
-    number_column,
-    read_table,
-    table_column,
-    unique_column,
-)
+import pandas as pd
+
+from keras_tune.data.datasets.layout import Table, audio_path, locate
 from keras_tune.data.datasets.splits import plain_name, sha1_modulo
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SONGS, ANNOTATIONS, CLIPS = "songs_info.csv", "static_annotations.csv", "clips_45seconds"
 FIX = "`source` must be the folder in which EmoMusic's two archives are unpacked."
@@ -69,26 +57,24 @@ def emomusic_manifest(source: str | os.PathLike) -> pd.DataFrame:
     manifest = emomusic_manifest("emomusic")
     ```
     """
-    import pandas as pd
-
     folder = locate(source, [".", "annotations"], [SONGS, ANNOTATIONS], FIX)
     clips = locate(source, ["."], [CLIPS], FIX) / CLIPS
     songs = _table(folder / SONGS)
     means = _table(folder / ANNOTATIONS)
-    if set(songs.index) != set(means.index):
-        song = min(set(songs.index) ^ set(means.index), key=int)
+    ids = songs.rows.index
+    only_in_one = set(ids) ^ set(means.rows.index)
+    if only_in_one:
+        song = min(only_in_one, key=int)
         raise UserError(f"{folder}: song {song} is not in both {SONGS} and {ANNOTATIONS}.")
-    arousal = number_column(means, "mean_arousal", folder / ANNOTATIONS)[songs.index]
-    valence = number_column(means, "mean_valence", folder / ANNOTATIONS)[songs.index]
-    artists = table_column(songs, "Artist", folder / SONGS, complete=True).str.strip()
-    sets = table_column(songs, "Mediaeval 2013 set", folder / SONGS, complete=True).str.strip()
+    artists = songs.column("Artist", complete=True).str.strip()
+    sets = songs.column("Mediaeval 2013 set", complete=True).str.strip()
     manifest = pd.DataFrame(
         {
-            "id": songs.index,
-            "path": [audio_path(clips, song, (".mp3", ".wav")) for song in songs.index],
+            "id": ids,
+            "path": [audio_path(clips, song, (".mp3", ".wav")) for song in ids],
             "split": [_split(*row) for row in zip(sets, artists, strict=True)],
-            "arousal": arousal.to_numpy(),
-            "valence": valence.to_numpy(),
+            "arousal": means.numbers("mean_arousal")[ids].to_numpy(),
+            "valence": means.numbers("mean_valence")[ids].to_numpy(),
             "artist": artists.to_numpy(),
         }
     )
@@ -98,10 +84,10 @@ def emomusic_manifest(source: str | os.PathLike) -> pd.DataFrame:
 
 def _table(file):
     """Read a table, indexed by the song's number as text without leading zeros."""
-    table = read_table(pathlib.Path(file), FIX)
-    numbers = number_column(table, "song_id", file)
-    table = table.assign(song_id=[str(int(number)) for number in numbers])
-    return table.set_index(unique_column(table, "song_id", file).to_numpy())
+    table = Table.read(file, FIX)
+    table.rows["song_id"] = [str(int(number)) for number in table.numbers("song_id")]
+    table.rows.index = table.ids("song_id")
+    return table
 
 
 def _split(part, artist):

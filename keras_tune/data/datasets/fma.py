@@ -22,18 +22,14 @@ Split: the official one, in which no artist is in two splits: small 6,400 / 800 
 archives; they are left out and reported when the set is prepared.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import os
-from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import AS_TEXT, locate, reading, unique_column
+import pandas as pd
+
+from keras_tune.data.datasets.layout import AS_TEXT, Table, locate, reading
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SUBSETS = ("small", "medium", "large")
 SPLIT_NAMES = {"training": "train", "validation": "valid", "test": "test"}
@@ -66,8 +62,6 @@ def fma_manifest(source: str | os.PathLike, subset: str = "small") -> pd.DataFra
     manifest = fma_manifest("fma", subset="medium")
     ```
     """
-    import pandas as pd
-
     if subset not in SUBSETS:
         raise UserError(f"`subset` must be 'small', 'medium' or 'large'. Received: subset={subset}")
     folder = locate(source, ["."], ["fma_metadata"], "Unpack fma_metadata.zip there.")
@@ -93,8 +87,6 @@ def fma_manifest(source: str | os.PathLike, subset: str = "small") -> pd.DataFra
 
 def _tracks(file):
     """Read the four columns of interest of a table that has three lines of header."""
-    import pandas as pd
-
     if not file.is_file():
         raise UserError(f"{file}: no such file. Unpack fma_metadata.zip there.")
     with reading(file), open(file, encoding="utf-8", newline="") as lines:
@@ -106,7 +98,7 @@ def _tracks(file):
     with reading(file):
         table = pd.read_csv(file, header=None, skiprows=3, usecols=list(names), **AS_TEXT)
     table = table.rename(columns=names)
-    unique_column(table, "id", file)
+    Table(file, table).ids("id")
     for name, known in (("split", SPLIT_NAMES), ("subset", SUBSETS)):
         strange = table[~table[name].isin(known)]
         if len(strange):

@@ -32,14 +32,8 @@ SUFFIXES = frozenset(
 def audio_files(folder: FilePath) -> list[pathlib.PurePath]:
     """List the audio files in a folder and its sub-folders, without hidden ones.
 
-    Args:
-        folder: `pathlib.Path` or `ObjectPath`.
-
-    Returns:
-        Sorted list of paths relative to the folder, `pathlib.PurePath` each.
-
-    Raises:
-        UserError: If a file's name is not in UTF-8, which tables cannot store.
+    The paths are sorted and relative to the folder. A name that is not in UTF-8, which tables
+    cannot store, raises a `UserError`.
     """
     found = [
         path

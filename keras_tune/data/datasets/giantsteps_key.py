@@ -34,26 +34,16 @@ artists is. The published numbers of clips are based on durations from ffprobe, 
 libsndfile.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import pathlib
 import re
-from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import (
-    audio_path,
-    number_column,
-    read_table,
-    table_column,
-    unique_column,
-)
+import pandas as pd
+
+from keras_tune.data.datasets.layout import Table, audio_path, audio_seconds
 from keras_tune.data.datasets.splits import sha1_modulo
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CLIP_SECONDS = 30.0
 SUFFIXES = (".mp3", ".wav")
@@ -85,8 +75,6 @@ def giantsteps_key_manifest(source: str | os.PathLike) -> pd.DataFrame:
     manifest = giantsteps_key_manifest("giantsteps")
     ```
     """
-    import pandas as pd
-
     mtg = _repository(source, "giantsteps-mtg-key-dataset")
     test = _repository(source, "giantsteps-key-dataset")
     rows = [
@@ -112,13 +100,12 @@ def _repository(source, name):
 
 def _mtg_songs(folder):
     file = folder / "annotations" / "annotations.txt"
-    table = read_table(file)
-    ids = unique_column(table, "ID", file)
-    keys = table_column(table, "MANUAL KEY", file).fillna("")
-    confident = number_column(table, "C", file) == 2
+    table = Table.read(file)
+    keys = table.column("MANUAL KEY").fillna("")
+    confident = table.numbers("C") == 2
     artists = _artists(folder / "annotations" / "beatport_metadata.txt")
     valid = _valid_artists(artists.values())
-    for song, key, sure in zip(ids, keys, confident, strict=True):
+    for song, key, sure in zip(table.ids("ID"), keys, confident, strict=True):
         if not sure or "/" in key:
             continue
         if song not in artists:
@@ -142,9 +129,8 @@ def _test_songs(folder):
 
 def _artists(file):
     """Return the list of artists of each song."""
-    table = read_table(file)
-    ids = table_column(table, "ID", file, complete=True)
-    names = table_column(table, "ARTIST", file).fillna("")
+    table = Table.read(file)
+    ids, names = table.column("ID", complete=True), table.column("ARTIST").fillna("")
     return {
         song: [artist.strip() for artist in several.split(",")]
         for song, several in zip(ids, names, strict=True)
@@ -174,12 +160,9 @@ def _key(text, where):
 
 def _clips(path):
     """Return start and duration of a file's clips, (None, None) if it cannot be read."""
-    import soundfile
-
-    try:
-        seconds = soundfile.info(path).duration
-    except (OSError, RuntimeError):
-        return [(None, None)]  # write_shard reports it
+    seconds = audio_seconds(path)
+    if seconds is None:
+        return [(None, None)]
     # A file shorter than a clip is listed as one, so that it is reported too.
     count = max(1, math.floor(seconds / CLIP_SECONDS))
     return [(number * CLIP_SECONDS, CLIP_SECONDS) for number in range(count)]

@@ -25,17 +25,13 @@ IEEE Transactions on Multimedia 17(11), 2015 (https://github.com/coreyker/dnn-mg
 excerpts use the adapter `folder`.
 """
 
-from __future__ import annotations
-
-import importlib.resources
 import os
-from typing import TYPE_CHECKING
+import pathlib
+
+import pandas as pd
 
 from keras_tune.data.datasets.layout import audio_path, locate
 from keras_tune.data.schema import SPLITS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GENRES = tuple("blues classical country disco hiphop jazz metal pop reggae rock".split())
 FOLDERS = (".", "genres", "genres_original", "Data/genres_original")
@@ -61,8 +57,6 @@ def gtzan_manifest(source: str | os.PathLike) -> pd.DataFrame:
     manifest = gtzan_manifest("gtzan/genres")
     ```
     """
-    import pandas as pd
-
     folder = locate(source, FOLDERS, GENRES, "`source` must be the folder with GTZAN's genres.")
     rows = [
         (name, audio_path(folder / genre, name, (".wav", ".au")), split, genre)
@@ -76,7 +70,7 @@ def gtzan_manifest(source: str | os.PathLike) -> pd.DataFrame:
 
 def _listed(split):
     """Return the genre and the name of each clip of a split."""
-    lists = importlib.resources.files("keras_tune.data.datasets") / "split_lists"
+    lists = pathlib.Path(__file__).with_name("split_lists")
     text = (lists / f"gtzan_fault_filtered_{split}.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [line.removesuffix(".wav").split("/") for line in lines]

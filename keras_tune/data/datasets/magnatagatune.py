@@ -31,24 +31,13 @@ Splits, both by folder (0-9, a, b train; c valid; d, e, f test):
 The two have different test sets, so their scores cannot be compared.
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
-from typing import TYPE_CHECKING
 
-from keras_tune.data.datasets.layout import (
-    line_of,
-    locate,
-    read_table,
-    refuse_values,
-    table_column,
-    unique_column,
-)
+import pandas as pd
+
+from keras_tune.data.datasets.layout import Table, line_of, locate
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TAGS = 50
 TABLE = "annotations_final.csv"
@@ -88,19 +77,17 @@ def magnatagatune_manifest(source: str | os.PathLike, split: str = "full") -> pd
     manifest = magnatagatune_manifest("magnatagatune", split="clean")
     ```
     """
-    import pandas as pd
-
     if split not in PUBLISHED:
         raise UserError(f"`split` must be 'full' or 'clean'. Received: split={split}")
     source = pathlib.Path(source)
-    file = source / TABLE
-    table = read_table(file, f"`source` must be the folder with MagnaTagATune's {TABLE}.")
-    ids = unique_column(table, "clip_id", file)
-    paths = table_column(table, "mp3_path", file, complete=True)
+    fix = f"`source` must be the folder with MagnaTagATune's {TABLE}."
+    table = Table.read(source / TABLE, fix)
+    ids = table.ids("clip_id")
+    paths = table.column("mp3_path", complete=True)
     strange = ~paths.str.match(r"[0-9a-f]/.+\.mp3$")
-    refuse_values(paths, strange, file, "is not like '0/name.mp3'. Download the table again.")
+    table.refuse("mp3_path", strange, "is not like '0/name.mp3'. Download the table again.")
     audio = locate(source, [".", "mp3"], list(FOLDERS), "Unpack mp3.zip there.")
-    tags = _top_tags(table, file)
+    tags = _top_tags(table)
     manifest = pd.DataFrame(
         {
             "id": ids,
@@ -118,19 +105,18 @@ def magnatagatune_manifest(source: str | os.PathLike, split: str = "full") -> pd
     return manifest
 
 
-def _top_tags(table, file):
-    import pandas as pd
-
-    texts = table.drop(columns=["clip_id", "mp3_path"])
+def _top_tags(table):
+    texts = table.rows.drop(columns=["clip_id", "mp3_path"])
     if texts.shape[1] < TAGS:
         raise UserError(
-            f"{file}: has {texts.shape[1]} columns of tags, fewer than {TAGS}. Download it again."
+            f"{table.file}: has {texts.shape[1]} columns of tags, fewer than {TAGS}. "
+            "Download it again."
         )
     wrong = ~texts.isin(["0", "1"])
     if wrong.to_numpy().any():
         name = wrong.columns[wrong.any()][0]
         raise UserError(
-            f"{file}: the tag {name!r} on line {line_of(wrong[name])} is neither 0 nor 1. "
+            f"{table.file}: the tag {name!r} on line {line_of(wrong[name])} is neither 0 nor 1. "
             "Download the table again."
         )
     tags = pd.DataFrame(texts.to_numpy() == "1", columns=texts.columns).astype(float)

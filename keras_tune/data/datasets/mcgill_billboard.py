@@ -26,20 +26,16 @@ Split: none is published for this use. A hash of the artist draws 80, 10 and 10 
 is in two splits ("Rolling Stones" and "The Rolling Stones" count as one).
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from keras_tune.data.datasets.folder import SUFFIXES
-from keras_tune.data.datasets.layout import line_of, read_table, table_column, unique_column
+from keras_tune.data.datasets.layout import Table, line_of
 from keras_tune.data.datasets.splits import hash_split, plain_name
 from keras_tune.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 INDEX = "billboard-2.0-index.csv"
 
@@ -68,31 +64,33 @@ def mcgill_billboard_manifest(
     manifest = mcgill_billboard_manifest("billboard")
     ```
     """
-    import pandas as pd
-
     source = pathlib.Path(source)
-    file = source / INDEX
-    table = read_table(file, f"`source` must be the folder with {INDEX}.")
-    slots = unique_column(table, "id", file)
-    dates = table_column(table, "chart_date", file, complete=True)
+    table = Table.read(source / INDEX, f"`source` must be the folder with {INDEX}.")
+    slots = table.ids("id")
+    dates = table.column("chart_date", complete=True)
     strange = ~(slots.str.fullmatch(r"\d{1,4}") & dates.str.fullmatch(r"\d{4}-\d\d-\d\d"))
     if strange.any():
         raise UserError(
-            f"{file}: line {line_of(strange)} must begin with a slot's number and a date like "
-            "1987-11-25. Download the index again."
+            f"{table.file}: line {line_of(strange)} must begin with a slot's number and a date "
+            "like 1987-11-25. Download the index again."
         )
-    table = table.assign(slot=slots.astype(int), year=dates.str[:4].astype(float))
-    table = table[table_column(table, "title", file).notna()]
-    artists = table_column(table, "artist", file).fillna("").str.strip()
-    groups = pd.Series([_group(artist) for artist in artists], table.index)
-    titles = table["title"].str.strip().str.casefold()
+    songs = pd.DataFrame(
+        {
+            "slot": slots.astype(int),
+            "year": dates.str[:4].astype(float),
+            "title": table.column("title").str.strip().str.casefold(),
+            "artist": table.column("artist").fillna("").str.strip(),
+        }
+    )
+    # A slot without a title has no annotations.
+    songs = songs[songs["title"].notna()]
     files = _numbered_files(source / "audio")
     rows = []
-    for _, song in table.groupby([groups, titles], sort=False):
-        slot = song["slot"].iloc[0]
+    for _, song in songs.groupby([songs["artist"].map(_group), "title"], sort=False):
+        slot, artist, year = song[["slot", "artist", "year"]].iloc[0]
         found = [files[number] for number in song["slot"] if number in files]
         path = found[0] if found else str(source / "audio" / f"{slot:04d}.*")
-        rows.append((f"{slot:04d}", path, artists[song.index[0]], song["year"].iloc[0]))
+        rows.append((f"{slot:04d}", path, artist, year))
     manifest = pd.DataFrame(rows, columns=["id", "path", "artist", "year"])
     splits = hash_split([_group(artist) for artist in manifest["artist"]], fractions)
     manifest.insert(2, "split", splits)

@@ -20,7 +20,7 @@ DIGITS = 12
 
 
 def hash_split(keys: Iterable[str], fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> list[str]:
-    """Assign each key to a split by its hash.
+    """Return the split of each key, which follows from its hash.
 
     A key keeps its split when others are added or removed, and equal keys (clips of one artist)
     share a split. The fractions are exact only on average.
@@ -28,9 +28,6 @@ def hash_split(keys: Iterable[str], fractions: Sequence[float] = (0.8, 0.1, 0.1)
     Args:
         keys: Texts, e.g. ids or artists.
         fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
-
-    Returns:
-        List of split names, one per key.
     """
     edges = np.cumsum(check_fractions(fractions))
     positions = [id_hash(key) / 2**256 for key in keys]
@@ -42,7 +39,7 @@ def hash_split(keys: Iterable[str], fractions: Sequence[float] = (0.8, 0.1, 0.1)
 def stratified_split(
     ids: Sequence[str], strata: Iterable[object], fractions: Sequence[float] = (0.8, 0.1, 0.1)
 ) -> list[str]:
-    """Split each stratum in the same proportions, by the hashes of the ids.
+    """Return the split of each id: all strata are split in the same proportions, by hashes.
 
     A stratum of three or more has at least one clip in each split whose fraction is not 0.
 
@@ -50,9 +47,6 @@ def stratified_split(
         ids: Unique texts.
         strata: The stratum of each id, e.g. its label.
         fractions: Shares of train, valid and test. Defaults to 80, 10 and 10 %.
-
-    Returns:
-        List of split names, one per id.
     """
     fractions = check_fractions(fractions)
     members = {}

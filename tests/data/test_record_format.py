@@ -9,7 +9,7 @@ import soundfile
 
 from keras_tune.data import load_audio, prepare, read_clips, read_records
 from keras_tune.data.audio import to_float
-from keras_tune.data.decode import GRAPH_DECODERS, tensorflow_io
+from keras_tune.data.record_format import GRAPH_DECODERS, Record, tensorflow_io
 
 pytestmark = pytest.mark.one_backend
 
@@ -56,8 +56,6 @@ def prepared(files, tmp_path_factory):
 
 
 def test_source_records_keep_the_bytes(files, prepared):
-    from keras_tune.data.record_format import Record
-
     (shard,) = prepared.glob("*.tfrecord")
     contents = dict(zip(files["id"], files["path"], strict=True))
     for serialized in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
@@ -109,18 +107,18 @@ def test_tensorflow_io_is_used_where_it_loads():
 @pytest.mark.skipif(tensorflow_io() is None, reason="tensorflow-io is not installed")
 def test_decoding_happens_in_the_graph(files, monkeypatch):
     """With libsndfile out of reach, what tensorflow-io knows is decoded nevertheless."""
-    from keras_tune.data import decode
+    from keras_tune.data import record_format
 
     def unreachable(*args, **kwargs):
         raise AssertionError("libsndfile was asked")
 
-    monkeypatch.setattr(decode, "_decoded", unreachable)
+    monkeypatch.setattr(record_format, "_decoded", unreachable)
     for name, path in zip(files["id"], files["path"], strict=True):
         encoding = name.split("-")[1]
         if encoding not in GRAPH_DECODERS:
             continue
         rate = soundfile.info(path).samplerate
-        clip = decode.decode_clip(
+        clip = record_format.decode_clip(
             tf,
             tf.constant(open(path, "rb").read()),
             tf.constant(encoding),
