@@ -6,8 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "baselines": ["BASELINES", "MelStatistics", "make_baselines", "untrained_copy"],
-        "embed_audio": ["embed"],
-        "embedded_files": ["EmbeddedFiles", "embed_files"],
+        "embed_audio": ["EmbeddedFiles", "embed", "embed_files"],
         "embedding_cache": ["EmbeddingCache"],
         "embeddings": ["ClipEmbeddings", "cut_windows", "embed_clips", "pool_clips"],
         "encoders": ["embedding_model", "load_encoder", "named_encoder", "tap_stages"],
