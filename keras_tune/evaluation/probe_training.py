@@ -55,9 +55,6 @@ class Plateau:
     With `patience=5`, the learning rate is divided at the sixth evaluation in a row without a
     better score.
 
-    Args:
-        patience: Integer, evaluations without a better score that change nothing.
-
     Source: `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults.
     """
 

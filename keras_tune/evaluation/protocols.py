@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_tune.errors import UserError
+from keras_tune.evaluation.probe_stack import ProbeConfiguration, activate
+from keras_tune.evaluation.probe_training import Schedule, train_probes
 
 # The score on valid if all labels are the same, so that no probe is better than another.
 UNDEFINED = -1e9
 
 if TYPE_CHECKING:
     from keras_tune.evaluation.embeddings import ClipEmbeddings
-    from keras_tune.evaluation.probe_stack import ProbeConfiguration
     from keras_tune.evaluation.tasks import Task
 
 # Inverse regularization strengths to choose from.
@@ -179,14 +180,7 @@ def cross_fitted_score(
     averaged over both halves and five splits. Clips of a song stay together. These scores can be
     compared whatever the number of candidates.
 
-    Args:
-        task: `Task`.
-        labels: List of dicts from label name to value.
-        targets: Array (clips, ...).
-        predictions: Array (candidates, clips, outputs).
-
-    Returns:
-        Float, the primary metric; NaN if no half could be scored.
+    Predictions are an array (candidates, clips, outputs). NaN if no half could be scored.
 
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions" (1974);
     Tsamardinos et al., "Bootstrapping the out-of-sample predictions for efficient and accurate
@@ -222,16 +216,8 @@ def combine_songs(
     """Average the predictions of the clips of each song, if the set has a label `song`.
 
     This is only for tasks whose labels belong to the song (`Task.combines_songs`): the target of a
-    song is that of its first clip.
-
-    Args:
-        labels: List of dicts from label name to value.
-        targets: Array (clips, ...).
-        predictions: Array (..., clips, outputs).
-
-    Returns:
-        Targets (songs, ...) and predictions (..., songs, outputs); unchanged if there are no songs.
-        A clip without a song counts as a song.
+    song is that of its first clip. A clip without a song counts as a song. Targets (clips, ...) and
+    predictions (..., clips, outputs) become (songs, ...) and (..., songs, outputs).
 
     Source: Castellon et al., jukemir (ISMIR 2021), for key.
     """
@@ -254,15 +240,9 @@ def songs_of(
 def groups_of(
     labels: Sequence[dict[str, Any]], column: str | None, ids: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The group of each clip by the value of a label; a clip without it is a group of its own.
+    """The group of each clip by the value of a label, as an array of strings.
 
-    Args:
-        labels: List of dicts from label name to value.
-        column: Name of the label.
-        ids: List of the ids of the clips. Defaults to None: their positions.
-
-    Returns:
-        Array of strings (clips,).
+    A clip without it is a group of its own, named for its id, or its position without `ids`.
     """
     ids = range(len(labels)) if ids is None else ids
     # A number that is missing is NaN, which is not equal to itself.
@@ -286,9 +266,6 @@ def linear(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     Source: Spijkervet & Burgoyne, CLMR (ISMIR 2021), section 4; Vélez Vásquez & Burgoyne (ISMIR
     2022), section 4.
     """
-    from keras_tune.evaluation.probe_stack import ProbeConfiguration
-    from keras_tune.evaluation.probe_training import Schedule, train_probes
-
     width = train.clips.crops.shape[1]
     configurations = [ProbeConfiguration(hidden_units=units, l2=1e-6) for units in (None, width)]
     probes = train_probes(
@@ -320,9 +297,6 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     Source: Castellon et al., "Codified audio language modeling learns useful representations for
     music information retrieval" (ISMIR 2021), section 4.3.
     """
-    from keras_tune.evaluation.probe_stack import activate
-    from keras_tune.evaluation.probe_training import Schedule, train_probes
-
     configurations = grid_configurations()
 
     def valid_score(outputs):
@@ -350,8 +324,6 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
 
 def grid_configurations() -> list[ProbeConfiguration]:
     """The 216 configurations of the grid."""
-    from keras_tune.evaluation.probe_stack import ProbeConfiguration
-
     axes = {
         "standardize": (False, True),
         "hidden_units": (None, 512),
@@ -370,8 +342,6 @@ def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     """Logistic regression for classes and tags, ridge regression for values."""
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
-
-    from keras_tune.evaluation.probe_stack import activate
 
     scaler = StandardScaler().fit(train.clips.vectors)
     features = scaler.transform(train.clips.vectors)
