@@ -285,10 +285,10 @@ def linear(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         return sums / np.bincount(clips.owners)[:, None]
 
     candidates = [
-        (functools.partial(predict, probe=probe), _head_of(probe, "scores")) for probe in probes
+        _trained(probe, functools.partial(predict, probe=probe), "scores") for probe in probes
     ]
     predictions = [probe.predict(valid.clips.crops) for probe in probes]
-    return _best(valid, task, candidates, map(dataclasses.asdict, configurations), predictions)
+    return _best(valid, task, candidates, predictions)
 
 
 def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
@@ -297,7 +297,6 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     Source: Castellon et al., "Codified audio language modeling learns useful representations for
     music information retrieval" (ISMIR 2021), section 4.3.
     """
-    configurations = grid_configurations()
 
     def valid_score(outputs):
         return valid.score(task, activate(outputs, task.loss))
@@ -305,7 +304,7 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     probes = train_probes(
         (train.clips.vectors, train.targets),
         (valid.clips.vectors, valid.targets),
-        configurations,
+        grid_configurations(),
         task.loss,
         len(task.outputs),
         valid_score,
@@ -313,13 +312,10 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         seed,
     )
     candidates = [
-        (lambda clips, probe=probe: probe.predict(clips.vectors), _head_of(probe, "embeddings"))
+        _trained(probe, lambda clips, probe=probe: probe.predict(clips.vectors), "embeddings")
         for probe in probes
     ]
-    predictions = [probe.predict(valid.clips.vectors) for probe in probes]
-    scores = [probe.valid_score for probe in probes]
-    named = map(dataclasses.asdict, configurations)
-    return _best(valid, task, candidates, named, predictions, scores)
+    return _best(valid, task, candidates, scores=[probe.valid_score for probe in probes])
 
 
 def grid_configurations() -> list[ProbeConfiguration]:
@@ -345,7 +341,6 @@ def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
 
     scaler = StandardScaler().fit(train.clips.vectors)
     features = scaler.transform(train.clips.vectors)
-    held_out = scaler.transform(valid.clips.vectors)
     regress = {"mse": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
 
     def predict(clips, kernel, bias):
@@ -356,13 +351,12 @@ def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     # 18,000.
     with threadpool_limits(1, "blas"):
         fits = [regress[task.loss](features, train.targets, task, c) for c in STRENGTHS]
-    candidates, predictions = [], []
-    for kernel, bias in fits:
+    candidates = []
+    for strength, (kernel, bias) in zip(STRENGTHS, fits, strict=True):
         head = Head([kernel, bias], scaler.mean_, scaler.scale_, "embeddings")
-        candidates.append((functools.partial(predict, kernel=kernel, bias=bias), head))
-        predictions.append(activate(held_out @ kernel + bias, task.loss))
-    named = [{"C": strength} for strength in STRENGTHS]
-    return _best(valid, task, candidates, named, predictions)
+        bound = functools.partial(predict, kernel=kernel, bias=bias)
+        candidates.append(({"C": strength}, bound, head))
+    return _best(valid, task, candidates)
 
 
 def _ridge(features, targets, task, strength):
@@ -405,7 +399,7 @@ def knn(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train.clips.vectors)
-    candidates, configurations, predictions = [], [], []
+    candidates = []
     for standardize, neighbours in itertools.product((False, True), NEIGHBOURS):
         if neighbours > len(train.targets):
             continue
@@ -416,34 +410,38 @@ def knn(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         def predict(clips, model=model, change=change):
             return model.predict(change(clips.vectors)).reshape(len(clips.ids), -1)
 
-        candidates.append((predict, None))
-        configurations.append({"neighbours": neighbours, "standardize": standardize})
-        predictions.append(predict(valid.clips))
-    return _best(valid, task, candidates, configurations, predictions)
+        configuration = {"neighbours": neighbours, "standardize": standardize}
+        candidates.append((configuration, predict, None))
+    return _best(valid, task, candidates)
 
 
-def _head_of(probe, pooling):
+def _trained(probe, predict, pooling):
+    """The candidate for `_best` that a `TrainedProbe` is."""
     standard = (probe.mean, probe.deviation) if probe.configuration.standardize else (None, None)
-    return Head(probe.weights, *standard, pooling)
+    head = Head(probe.weights, *standard, pooling)
+    return dataclasses.asdict(probe.configuration), predict, head
 
 
-def _best(valid, task, candidates, configurations, predictions, scores=None):
+def _best(valid, task, candidates, predictions=None, scores=None):
     """The candidate with the best score on valid, as a `FittedProbe`.
 
-    Candidates are pairs of a function from clips to predictions and a `Head` or None; the scores
-    are those of the predictions, unless they are given.
+    Candidates are tuples of a configuration, a function from clips to predictions, and a `Head` or
+    None. The predictions are those for the clips of valid, and the scores are those of the
+    predictions, unless they are given.
     """
-    configurations, predictions = list(configurations), np.stack(predictions)
+    configurations, functions, heads = zip(*candidates, strict=True)
+    if predictions is None:
+        predictions = [predict(valid.clips) for predict in functions]
+    predictions = np.stack(predictions)
     scores = valid.score(task, predictions) if scores is None else scores
     scores = [float(score) for score in scores]
     best = int(np.argmax(scores))
-    predict, head = candidates[best]
     return FittedProbe(
-        predict,
+        functions[best],
         configurations[best],
         scores[best],
         [{**c, "valid_score": s} for c, s in zip(configurations, scores, strict=True)],
-        head,
+        heads[best],
         cross_fitted_score(task, valid.clips.labels, valid.targets, predictions),
     )
 
