@@ -296,12 +296,12 @@ def embed_clips(
     # nothing is compiled.
     any_batch = getattr(encoder, "any_batch", False)
     batch = np.zeros((batch_size, window_samples, 1), "float32")
-    # The row of the clip of each window in the batch, or its bitwise complement for a random crop.
+    # The row of the clip of each window in the batch, or None for a random crop.
     waiting = []
-    outputs, owners, crops = [], [], {}
+    outputs, owners, crops = [], [], []
     # The sums over the windows of each clip.
     sums = {name: [] for name in ("representation", *stages)}
-    ids, labels, counts, skipped = [], [], [], []
+    ids, labels, skipped = [], [], []
 
     def finished(vectors):
         finish = getattr(encoder, "finish", np.asarray)
@@ -313,14 +313,14 @@ def embed_clips(
         found = {name: np.asarray(values, "float32") for name, values in found.items()}
         for index, row in enumerate(waiting):
             vector = found["representation"][index]
-            if row < 0:
-                crops[~row] = vector.copy()
+            if row is None:
+                crops.append(vector.copy())
                 continue
+            owners.append(row)
             for name, values in found.items():
                 sums[name][row] += values[index].astype("float64")
             if keep_windows:
                 outputs.append(vector.copy())
-                owners.append(row)
         waiting.clear()
 
     def put(window, row):
@@ -337,22 +337,21 @@ def embed_clips(
             skipped.append(record["id"])
             continue
         audio = audio if deform is None else deform(audio)
-        windows = cut_windows(audio, window_samples, hop_samples)
         ids.append(record["id"])
         labels.append(record["labels"])
-        counts.append(len(windows))
         for values in sums.values():
             values.append(0.0)
-        for window in windows:
+        for window in cut_windows(audio, window_samples, hop_samples):
             put(window, len(ids) - 1)
         if crop_seed is not None:
             start = crop_start(record["id"], len(audio) - window_samples, crop_seed)
-            put(audio[start : start + window_samples], ~(len(ids) - 1))
+            put(audio[start : start + window_samples], None)
     if waiting:
         flush()
     if not ids:
         raise TooShortError(window_samples, skipped)
-    means = {name: np.stack(values) / np.array(counts)[:, None] for name, values in sums.items()}
+    counts = np.bincount(owners)[:, None]
+    means = {name: np.stack(values) / counts for name, values in sums.items()}
     found = ClipEmbeddings(
         ids,
         finished(means.pop("representation")),
@@ -360,7 +359,7 @@ def embed_clips(
         skipped,
         windows=finished(np.stack(outputs)) if keep_windows else None,
         owners=np.array(owners) if keep_windows else None,
-        crops=finished(np.stack([crops[row] for row in range(len(ids))])) if crops else None,
+        crops=finished(np.stack(crops)) if crops else None,
         stages={name: values.astype("float32") for name, values in means.items()},
     )
     found.check_finite("the encoder's output", "; its weights are damaged or too large")
