@@ -225,20 +225,12 @@ class Study:
 
 
 def best_head(study: Study, name: str, protocols: Sequence[str]) -> tuple[str, FittedProbe] | None:
-    """The best probe on valid, among those that consist of dense layers.
+    """The protocol and `FittedProbe` that are best on valid, of the probes made of dense layers.
 
     Scores on test are not used. Protocols choose among 2, 6 or 216 candidates, and the best of 216
     scores on valid is more inflated than the best of 2. So protocols are compared by
     `cross_fitted_score`, on halves of valid that were not used to choose. After cross-validation
-    there is no such probe, since each was trained for one fold.
-
-    Args:
-        study: `Study` in which the protocols were evaluated.
-        name: String, the representation.
-        protocols: List of protocols.
-
-    Returns:
-        Pair of the protocol and a `FittedProbe` with a `head`, or None.
+    there is no such probe, since each was trained for one fold: the result is None.
     """
     if study.cross_validated:
         return None

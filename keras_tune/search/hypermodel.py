@@ -95,8 +95,8 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         jit_compile: As in `keras.Model.compile`. Defaults to "auto".
 
     Raises:
-        ValueError: Neither width nor budget is given, an augmentation is unknown, or the backend
-            cannot distribute.
+        ValueError: Neither width nor budget is given, a setting is out of its range, an
+            augmentation is unknown, or the backend cannot distribute.
 
     Example:
 
