@@ -10,7 +10,6 @@ without its level as well.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -135,18 +134,8 @@ def estimate_on(
 ) -> None:
     """Estimate an encoder's batch normalization, and its PCA if it has one, on clips, in place.
 
-    One random crop of each clip is used; for the PCA, as many of each as are needed for 1,024.
-
-    Args:
-        encoder: Keras model from (batch, samples, 1) to (batch, d).
-        records: Iterable of dicts with `id` and `audio`, the clips: arrays (samples,), floats with
-            full scale 1 or int16.
-        count: Integer, the number of records. If there are more than 1,024, at most 1,024 evenly
-            spaced ones are used.
-        seed: Integer, the seed of the crops. Defaults to 0.
-
-    Raises:
-        UserError: No clip is as long as a window.
+    One random crop of each clip is used; for the PCA, as many of each as are needed for 1,024. Of
+    more than 1,024 records (`count` is their number), at most 1,024 evenly spaced ones are used.
     """
     from keras_tune.models import estimate_batch_norm, estimate_pca
 
@@ -161,16 +150,12 @@ def estimate_on(
         if number % stride == 0 and len(record["audio"]) >= window
         for start in (crop_start(record["id"], len(record["audio"]) - window, s) for s in seeds)
     )
-    batches = _batches(crops)
-    first = next(batches, None)
-    if first is None:
+    batches = list(_batches(crops))
+    if not batches:
         raise TooShortError(window)
-    if not pooled:
-        estimate_batch_norm(encoder, itertools.chain([first], batches))
-        return
-    batches = [first, *batches]
     estimate_batch_norm(encoder, batches)
-    estimate_pca(encoder, batches)
+    if pooled:
+        estimate_pca(encoder, batches)
 
 
 def _batches(crops):

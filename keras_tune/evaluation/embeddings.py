@@ -26,15 +26,7 @@ POOLS = ("mean", "mean_max", "none")
 
 
 class TooShortError(UserError):
-    """No clip is as long as a window.
-
-    Args:
-        window_samples: Integer, the length of a window.
-        skipped: List of the ids of the clips. Defaults to none.
-
-    Attributes:
-        skipped: The same.
-    """
+    """No clip is as long as a window; `skipped` has the ids of the clips."""
 
     def __init__(self, window_samples: int, skipped: Iterable[str] = ()):
         self.skipped = list(skipped)
@@ -89,20 +81,14 @@ class ClipEmbeddings:
     def take(self, rows: Sequence[int] | np.ndarray) -> ClipEmbeddings:
         """The embeddings of some of the clips, in the order of `rows`, which must be distinct."""
         rows = np.asarray(rows, dtype=int)
-        new_row = np.full(len(self.ids), -1)
-        new_row[rows] = np.arange(len(rows))
-        kept = {}
+        arrays = {name: values[rows] for name, values in self._by_clip().items()}
         if self.windows is not None:
+            new_row = np.full(len(self.ids), -1)
+            new_row[rows] = np.arange(len(rows))
             owners = new_row[self.owners]
-            kept = {"windows": self.windows[owners >= 0], "owners": owners[owners >= 0]}
-        return ClipEmbeddings(
-            ids=[self.ids[row] for row in rows],
-            vectors=self.vectors[rows],
-            labels=[self.labels[row] for row in rows],
-            crops=None if self.crops is None else self.crops[rows],
-            stages={name: values[rows] for name, values in self.stages.items()},
-            **kept,
-        )
+            arrays |= {"windows": self.windows[owners >= 0], "owners": owners[owners >= 0]}
+        ids, labels = [self.ids[row] for row in rows], [self.labels[row] for row in rows]
+        return self._from_arrays(arrays, ids, labels, skipped=[])
 
     def of_stage(self, name: str) -> ClipEmbeddings:
         """The same clips, with the output of a stage in place of the representation."""
@@ -116,43 +102,36 @@ class ClipEmbeddings:
             part if windows else dataclasses.replace(part, windows=None, owners=None)
             for part in parts
         ]
-        starts = np.cumsum([0] + [len(part.ids) for part in parts[:-1]])
-        kept = {}
+        tables = [part._by_clip() for part in parts]
+        arrays = {
+            name: np.concatenate([table[name] for table in tables])
+            for name in tables[0]
+            if all(name in table for table in tables)
+        }
         if all(part.windows is not None for part in parts):
-            kept["windows"] = np.concatenate([part.windows for part in parts])
-            kept["owners"] = np.concatenate(
+            starts = np.cumsum([0] + [len(part.ids) for part in parts[:-1]])
+            arrays["windows"] = np.concatenate([part.windows for part in parts])
+            arrays["owners"] = np.concatenate(
                 [part.owners + start for part, start in zip(parts, starts, strict=True)]
             )
-        if all(part.crops is not None for part in parts):
-            kept["crops"] = np.concatenate([part.crops for part in parts])
-        return cls(
+        return cls._from_arrays(
+            arrays,
             ids=[clip for part in parts for clip in part.ids],
-            vectors=np.concatenate([part.vectors for part in parts]),
             labels=[labels for part in parts for labels in part.labels],
             skipped=[clip for part in parts for clip in part.skipped],
-            stages={
-                name: np.concatenate([part.stages[name] for part in parts])
-                for name in parts[0].stages
-            },
-            **kept,
         )
 
     def check_finite(self, name: str | pathlib.Path, hint: str = "") -> None:
         """Raise a `UserError` that begins with `name` unless all numbers are finite."""
-        for row, vector in enumerate(self.vectors):
-            check_finite(name, [(f"the vector of {self.ids[row]}", vector)], hint)
-        arrays = {"windows": self.windows, "crops": self.crops, **self.stages}
-        check_finite(name, ((k, array) for k, array in arrays.items() if array is not None), hint)
+        pairs = zip(self.ids, self.vectors, strict=True)
+        arrays = [(f"the vector of {clip}", vector) for clip, vector in pairs]
+        check_finite(name, [*arrays, *self._arrays().items()], hint)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write everything to an `.npz` file, in one step."""
-        arrays = {"vectors": self.vectors, "windows": self.windows, "owners": self.owners}
-        if self.crops is not None:
-            arrays["crops"] = self.crops
-        arrays |= {f"stage/{name}": values for name, values in self.stages.items()}
         text = json.dumps({"ids": self.ids, "labels": self.labels, "skipped": self.skipped})
         with atomic_path(path) as temporary:
-            np.savez(temporary, description=np.array(text), **arrays)
+            np.savez(temporary, description=np.array(text), **self._arrays())
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> ClipEmbeddings:
@@ -164,12 +143,7 @@ class ClipEmbeddings:
         arrays = read_npz(path)
         try:
             description = json.loads(str(arrays.pop("description")))
-            stages = {
-                key.removeprefix("stage/"): arrays.pop(key)
-                for key in list(arrays)
-                if key.startswith("stage/")
-            }
-            found = cls(**description, **arrays, stages=stages)
+            found = cls._from_arrays(arrays, **description)
             fits = found._fits()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             fits = False
@@ -178,15 +152,38 @@ class ClipEmbeddings:
         found.check_finite(path, "; delete the file")
         return found
 
+    def _by_clip(self):
+        """The arrays with a row for each clip, by their names in a file."""
+        crops = {} if self.crops is None else {"crops": self.crops}
+        stages = {f"stage/{name}": values for name, values in self.stages.items()}
+        return {"vectors": self.vectors, **crops, **stages}
+
+    def _arrays(self):
+        """All arrays, by their names in a file."""
+        if self.windows is None:
+            return self._by_clip()
+        return {**self._by_clip(), "windows": self.windows, "owners": self.owners}
+
+    @classmethod
+    def _from_arrays(cls, arrays, ids, labels, skipped):
+        """The embeddings whose `_arrays` are given."""
+        fields, stages = {}, {}
+        for name, values in arrays.items():
+            kind, _, stage = name.partition("/")
+            if kind == "stage":
+                stages[stage] = values
+            else:
+                fields[name] = values
+        return cls(ids=ids, labels=labels, skipped=skipped, stages=stages, **fields)
+
     def _fits(self):
         """Whether the parts that were read from a file belong together."""
         count = len(self.ids)
         lists = (self.ids, self.labels, self.skipped)
         if not count or not all(isinstance(part, list) for part in lists):
             return False
-        rows = [self.vectors, *self.stages.values()]
-        rows += [] if self.crops is None else [self.crops]
-        tables = rows + ([] if self.windows is None else [self.windows])
+        rows = list(self._by_clip().values())
+        tables = rows if self.windows is None else [*rows, self.windows]
         owners = np.zeros(0, int) if self.owners is None else self.owners
         return (
             all(isinstance(text, str) for text in (*self.ids, *self.skipped))
@@ -195,9 +192,8 @@ class ClipEmbeddings:
             and all(values.ndim == 2 and values.dtype.kind == "f" for values in tables)
             and all(len(values) == count for values in rows)
             and (self.windows is None) == (self.owners is None)
-            and owners.ndim == 1
             and owners.dtype.kind == "i"
-            and len(owners) == (0 if self.windows is None else len(self.windows))
+            and owners.shape == (0 if self.windows is None else len(self.windows),)
             and bool(((owners >= 0) & (owners < count)).all())
         )
 
@@ -235,11 +231,7 @@ def cut_windows(
 
 
 def hop_in_samples(hop: float | None, sample_rate: int = DEFAULT_SAMPLE_RATE) -> int | None:
-    """Convert a hop from seconds to samples; None stays None.
-
-    Raises:
-        ValueError: The hop is not positive.
-    """
+    """Convert a hop, which must be positive, from seconds to samples; None stays None."""
     if hop is None:
         return None
     if hop <= 0:
@@ -300,17 +292,20 @@ def embed_clips(
     check_encoder("the encoder", encoder)
     window_samples = window_length(encoder, window_samples)
     model = tap_stages(encoder, stages) if stages else encoder
-    finish = getattr(encoder, "finish", lambda vectors: vectors)
     # All batches have one shape, so that backends compile only once; the last one is padded, unless
     # nothing is compiled.
     any_batch = getattr(encoder, "any_batch", False)
     batch = np.zeros((batch_size, window_samples, 1), "float32")
-    # The row of the clip of each window in the batch, or its bitwise complement for a random crop.
+    # The row of the clip of each window in the batch, or None for a random crop.
     waiting = []
-    outputs, owners, crops = [], [], {}
+    outputs, owners, crops = [], [], []
     # The sums over the windows of each clip.
     sums = {name: [] for name in ("representation", *stages)}
-    ids, labels, counts, skipped = [], [], [], []
+    ids, labels, skipped = [], [], []
+
+    def finished(vectors):
+        finish = getattr(encoder, "finish", np.asarray)
+        return np.asarray(finish(vectors), "float32")
 
     def flush():
         found = model.predict_on_batch(batch[: len(waiting)] if any_batch else batch)
@@ -318,14 +313,14 @@ def embed_clips(
         found = {name: np.asarray(values, "float32") for name, values in found.items()}
         for index, row in enumerate(waiting):
             vector = found["representation"][index]
-            if row < 0:
-                crops[~row] = vector.copy()
+            if row is None:
+                crops.append(vector.copy())
                 continue
+            owners.append(row)
             for name, values in found.items():
                 sums[name][row] += values[index].astype("float64")
             if keep_windows:
                 outputs.append(vector.copy())
-                owners.append(row)
         waiting.clear()
 
     def put(window, row):
@@ -342,32 +337,29 @@ def embed_clips(
             skipped.append(record["id"])
             continue
         audio = audio if deform is None else deform(audio)
-        windows = cut_windows(audio, window_samples, hop_samples)
         ids.append(record["id"])
         labels.append(record["labels"])
-        counts.append(len(windows))
         for values in sums.values():
             values.append(0.0)
-        for window in windows:
+        for window in cut_windows(audio, window_samples, hop_samples):
             put(window, len(ids) - 1)
         if crop_seed is not None:
             start = crop_start(record["id"], len(audio) - window_samples, crop_seed)
-            put(audio[start : start + window_samples], ~(len(ids) - 1))
+            put(audio[start : start + window_samples], None)
     if waiting:
         flush()
     if not ids:
         raise TooShortError(window_samples, skipped)
-    means = {name: np.stack(values) / np.array(counts)[:, None] for name, values in sums.items()}
+    counts = np.bincount(owners)[:, None]
+    means = {name: np.stack(values) / counts for name, values in sums.items()}
     found = ClipEmbeddings(
         ids,
-        np.asarray(finish(means.pop("representation")), "float32"),
+        finished(means.pop("representation")),
         labels,
         skipped,
-        windows=np.asarray(finish(np.stack(outputs)), "float32") if keep_windows else None,
+        windows=finished(np.stack(outputs)) if keep_windows else None,
         owners=np.array(owners) if keep_windows else None,
-        crops=None
-        if crop_seed is None
-        else np.asarray(finish(np.stack([crops[row] for row in range(len(ids))])), "float32"),
+        crops=finished(np.stack(crops)) if crops else None,
         stages={name: values.astype("float32") for name, values in means.items()},
     )
     found.check_finite("the encoder's output", "; its weights are damaged or too large")
@@ -434,12 +426,7 @@ def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
 def pool_windows(clips: ClipEmbeddings, pool: str) -> np.ndarray:
     """Combine the vectors of a clip's windows into one vector per clip.
 
-    Args:
-        clips: `ClipEmbeddings` with windows.
-        pool: "mean" or "mean_max".
-
-    Returns:
-        Float32 array (clips, d) or (clips, 2 · d).
+    Float32, (clips, d) for "mean", and (clips, 2 · d) for "mean_max".
     """
     if pool == "mean":
         return clips.vectors

@@ -111,9 +111,6 @@ def seeded_weights(seed: int) -> Iterator[None]:
 
     Layers draw the seeds of their weights from Python's random generator. It is then set back, so
     that the random numbers of the caller are not those of a model built for comparison.
-
-    Args:
-        seed: Integer.
     """
     state = random.getstate()
     random.seed(seed)
@@ -126,20 +123,9 @@ def seeded_weights(seed: int) -> Iterator[None]:
 def fast_encoder(
     name: str, sample_rate: int | None = None, in_keras: bool = False
 ) -> keras.Model | OnnxEncoder:
-    """Load or build an encoder by its name, in ONNX Runtime if possible.
+    """As `named_encoder`, but in ONNX Runtime if possible, unless `in_keras` is True.
 
     ONNX Runtime starts many times faster than Keras, which is then not imported.
-
-    Args:
-        name: As in `named_encoder`.
-        sample_rate: As in `named_encoder`. Defaults to None.
-        in_keras: Whether to always use Keras. Defaults to False.
-
-    Returns:
-        Keras model, or `keras_tune.shipped.OnnxEncoder`.
-
-    Raises:
-        UserError: There is no such encoder, or it is made for another sample rate.
     """
     file = None if in_keras else onnx_file(name)
     if file is None:
@@ -155,14 +141,7 @@ def window_length(encoder: keras.Model, window_samples: int | None = None) -> in
 
 
 def default_pooling(encoder: keras.Model) -> str:
-    """The default pooling over time of an encoder's embeddings.
-
-    Args:
-        encoder: Keras model.
-
-    Returns:
-        "mean_std" for `MelStatistics`, else "mean".
-    """
+    """The default pooling over time of embeddings: "mean" but for `MelStatistics`."""
     return getattr(encoder, "default_pooling", "mean")
 
 
@@ -247,11 +226,7 @@ def tap_stages(encoder: keras.Model, stages: Sequence[str]) -> keras.Model:
 def encoder_fingerprint(encoder: keras.Model) -> str:
     """Hash an encoder's configuration and weights to 64 hexadecimal digits.
 
-    Args:
-        encoder: Keras model.
-
-    Returns:
-        String, the same on every backend and machine.
+    They are the same on every backend and machine.
     """
     if isinstance(encoder, OnnxEncoder):
         return encoder.fingerprint

@@ -119,15 +119,7 @@ def _cut(strata, groups, folds, seed):
 
 
 def folds_fingerprint(ids: Sequence[str], folds: Sequence[Fold]) -> str:
-    """Hash the train, valid and test clips of all folds.
-
-    Args:
-        ids: List of strings, the clips' ids.
-        folds: List of `Fold`.
-
-    Returns:
-        String of 64 hexadecimal digits.
-    """
+    """Hash the ids of the train, valid and test clips of all folds to 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for fold in folds:
         for rows in (fold.train, fold.valid, fold.test):
@@ -359,31 +351,14 @@ def evaluate(
 def predict_test(
     probe: FittedProbe, test: ClipEmbeddings, task: Task, group: str | None = None, seed: int = 0
 ) -> Run:
-    """Predict the test clips that have labels.
-
-    Args:
-        probe: `FittedProbe`.
-        test: `ClipEmbeddings`.
-        task: `Task`.
-        group: As in `evaluate`. Defaults to None.
-        seed: Integer, the seed of the probe. Defaults to 0.
-
-    Returns:
-        `Run`.
-
-    Raises:
-        UserError: No clip has labels.
-    """
+    """Predict the test clips that have labels; `group` is as in `evaluate`."""
     rows, targets = task.encode(test.labels)
     if not len(rows):
         raise UserError(f"no clip of the test split has {task.labels_in_words()}")
     test = test.take(rows)
-    songs = songs_of(test.labels, test.ids)
     predictions = probe.predict(test)
-    if group:
-        groups = groups_of(test.labels, group, test.ids)
-    else:
-        groups = np.array(test.ids) if songs is None else songs
+    groups = groups_of(test.labels, group or "song", test.ids)
+    songs = songs_of(test.labels, test.ids)
     if task.combines_songs and songs is not None:
         _, first = np.unique(songs, return_index=True)
         groups = groups[first]

@@ -25,14 +25,9 @@ def draw_layers(
     metric: str,
     chance: float | None = None,
 ) -> None:
-    """Draw the score of each stage, with intervals.
+    """Draw the score of each stage, with intervals, from reports by encoder and stage.
 
-    Args:
-        path: The `.png` to write.
-        curves: Dict from the name of an encoder to a dict from stage to a dict with `score` and
-            `interval_95`.
-        metric: Name of the metric.
-        chance: Float, the score of a constant prediction. Defaults to None: not drawn.
+    `chance` is the score of a constant prediction, which is a line if it is given.
     """
     figure, axes = new_figure(9, 4.5)
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
@@ -50,14 +45,9 @@ def draw_scores(
     metric: str,
     chance: float | None = None,
 ) -> None:
-    """Draw the scores of all protocols and representations side by side, with intervals.
+    """Draw scores side by side, with intervals, from reports by protocol and representation.
 
-    Args:
-        path: The `.png` to write.
-        results: Dict from protocol to a dict from representation to a dict with `score` and
-            `interval_95`.
-        metric: Name of the metric.
-        chance: Float, the score of a constant prediction. Defaults to None: not drawn.
+    `chance` is the score of a constant prediction, which is a line if it is given.
     """
     names = list(dict.fromkeys(name for entries in results.values() for name in entries))
     figure, axes = new_figure(max(4.5, 1.5 + 1.6 * len(results)), 4)
@@ -80,14 +70,10 @@ def draw_history(
     history: pd.DataFrame,
     levels: dict[str, dict[str, float]] | None = None,
 ) -> None:
-    """Draw the history of a training over its epochs.
+    """Draw the history of a training over its epochs, from the columns of `history.csv`.
 
-    Args:
-        path: The `.png` to write.
-        history: DataFrame with the columns of `history.csv`; `x` and `val_x` share a panel. Epochs
-            in which a column is NaN are left out.
-        levels: Dict from the name of a panel to a dict from a label to a number that is drawn as a
-            line. Defaults to None: no lines.
+    `x` and `val_x` share a panel, without the epochs in which they are NaN. `levels` has, by panel,
+    a dict from a label to a number that is drawn as a line.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -122,15 +108,11 @@ def draw_history(
 
 
 def draw_map(
-    path: str | pathlib.Path, vectors: np.ndarray, labels: Sequence[Any], title: str = ""
+    path: str | pathlib.Path, vectors: np.ndarray, labels: Sequence[Any], title: str
 ) -> None:
     """Draw embeddings in two dimensions (t-SNE of standardized features), coloured by label.
 
-    Args:
-        path: The `.png` to write.
-        vectors: Array (clips, d), at least 5 clips.
-        labels: List of the clips' labels: names or numbers.
-        title: String. Defaults to none.
+    The vectors (clips, d) are those of at least 5 clips; labels are names or numbers.
 
     Source: van der Maaten & Hinton, "Visualizing data using t-SNE" (JMLR 2008).
     """
@@ -162,16 +144,11 @@ def draw_map(
 
 
 def draw_confusion(
-    path: str | pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str = ""
+    path: str | pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str
 ) -> None:
     """Draw a confusion matrix: counts as numbers, their fractions of the row as colours.
 
-    Args:
-        path: The `.png` to write.
-        counts: Array (classes, classes), the number of clips by true class (row) and predicted
-            class (column). Means over several seeds need not be whole numbers.
-        classes: List of class names.
-        title: String. Defaults to none.
+    Rows are true classes. Counts that are means over several seeds need not be whole numbers.
     """
     from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -192,16 +169,9 @@ def draw_confusion(
 
 
 def draw_tags(
-    path: str | pathlib.Path, tags: dict[str, dict[str, dict[str, float]]], title: str = ""
+    path: str | pathlib.Path, tags: dict[str, dict[str, dict[str, float]]], title: str
 ) -> None:
-    """Draw ROC-AUC and average precision of each tag as bars.
-
-    Args:
-        path: The `.png` to write.
-        tags: Dict from the name of a representation to a dict from tag to a dict with `roc_auc` and
-            `average_precision`.
-        title: String. Defaults to none.
-    """
+    """Draw `roc_auc` and `average_precision` as bars, by representation, tag and metric."""
     names = list(next(iter(tags.values())))
     figure, both = new_figure(9, 1.5 + 0.3 * len(names), (1, 2), sharey=True)
     height = 0.8 / len(tags)
@@ -222,45 +192,25 @@ def draw_tags(
     save_figure(figure, path)
 
 
-def draw_curve(
-    path: str | pathlib.Path,
-    curves: dict[str, dict[float, Sequence[float]]],
-    metric: str,
-    xlabel: str,
-    log: bool = False,
+def draw_label_fractions(
+    path: str | pathlib.Path, curves: dict[str, dict[str, list[float]]], metric: str
 ) -> None:
-    """Draw scores over a number, such as the fraction of the labels.
-
-    Args:
-        path: The `.png` to write.
-        curves: Dict from a name to a dict from number to a list of scores, one for each seed.
-        metric: Name of the metric.
-        xlabel: Name of the number.
-        log: Whether the number's axis is logarithmic. Defaults to False.
-    """
+    """Draw the scores of all seeds over the fraction of the labels, as `Study` gives them."""
     figure, axes = new_figure(6, 4)
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
-        scores = [np.asarray(values) for values in curve.values()]
-        means = np.array([values.mean() for values in scores])
-        stds = np.array([values.std() for values in scores])
-        axes.errorbar(list(curve), means, stds, fmt="o-", color=colour, capsize=3, label=name)
-    if log:
-        axes.set_xscale("log")
-    axes.set_xlabel(xlabel)
+        fractions = [float(fraction) for fraction in curve]
+        scores = np.array(list(curve.values()))
+        means, stds = scores.mean(axis=1), scores.std(axis=1)
+        axes.errorbar(fractions, means, stds, fmt="o-", color=colour, capsize=3, label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("fraction of the labels")
     _finish(figure, axes, metric, path)
 
 
 def draw_deformations(
     path: str | pathlib.Path, scores: dict[str, dict[str, float]], metric: str
 ) -> None:
-    """Draw the scores under each deformation, side by side.
-
-    Args:
-        path: The `.png` to write.
-        scores: Dict from the name of a representation to a dict from deformation to score; "none"
-            stands for clips without deformation.
-        metric: Name of the metric.
-    """
+    """Draw scores side by side, by representation and deformation ("none" without any)."""
     changes = list(next(iter(scores.values())))
     figure, axes = new_figure(2 + 0.75 * len(changes), 4.2)
     for index, (colour, (name, found)) in enumerate(zip(COLOURS, scores.items(), strict=False)):

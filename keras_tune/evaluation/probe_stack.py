@@ -97,8 +97,8 @@ class ProbeStack:
             )
         [(self.hidden_units, self.dropout)] = kinds
         self.loss = loss
-        layers = [width, self.hidden_units, num_outputs] if self.hidden_units else None
-        layers = layers or [width, num_outputs]
+        hidden = [self.hidden_units] if self.hidden_units else []
+        layers = [width, *hidden, num_outputs]
         self.shapes = []
         generator = np.random.default_rng(seed)
         values = []
@@ -219,13 +219,8 @@ class ProbeStack:
 def loss_gradients(targets: np.ndarray, outputs: np.ndarray, loss: str) -> np.ndarray:
     """The gradient of each probe's mean loss with respect to its outputs.
 
-    Args:
-        targets: (batch,) integers for "softmax", else (batch, outputs).
-        outputs: Float32 array (probes, batch, outputs), logits or values.
-        loss: "softmax", "sigmoid" or "mse".
-
-    Returns:
-        Float32 array (probes, batch, outputs).
+    Targets are (batch,) integers for "softmax", else (batch, outputs). Outputs, which are logits or
+    values, and gradients are float32 arrays (probes, batch, outputs).
     """
     if loss == "softmax":
         gradients = activate(outputs, loss)

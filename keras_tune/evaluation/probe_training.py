@@ -7,7 +7,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -54,9 +53,6 @@ class Plateau:
     A score counts as better only if it exceeds the best one by more than a ten-thousandth of it.
     With `patience=5`, the learning rate is divided at the sixth evaluation in a row without a
     better score.
-
-    Args:
-        patience: Integer, evaluations without a better score that change nothing.
 
     Source: `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults.
     """
@@ -169,7 +165,7 @@ def train_probes(
             np.ascontiguousarray((np.asarray(x, "float32") - change[0]) / change[1], "float32")
             for x in (train[0], valid[0])
         ]
-    found: list[Any] = [None] * len(configurations)
+    found = {}
     # A thread for each processor, each with algebra on one thread.
     threads = getattr(os, "process_cpu_count", os.cpu_count)() or 1
     with (
@@ -177,47 +173,30 @@ def train_probes(
         concurrent.futures.ThreadPoolExecutor(threads) as workers,
     ):
         for batch_size in dict.fromkeys(c.batch_size for c in configurations):
-            members = [k for k, c in enumerate(configurations) if c.batch_size == batch_size]
-            runs = _runs(
-                members,
-                configurations,
-                sides,
-                num_outputs,
-                loss,
-                seed,
-                schedule.plateau_patience,
-            )
-            _train_runs(
-                runs,
-                train[1],
-                min(batch_size, len(features)),
-                valid_score,
-                schedule,
-                seed,
-                workers,
-            )
+            members = [c for c in configurations if c.batch_size == batch_size]
+            runs = _runs(members, sides, num_outputs, loss, seed, schedule)
+            rows = min(batch_size, len(features))
+            _train_runs(runs, train[1], rows, valid_score, schedule, seed, workers)
             for run in runs:
-                for index, (weights, *reached) in zip(run.members, run.best, strict=True):
-                    found[index] = TrainedProbe(
-                        configurations[index], weights, mean, deviation, loss, *reached
+                for configuration, (weights, *reached) in zip(run.members, run.best, strict=True):
+                    found[configuration] = TrainedProbe(
+                        configuration, weights, mean, deviation, loss, *reached
                     )
-    return found
+    return [found[configuration] for configuration in configurations]
 
 
 class _Run:
     """A stack of probes, and the progress of each."""
 
-    def __init__(self, stack, members, features, valid_features, plateau_patience):
-        self.stack = stack
-        # The index of each probe's configuration.
-        self.members = members
+    def __init__(self, stack, members, features, valid_features, schedule):
+        # The configurations of the probes.
+        self.stack, self.members = stack, members
         self.features, self.valid_features = features, valid_features
         # The weights, score and steps of the best evaluation of each.
         self.best: list[tuple] = [(None, -np.inf, 0) for _ in members]
         self.waited = np.zeros(len(members), int)
-        self.plateaus = [
-            None if plateau_patience is None else Plateau(plateau_patience) for _ in members
-        ]
+        patience = schedule.plateau_patience
+        self.plateaus = [None if patience is None else Plateau(patience) for _ in members]
         # For each probe still in the stack, its index in the lists above.
         self.running = np.arange(len(members))
 
@@ -252,26 +231,19 @@ class _Run:
             self.running = self.running[unfinished]
 
 
-def _runs(indices, configurations, sides, num_outputs, loss, seed, plateau_patience):
+def _runs(configurations, sides, num_outputs, loss, seed, schedule):
     """Stacks of the probes with the same inputs, small enough to be trained in parallel."""
     kinds = {}
-    for index in indices:
-        c = configurations[index]
-        kinds.setdefault((c.hidden_units, c.standardize, c.dropout), []).append(index)
+    for c in configurations:
+        kinds.setdefault((c.hidden_units, c.standardize, c.dropout), []).append(c)
     runs = []
     for (hidden_units, standardize, _), members in kinds.items():
         features, valid_features = sides[standardize]
         size = max(1, STACK_WEIGHTS // (features.shape[1] * (hidden_units or num_outputs)))
         for start in range(0, len(members), size):
             some = members[start : start + size]
-            stack = ProbeStack(
-                [configurations[index] for index in some],
-                features.shape[1],
-                num_outputs,
-                loss,
-                seed,
-            )
-            runs.append(_Run(stack, some, features, valid_features, plateau_patience))
+            stack = ProbeStack(some, features.shape[1], num_outputs, loss, seed)
+            runs.append(_Run(stack, some, features, valid_features, schedule))
     return runs
 
 

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_tune.errors import UserError
+from keras_tune.evaluation.probe_stack import ProbeConfiguration, activate
+from keras_tune.evaluation.probe_training import Schedule, train_probes
 
 # The score on valid if all labels are the same, so that no probe is better than another.
 UNDEFINED = -1e9
 
 if TYPE_CHECKING:
     from keras_tune.evaluation.embeddings import ClipEmbeddings
-    from keras_tune.evaluation.probe_stack import ProbeConfiguration
     from keras_tune.evaluation.tasks import Task
 
 # Inverse regularization strengths to choose from.
@@ -179,14 +180,7 @@ def cross_fitted_score(
     averaged over both halves and five splits. Clips of a song stay together. These scores can be
     compared whatever the number of candidates.
 
-    Args:
-        task: `Task`.
-        labels: List of dicts from label name to value.
-        targets: Array (clips, ...).
-        predictions: Array (candidates, clips, outputs).
-
-    Returns:
-        Float, the primary metric; NaN if no half could be scored.
+    Predictions are an array (candidates, clips, outputs). NaN if no half could be scored.
 
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions" (1974);
     Tsamardinos et al., "Bootstrapping the out-of-sample predictions for efficient and accurate
@@ -222,16 +216,8 @@ def combine_songs(
     """Average the predictions of the clips of each song, if the set has a label `song`.
 
     This is only for tasks whose labels belong to the song (`Task.combines_songs`): the target of a
-    song is that of its first clip.
-
-    Args:
-        labels: List of dicts from label name to value.
-        targets: Array (clips, ...).
-        predictions: Array (..., clips, outputs).
-
-    Returns:
-        Targets (songs, ...) and predictions (..., songs, outputs); unchanged if there are no songs.
-        A clip without a song counts as a song.
+    song is that of its first clip. A clip without a song counts as a song. Targets (clips, ...) and
+    predictions (..., clips, outputs) become (songs, ...) and (..., songs, outputs).
 
     Source: Castellon et al., jukemir (ISMIR 2021), for key.
     """
@@ -254,15 +240,9 @@ def songs_of(
 def groups_of(
     labels: Sequence[dict[str, Any]], column: str | None, ids: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The group of each clip by the value of a label; a clip without it is a group of its own.
+    """The group of each clip by the value of a label, as an array of strings.
 
-    Args:
-        labels: List of dicts from label name to value.
-        column: Name of the label.
-        ids: List of the ids of the clips. Defaults to None: their positions.
-
-    Returns:
-        Array of strings (clips,).
+    A clip without it is a group of its own, named for its id, or its position without `ids`.
     """
     ids = range(len(labels)) if ids is None else ids
     # A number that is missing is NaN, which is not equal to itself.
@@ -286,9 +266,6 @@ def linear(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     Source: Spijkervet & Burgoyne, CLMR (ISMIR 2021), section 4; Vélez Vásquez & Burgoyne (ISMIR
     2022), section 4.
     """
-    from keras_tune.evaluation.probe_stack import ProbeConfiguration
-    from keras_tune.evaluation.probe_training import Schedule, train_probes
-
     width = train.clips.crops.shape[1]
     configurations = [ProbeConfiguration(hidden_units=units, l2=1e-6) for units in (None, width)]
     probes = train_probes(
@@ -308,10 +285,10 @@ def linear(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         return sums / np.bincount(clips.owners)[:, None]
 
     candidates = [
-        (functools.partial(predict, probe=probe), _head_of(probe, "scores")) for probe in probes
+        _trained(probe, functools.partial(predict, probe=probe), "scores") for probe in probes
     ]
     predictions = [probe.predict(valid.clips.crops) for probe in probes]
-    return _best(valid, task, candidates, map(dataclasses.asdict, configurations), predictions)
+    return _best(valid, task, candidates, predictions)
 
 
 def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
@@ -320,10 +297,6 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     Source: Castellon et al., "Codified audio language modeling learns useful representations for
     music information retrieval" (ISMIR 2021), section 4.3.
     """
-    from keras_tune.evaluation.probe_stack import activate
-    from keras_tune.evaluation.probe_training import Schedule, train_probes
-
-    configurations = grid_configurations()
 
     def valid_score(outputs):
         return valid.score(task, activate(outputs, task.loss))
@@ -331,7 +304,7 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     probes = train_probes(
         (train.clips.vectors, train.targets),
         (valid.clips.vectors, valid.targets),
-        configurations,
+        grid_configurations(),
         task.loss,
         len(task.outputs),
         valid_score,
@@ -339,19 +312,14 @@ def grid(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         seed,
     )
     candidates = [
-        (lambda clips, probe=probe: probe.predict(clips.vectors), _head_of(probe, "embeddings"))
+        _trained(probe, lambda clips, probe=probe: probe.predict(clips.vectors), "embeddings")
         for probe in probes
     ]
-    predictions = [probe.predict(valid.clips.vectors) for probe in probes]
-    scores = [probe.valid_score for probe in probes]
-    named = map(dataclasses.asdict, configurations)
-    return _best(valid, task, candidates, named, predictions, scores)
+    return _best(valid, task, candidates, scores=[probe.valid_score for probe in probes])
 
 
 def grid_configurations() -> list[ProbeConfiguration]:
     """The 216 configurations of the grid."""
-    from keras_tune.evaluation.probe_stack import ProbeConfiguration
-
     axes = {
         "standardize": (False, True),
         "hidden_units": (None, 512),
@@ -371,11 +339,8 @@ def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    from keras_tune.evaluation.probe_stack import activate
-
     scaler = StandardScaler().fit(train.clips.vectors)
     features = scaler.transform(train.clips.vectors)
-    held_out = scaler.transform(valid.clips.vectors)
     regress = {"mse": _ridge, "softmax": _softmax_regression, "sigmoid": _tag_regressions}
 
     def predict(clips, kernel, bias):
@@ -386,13 +351,12 @@ def logistic(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     # 18,000.
     with threadpool_limits(1, "blas"):
         fits = [regress[task.loss](features, train.targets, task, c) for c in STRENGTHS]
-    candidates, predictions = [], []
-    for kernel, bias in fits:
+    candidates = []
+    for strength, (kernel, bias) in zip(STRENGTHS, fits, strict=True):
         head = Head([kernel, bias], scaler.mean_, scaler.scale_, "embeddings")
-        candidates.append((functools.partial(predict, kernel=kernel, bias=bias), head))
-        predictions.append(activate(held_out @ kernel + bias, task.loss))
-    named = [{"C": strength} for strength in STRENGTHS]
-    return _best(valid, task, candidates, named, predictions)
+        bound = functools.partial(predict, kernel=kernel, bias=bias)
+        candidates.append(({"C": strength}, bound, head))
+    return _best(valid, task, candidates)
 
 
 def _ridge(features, targets, task, strength):
@@ -435,7 +399,7 @@ def knn(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train.clips.vectors)
-    candidates, configurations, predictions = [], [], []
+    candidates = []
     for standardize, neighbours in itertools.product((False, True), NEIGHBOURS):
         if neighbours > len(train.targets):
             continue
@@ -446,34 +410,38 @@ def knn(train: _Side, valid: _Side, task: Task, seed: int) -> FittedProbe:
         def predict(clips, model=model, change=change):
             return model.predict(change(clips.vectors)).reshape(len(clips.ids), -1)
 
-        candidates.append((predict, None))
-        configurations.append({"neighbours": neighbours, "standardize": standardize})
-        predictions.append(predict(valid.clips))
-    return _best(valid, task, candidates, configurations, predictions)
+        configuration = {"neighbours": neighbours, "standardize": standardize}
+        candidates.append((configuration, predict, None))
+    return _best(valid, task, candidates)
 
 
-def _head_of(probe, pooling):
+def _trained(probe, predict, pooling):
+    """The candidate for `_best` that a `TrainedProbe` is."""
     standard = (probe.mean, probe.deviation) if probe.configuration.standardize else (None, None)
-    return Head(probe.weights, *standard, pooling)
+    head = Head(probe.weights, *standard, pooling)
+    return dataclasses.asdict(probe.configuration), predict, head
 
 
-def _best(valid, task, candidates, configurations, predictions, scores=None):
+def _best(valid, task, candidates, predictions=None, scores=None):
     """The candidate with the best score on valid, as a `FittedProbe`.
 
-    Candidates are pairs of a function from clips to predictions and a `Head` or None; the scores
-    are those of the predictions, unless they are given.
+    Candidates are tuples of a configuration, a function from clips to predictions, and a `Head` or
+    None. The predictions are those for the clips of valid, and the scores are those of the
+    predictions, unless they are given.
     """
-    configurations, predictions = list(configurations), np.stack(predictions)
+    configurations, functions, heads = zip(*candidates, strict=True)
+    if predictions is None:
+        predictions = [predict(valid.clips) for predict in functions]
+    predictions = np.stack(predictions)
     scores = valid.score(task, predictions) if scores is None else scores
     scores = [float(score) for score in scores]
     best = int(np.argmax(scores))
-    predict, head = candidates[best]
     return FittedProbe(
-        predict,
+        functions[best],
         configurations[best],
         scores[best],
         [{**c, "valid_score": s} for c, s in zip(configurations, scores, strict=True)],
-        head,
+        heads[best],
         cross_fitted_score(task, valid.clips.labels, valid.targets, predictions),
     )
 

@@ -12,7 +12,6 @@ from keras_tune.evaluation import plots
 from keras_tune.files import write_text
 
 if TYPE_CHECKING:
-    from keras_tune.evaluation.embeddings import ClipEmbeddings
     from keras_tune.evaluation.study import Study
 
 # Floats in a report that are not metrics of the test clips.
@@ -24,15 +23,12 @@ MOST_DOTS = 3000
 def report_markdown(
     content: dict[str, Any], versions: dict[str, str], config: dict[str, Any]
 ) -> str:
-    """Format a report as Markdown.
+    """The text of `report.md`, in Markdown.
 
     Args:
         content: Dict, the content of `report.json`.
         versions: Dict from package to version.
         config: Dict, the configuration of the run.
-
-    Returns:
-        String, the text of `report.md`.
     """
     target = content["target"]
     named = target if isinstance(target, str) else ", ".join(target)
@@ -65,7 +61,7 @@ def report_markdown(
             lines += _layers(reports)
         else:
             lines += [f"## {protocol}", "", *_scores(reports, content["representations"]), ""]
-            lines += [*comparisons(reports), ""]
+            lines += [*_comparisons(reports), ""]
             excluded = [name for name in content["representations"] if name not in reports]
             if excluded:
                 lines += [
@@ -78,7 +74,7 @@ def report_markdown(
         ("deformations", "Deformations"),
     ):
         for protocol, found in content.get(key, {}).items():
-            lines += [f"## {title}, {protocol}", "", *_table_of(found), ""]
+            lines += [f"## {title}, {protocol}", "", *_means(found), ""]
     tagger = content.get("tagger")
     if tagger:
         chosen = f"{tagger['protocol']}: {_number(tagger['valid_score'])} on valid, the best of "
@@ -99,16 +95,19 @@ def report_markdown(
     return "\n".join(lines) + "\n"
 
 
+def _table(columns, rows):
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(map(str, cells)) + " |" for cells in lines]
+
+
 def _representations(found):
     """The table of representations, which are the rows of the tables below."""
-    lines = ["| | pooling | level of windows | batch norm | width |", "|" + "---|" * 5]
+    rows = []
     for name, about in found.items():
         level = "unchanged" if about["level"] is None else f"RMS {about['level']:g}"
-        lines.append(
-            f"| {name} | {about['pooling']} | {level} | {about['batch_norm'] or 'none'} "
-            f"| {about['width']} |"
-        )
-    return lines
+        rows.append([name, about["pooling"], level, about["batch_norm"] or "none", about["width"]])
+    return _table(["", "pooling", "level of windows", "batch norm", "width"], rows)
 
 
 def _scores(reports, representations):
@@ -118,32 +117,26 @@ def _scores(reports, representations):
         if isinstance(value, float) and name not in NO_METRICS
     ]
     candidates = max(report["candidates"] for report in reports.values())
-    lines = [
-        f"| | pooling | {' | '.join(metrics)} | on valid, best of {candidates} | cross-fitted "
-        "on valid | chosen | seeds | seconds |",
-        "|" + "---|" * (len(metrics) + 7),
+    columns = ["", "pooling", *metrics, f"on valid, best of {candidates}"]
+    columns += ["cross-fitted on valid", "chosen", "seeds", "seconds"]
+    rows = [
+        [
+            name,
+            representations[name]["pooling"],
+            *(_score(report, metric) for metric in metrics),
+            _number(report["valid_score"]),
+            _number(report["cross_fitted_score"]),
+            _chosen(report),
+            ", ".join(map(str, report["seeds"])),
+            report["seconds"],
+        ]
+        for name, report in reports.items()
     ]
-    for name, report in reports.items():
-        cells = [_score(report, metric) for metric in metrics]
-        unseen = report["cross_fitted_score"]
-        lines.append(
-            f"| {name} | {representations[name]['pooling']} | {' | '.join(cells)} "
-            f"| {_number(report['valid_score'])} | {_number(unseen)} "
-            f"| {_chosen(report)} "
-            f"| {', '.join(map(str, report['seeds']))} | {report['seconds']} |"
-        )
-    return lines
+    return _table(columns, rows)
 
 
-def comparisons(reports: dict[str, dict[str, Any]]) -> list[str]:
-    """Say for each baseline whether the evaluated representation beats it.
-
-    Args:
-        reports: Dict from representation to report, the evaluated representation first.
-
-    Returns:
-        List of lines of Markdown.
-    """
+def _comparisons(reports):
+    """Say for each baseline whether the evaluated representation, the first one, beats it."""
     first = next(iter(reports))
     sentences = []
     for name, report in reports.items():
@@ -182,33 +175,28 @@ def _chosen(report):
 
 
 def _layers(curves):
-    first = next(iter(curves.values()))
-    lines = ["## layers", "", f"| stage | {' | '.join(curves)} |", "|" + "---|" * (len(curves) + 1)]
-    for stage in first:
-        found = [curve[stage] for curve in curves.values()]
-        cells = [_score(report, report["metric"]) for report in found]
-        lines.append(f"| {stage} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    rows = [
+        [stage, *(_score(curve[stage], curve[stage]["metric"]) for curve in curves.values())]
+        for stage in next(iter(curves.values()))
+    ]
+    return ["## layers", "", *_table(["stage", *curves], rows), ""]
 
 
-def _table_of(found):
-    columns = list(next(iter(found.values())))
-    lines = [f"| | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
-    for name, scores in found.items():
-        cells = []
-        for value in scores.values():
-            value = sum(value) / len(value) if isinstance(value, list) else value
-            cells.append(f"{value:.3f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+def _means(found):
+    """A table of scores, or of means over the scores of several seeds."""
+    rows = [
+        [name, *(f"{np.mean(scores):.3f}" for scores in columns.values())]
+        for name, columns in found.items()
+    ]
+    return _table(["", *next(iter(found.values()))], rows)
 
 
 def draw_study(
     output: str | pathlib.Path,
     study: Study,
     content: dict[str, Any],
-    columns: Sequence[str] = (),
-    history: str | pathlib.Path | None = None,
+    columns: Sequence[str],
+    history: str | pathlib.Path,
 ) -> list[str]:
     """Draw the plots of a study, and write its embeddings for TensorBoard's projector.
 
@@ -217,9 +205,8 @@ def draw_study(
         study: `Study`.
         content: Dict with the `results` of `report.json` and, if there are any, `label_fraction`
             and `deformations`.
-        columns: Labels for the projector. Defaults to none.
-        history: Path of the `history.csv` of the encoder's training; nothing is drawn if there is
-            no such file. Defaults to None.
+        columns: Labels for the projector.
+        history: Path of the `history.csv` of the encoder's training, which may not exist.
 
     Returns:
         List of the names of the plots.
@@ -227,8 +214,8 @@ def draw_study(
     folder, task = pathlib.Path(output), study.task
     drawn = []
 
-    def draw(name, function, *arguments, **options):
-        function(folder / name, *arguments, **options)
+    def draw(name, function, *arguments):
+        function(folder / name, *arguments)
         drawn.append(name)
 
     results = {k: v for k, v in content["results"].items() if k != "layers"}
@@ -257,23 +244,13 @@ def draw_study(
             shown = [clips.labels[row][column] for row in rows]
             title = f"t-SNE of {name}, by {column}"
             draw(f"map_{name}.png", plots.draw_map, clips.vectors[rows], shown, title)
-        write_projector(folder / "projector" / name, clips, columns)
+        _write_projector(folder / "projector" / name, clips, columns)
     for protocol, curves in content.get("label_fraction", {}).items():
-        numbers = {
-            name: {float(fraction): scores for fraction, scores in curve.items()}
-            for name, curve in curves.items()
-        }
-        draw(
-            f"label_fraction_{protocol}.png",
-            plots.draw_curve,
-            numbers,
-            task.primary,
-            "fraction of the labels",
-            log=True,
-        )
+        file = f"label_fraction_{protocol}.png"
+        draw(file, plots.draw_label_fractions, curves, task.primary)
     for protocol, scores in content.get("deformations", {}).items():
         draw(f"deformations_{protocol}.png", plots.draw_deformations, scores, task.primary)
-    if history is not None and pathlib.Path(history).is_file():
+    if pathlib.Path(history).is_file():
         import pandas as pd
 
         draw("training.png", plots.draw_history, pd.read_csv(history))
@@ -292,22 +269,15 @@ def _per_tag(outcome):
     }
 
 
-def write_projector(
-    folder: str | pathlib.Path, embeddings: ClipEmbeddings, columns: Sequence[str] = ()
-) -> None:
+def _write_projector(folder, embeddings, columns):
     """Write `vectors.tsv`, `metadata.tsv` and the `projector_config.pbtxt` that names them.
 
     Open them with `tensorboard --logdir FOLDER`, or load both tables at projector.tensorflow.org.
-
-    Args:
-        folder: Folder to write to, created if it is missing.
-        embeddings: `ClipEmbeddings`.
-        columns: Labels to show beside the ids. Defaults to none.
+    The columns are the labels to show beside the ids.
     """
-    folder = pathlib.Path(folder)
     vectors = ["\t".join(f"{value:.6g}" for value in row) for row in np.asarray(embeddings.vectors)]
     write_text(folder / "vectors.tsv", "\n".join(vectors) + "\n")
-    rows: list[list[Any]] = [["id", *columns]]
+    rows = [["id", *columns]]
     for clip, labels in zip(embeddings.ids, embeddings.labels, strict=True):
         rows.append([clip, *(labels.get(column) for column in columns)])
     lines = ["\t".join(" ".join(str(cell).split()) for cell in row) for row in rows]

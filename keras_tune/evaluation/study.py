@@ -1,10 +1,12 @@
-"""Several representations of the same clips, evaluated on the same folds."""
+"""Several representations of the same clips, evaluated on the same folds and on deformed clips."""
 
 from __future__ import annotations
 
 import functools
+import io
 import math
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from keras_tune.errors import UserError
 from keras_tune.evaluation.embeddings import ClipEmbeddings
 from keras_tune.evaluation.outcomes import (
     Fold,
+    Outcome,
     evaluate,
     group_folds,
     interval_95,
@@ -22,10 +25,14 @@ from keras_tune.evaluation.outcomes import (
 )
 from keras_tune.evaluation.protocols import groups_of
 from keras_tune.progress_bar import progress_bar
+from keras_tune.types import DEFAULT_SAMPLE_RATE
 
 if TYPE_CHECKING:
     from keras_tune.evaluation.protocols import FittedProbe
     from keras_tune.evaluation.tasks import Task
+
+# The sample rates in Hz that MP3 has.
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 class Study:
@@ -209,34 +216,21 @@ class Study:
         """
         found = {}
         for name in self.suitable(protocol):
-            changes = clips[name]
             outcome = self.outcomes[protocol, name]
             found[name] = {"none": outcome.scores()[self.task.primary]}
-            for change, test in changes.items():
-                scores = []
-                for run in outcome.runs:
-                    done = predict_test(run.probe, test, self.task, self.group)
-                    scored = self.task.scores(done.targets, done.predictions)
-                    scores.append(scored[self.task.primary])
-                found[name][change] = sum(scores) / len(scores)
+            for change, test in clips[name].items():
+                runs = [predict_test(r.probe, test, self.task, self.group) for r in outcome.runs]
+                found[name][change] = Outcome(self.task, runs).scores()[self.task.primary]
         return found
 
 
 def best_head(study: Study, name: str, protocols: Sequence[str]) -> tuple[str, FittedProbe] | None:
-    """The best probe on valid, among those that consist of dense layers.
+    """The protocol and `FittedProbe` that are best on valid, of the probes made of dense layers.
 
     Scores on test are not used. Protocols choose among 2, 6 or 216 candidates, and the best of 216
     scores on valid is more inflated than the best of 2. So protocols are compared by
     `cross_fitted_score`, on halves of valid that were not used to choose. After cross-validation
-    there is no such probe, since each was trained for one fold.
-
-    Args:
-        study: `Study` in which the protocols were evaluated.
-        name: String, the representation.
-        protocols: List of protocols.
-
-    Returns:
-        Pair of the protocol and a `FittedProbe` with a `head`, or None.
+    there is no such probe, since each was trained for one fold: the result is None.
     """
     if study.cross_validated:
         return None
@@ -254,3 +248,69 @@ def _merit(candidate):
     _, probe = candidate
     score = probe.cross_fitted_score
     return (score if math.isfinite(score) else -math.inf, probe.valid_score)
+
+
+def deformations(
+    sample_rate: int = DEFAULT_SAMPLE_RATE,
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Deformations of test clips, to which a representation should be robust, by name.
+
+    Each is a function of a clip, a float array (samples,), that returns a float32 array of the same
+    length, the same one each time. The sample rate must be above 6,000 Hz, twice the cutoff of the
+    low-pass filter.
+
+    Source: Plachouras et al., "mir_ref" (2023), for noise, gain and lossy compression. The low-pass
+    filter and the reverberation are ours.
+    """
+    from keras_tune.augment import Gain, GaussianNoise, LowPass, Reverb
+
+    layers = {
+        f"noise_{snr}_db": GaussianNoise(10 ** (-snr / 20), 10 ** (-snr / 20), seed=0)
+        for snr in (30, 20, 10, 0)
+    }
+    layers["gain_-12_db"] = Gain(-12.0, -12.0, seed=0)
+    layers["low_pass_3000_hz"] = LowPass(sample_rate, 3000.0, 3000.0, seed=0)
+    settings = {
+        f"{end}_{name}": 50
+        for end in ("min", "max")
+        for name in ("reverberance", "damping", "room_size")
+    }
+    layers["reverb"] = Reverb(sample_rate, **settings, seed=0)
+    by_layer = {name: _by_layer(layer) for name, layer in layers.items()}
+    return {**by_layer, "mp3": functools.partial(_through_mp3, sample_rate=sample_rate)}
+
+
+def _by_layer(layer):
+    def deform(clip):
+        import keras
+
+        clip = np.ascontiguousarray(clip, "float32")
+        # A clip gets the same noise for every encoder, whatever was deformed before.
+        layer.reseed(zlib.crc32(clip.tobytes()))
+        deformed = layer(clip[None], training=True)
+        return keras.ops.convert_to_numpy(deformed)[0]
+
+    return deform
+
+
+def _through_mp3(clip, sample_rate):
+    """Encode a clip as MP3 at a low bit rate and decode it again, with libsndfile.
+
+    For a sample rate that MP3 does not have, the clip is resampled to the next higher one (or to
+    48,000 Hz) and back.
+    """
+    import soundfile
+
+    from keras_tune.data.audio import resample
+
+    rate = next((rate for rate in MP3_RATES if rate >= sample_rate), MP3_RATES[-1])
+    samples = resample(np.clip(clip, -1, 1), sample_rate, rate)
+    buffer = io.BytesIO()
+    options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.9}
+    soundfile.write(buffer, samples, rate, **options)
+    buffer.seek(0)
+    decoded, _ = soundfile.read(buffer, dtype="float32")
+    decoded = resample(decoded, rate, sample_rate)
+    whole = np.zeros(len(clip), "float32")
+    whole[: len(decoded)] = decoded[: len(clip)]
+    return whole

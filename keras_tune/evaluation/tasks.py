@@ -4,9 +4,9 @@ A task turns labels into target arrays and predictions into scores. Its primary 
 early stopping and to choose probes. A prediction is an array (clips, outputs): probabilities of
 classes, probabilities of tags, or values. The scores are those of scikit-learn and mir_eval.
 
-Early stopping and the bootstrap need the same numbers many thousand times; a call for each tag and
-probe would take longer than the training. `quick_scores` computes them for many predictions at
-once.
+Early stopping and the bootstrap need them many thousand times; a call of scikit-learn for each tag
+and probe would take longer than the training. So `quick_scores` computes them for many predictions
+at once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 class Task:
     """The base class of the tasks.
-
-    Args:
-        columns: List of `LabelColumn`.
 
     Attributes:
         kind: String, the name of the task.
@@ -56,14 +53,7 @@ class Task:
         return self.metrics[0]
 
     def encode(self, labels: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-        """Turn label dicts into targets.
-
-        Args:
-            labels: List of dicts from label name to value.
-
-        Returns:
-            Pair of the rows with known labels, and the targets of these rows.
-        """
+        """Turn label dicts into the rows with known labels, and the targets of these rows."""
         values = np.array(
             [[_number(column, row.get(column.name)) for column in self.columns] for row in labels]
         ).reshape(len(labels), len(self.columns))
@@ -89,7 +79,8 @@ class Task:
 
     def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """All metrics of a prediction: a dict of floats, the primary metric first."""
-        raise NotImplementedError
+        scores = self.quick_scores(targets, predictions)
+        return {metric: float(score) for metric, score in scores.items()}
 
     def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         """The metrics of predictions (..., clips, outputs): a dict of arrays of shape (...)."""
@@ -122,13 +113,11 @@ class Classification(Task):
         return targets
 
     def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        from sklearn.metrics import accuracy_score, f1_score
+        from sklearn.metrics import f1_score
 
         named = predictions.argmax(axis=-1)
-        return {
-            "accuracy": float(accuracy_score(targets, named)),
-            "macro_f1": float(f1_score(targets, named, average="macro", zero_division=0)),
-        }
+        f1 = f1_score(targets, named, average="macro", zero_division=0)
+        return {**super().scores(targets, predictions), "macro_f1": float(f1)}
 
     def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         return {"accuracy": np.mean(predictions.argmax(axis=-1) == targets, axis=-1)}
@@ -164,16 +153,6 @@ class Key(Classification):
             )
         except ValueError as error:
             raise UserError(f"label {columns[0].name}: {error}") from error
-
-    def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        import mir_eval
-
-        pairs = zip(targets, predictions.argmax(axis=-1), strict=True)
-        weighted = [
-            mir_eval.key.weighted_score(self.outputs[true], self.outputs[named])
-            for true, named in pairs
-        ]
-        return {"weighted_score": float(np.mean(weighted)), **super().scores(targets, predictions)}
 
     def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         named = predictions.argmax(axis=-1)
@@ -228,23 +207,11 @@ class Tagging(Task):
 
     def per_tag(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, dict[str, float]]:
         """ROC-AUC and average precision of each tag: a dict from tag to a dict of both."""
-        from sklearn.metrics import average_precision_score, roc_auc_score
-
+        auc, ap = roc_auc(targets, predictions), average_precision(targets, predictions)
         return {
-            self.outputs[tag]: {
-                "roc_auc": float(roc_auc_score(targets[:, tag], predictions[:, tag])),
-                "average_precision": float(
-                    average_precision_score(targets[:, tag], predictions[:, tag])
-                ),
-            }
+            self.outputs[tag]: {"roc_auc": float(auc[tag]), "average_precision": float(ap[tag])}
             for tag in np.flatnonzero(_varied(targets))
         }
-
-    def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        tags = self.per_tag(targets, predictions).values()
-        auc = float(np.mean([tag["roc_auc"] for tag in tags])) if tags else float("nan")
-        ap = float(np.mean([tag["average_precision"] for tag in tags])) if tags else float("nan")
-        return {"mean_of_roc_auc_and_ap": (auc + ap) / 2, "roc_auc": auc, "average_precision": ap}
 
     def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
         tags = _varied(targets)
@@ -259,12 +226,8 @@ class Tagging(Task):
 def roc_auc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under the ROC curve, from the ranks of the positives.
 
-    Args:
-        truth: Boolean array (clips, tags).
-        scores: Array (..., clips, tags).
-
-    Returns:
-        Array (..., tags), NaN for tags without positives or without negatives.
+    Truth (clips, tags) and scores (..., clips, tags) give an array (..., tags), NaN for tags
+    without positives or without negatives.
 
     Source: Hanley & McNeil, "The meaning and use of the area under a receiver operating
     characteristic (ROC) curve" (Radiology 1982).
@@ -283,12 +246,8 @@ def roc_auc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision: the mean over the positives of the precision at the score of each.
 
-    Args:
-        truth: Boolean array (clips, tags).
-        scores: Array (..., clips, tags).
-
-    Returns:
-        Array (..., tags), NaN for tags without positives.
+    Truth (clips, tags) and scores (..., clips, tags) give an array (..., tags), NaN for tags
+    without positives.
     """
     truth = np.asarray(truth, bool)
     scores = np.asarray(scores)
@@ -335,19 +294,21 @@ class Regression(Task):
         return np.searchsorted(edges, targets[:, 0])
 
     def scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        from sklearn.metrics import r2_score
-
-        raw = r2_score(targets, predictions, multioutput="raw_values")
-        raw = np.where(np.ptp(targets, axis=0) > 0, raw, np.nan)
-        named = {f"r2_{name}": float(value) for name, value in zip(self.outputs, raw, strict=True)}
-        return {"r2": float(np.mean(raw)), **(named if len(named) > 1 else {})}
+        each = {
+            f"r2_{name}": float(score)
+            for name, score in zip(self.outputs, self._r2(targets, predictions), strict=True)
+        }
+        return {**super().scores(targets, predictions), **(each if len(each) > 1 else {})}
 
     def quick_scores(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        return {"r2": self._r2(targets, predictions).mean(axis=-1)}
+
+    def _r2(self, targets, predictions):
+        """R² of each value."""
         residual = np.square(predictions - targets).sum(axis=-2)
         total = np.square(targets - targets.mean(axis=0)).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            r2 = np.where(np.ptp(targets, axis=0) > 0, 1 - residual / total, np.nan)
-        return {"r2": r2.mean(axis=-1)}
+            return np.where(np.ptp(targets, axis=0) > 0, 1 - residual / total, np.nan)
 
 
 TASKS = {task.kind: task for task in (Classification, Tagging, Key, Regression)}

@@ -319,7 +319,7 @@ def _study(config, columns, clips):
 
 def _deformed(encoders, cache):
     """Embeddings of deformed test clips, by encoder and deformation."""
-    from keras_tune.evaluation.deformations import deformations
+    from keras_tune.evaluation.study import deformations
 
     changes = deformations(cache.info.sample_rate)
     total = cache.info.counts["test"] * len(changes) * len(encoders)

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import keras
 import keras_tuner
@@ -14,7 +14,14 @@ from keras_tuner.errors import FailedTrialError
 
 from keras_tune.models.parameter_budget import count_parameters, largest_width, tail_widths
 from keras_tune.search.space import Range, Space, as_list
-from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW, AugmentConfig
+from keras_tune.types import (
+    DEFAULT_SAMPLE_RATE,
+    DEFAULT_WINDOW,
+    AugmentConfig,
+    Positive,
+    Probability,
+    check_values,
+)
 
 if TYPE_CHECKING:
     from keras_tune.training import ContrastiveModel
@@ -88,8 +95,8 @@ class TUNeHyperModel(keras_tuner.HyperModel):
         jit_compile: As in `keras.Model.compile`. Defaults to "auto".
 
     Raises:
-        ValueError: Neither width nor budget is given, an augmentation is unknown, or the backend
-            cannot distribute.
+        ValueError: Neither width nor budget is given, a setting is out of its range, an
+            augmentation is unknown, or the backend cannot distribute.
 
     Example:
 
@@ -103,8 +110,8 @@ class TUNeHyperModel(keras_tuner.HyperModel):
     """
 
     space: Space = dataclasses.field(default_factory=Space)
-    parameter_budget: float | None = 2.4e6
-    budget_slack: float = 0.35
+    parameter_budget: Positive | None = 2.4e6
+    budget_slack: Probability = 0.35
     input_samples: int = DEFAULT_WINDOW
     sample_rate: int = DEFAULT_SAMPLE_RATE
     augment: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -112,36 +119,23 @@ class TUNeHyperModel(keras_tuner.HyperModel):
     separate_views: bool = False
     seed: int = 42
     precision: str = "float32"
-    distribution: str | None = None
+    distribution: Literal["data_parallel"] | None = None
     jit_compile: bool | str = "auto"
 
     def __post_init__(self) -> None:
         super().__init__()
         self.space = self.space or Space()
         self.augment = dict(self.augment or {})
-        budget, slack, distribution = self.parameter_budget, self.budget_slack, self.distribution
-        if self.space.base_filters is None and budget is None:
+        check_values(self)
+        if self.space.base_filters is None and self.parameter_budget is None:
             raise ValueError(
                 "`parameter_budget` must be given if the space does not set `base_filters`. "
                 "Received: parameter_budget=None"
             )
-        if budget is not None and budget <= 0:
-            raise ValueError(
-                f"`parameter_budget` must be positive. Received: parameter_budget={budget}"
-            )
-        if not 0 <= slack <= 1:
-            raise ValueError(
-                f"`budget_slack` must be between 0 and 1. Received: budget_slack={slack}"
-            )
-        if distribution not in (None, "data_parallel"):
-            raise ValueError(
-                "`distribution` must be 'data_parallel' or None. "
-                f"Received: distribution={distribution}"
-            )
-        if distribution and keras.backend.backend() != "jax":
+        if self.distribution and keras.backend.backend() != "jax":
             raise ValueError(
                 f"`distribution` needs the JAX backend, not {keras.backend.backend()}. "
-                f"Received: distribution={distribution}"
+                f"Received: distribution={self.distribution}"
             )
         known = [field.name for field in dataclasses.fields(AugmentConfig)]
         for key, choice in self.space.augment.items():

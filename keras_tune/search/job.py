@@ -72,9 +72,6 @@ class Job:
 def run(job: Job) -> dict[str, Any]:
     """Train a configuration.
 
-    Args:
-        job: `Job`.
-
     Returns:
         A dict with `history` (lists by metric), `parameters`, `seconds` and `peak_memory_mb`.
 
@@ -136,16 +133,10 @@ def _fit(job, model):
 
 
 def run_isolated(job: Job) -> dict[str, Any]:
-    """Train a configuration in a new process, whose memory is free again when it ends.
+    """As `run`, in a new process, whose memory is free again when it ends.
 
     TensorFlow never frees the memory of a GPU. In a separate process, a crash of the driver or a
     lack of memory ends only the trial, not the search.
-
-    Args:
-        job: `Job`.
-
-    Returns:
-        As `run`.
 
     Raises:
         FailedTrialError: As `run`, or the process was killed.
@@ -199,14 +190,7 @@ def _death(exit_code):
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any backend means that memory ran out.
-
-    Args:
-        error: An exception.
-
-    Returns:
-        Boolean.
-    """
+    """Whether an exception of any backend means that memory ran out."""
     if any(kind.__name__ in MEMORY_ERRORS for kind in type(error).__mro__):
         return True
     # JAX and XLA have one class for all errors, and name the kind in the message.
@@ -240,9 +224,8 @@ def reset_peak() -> None:
 def peak_megabytes() -> float:
     """The peak of the memory since `reset_peak`, or since the process began if it has no effect.
 
-    Returns:
-        Float, in units of 10⁶ bytes. On a GPU the memory that the backend has allocated there (on
-        JAX since the process began), on a CPU the resident memory of the process.
+    In units of 10⁶ bytes. On a GPU it is the memory that the backend has allocated there (on JAX
+    since the process began), on a CPU the resident memory of the process.
     """
     return round((_device_bytes() or _resident_bytes()) / 1e6, 1)
 

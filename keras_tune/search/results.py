@@ -71,15 +71,7 @@ def outcome_row(outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def best_of_each_depth(table: pd.DataFrame, direction: str) -> pd.DataFrame:
-    """The best completed trial of each decoder depth.
-
-    Args:
-        table: As `trial_table` gives.
-        direction: "max" or "min".
-
-    Returns:
-        The rows of the table, by depth.
-    """
+    """The rows of the best completed trials in `trial_table`, one for each decoder depth."""
     done = table[table["status"] == "COMPLETED"]
     # Trials that Hyperband promoted come before those that it stopped early.
     ordered = done.sort_values(["epochs", "score"], ascending=[False, direction == "min"])
@@ -209,11 +201,6 @@ def draw_pareto(path: str | pathlib.Path, table: pd.DataFrame, direction: str, m
 
 def summary_of(history: dict[str, list[float]], metric: str, direction: str) -> dict[str, Any]:
     """The score of a training: the value of its last epoch, which was not selected.
-
-    Args:
-        history: Dict from metric to a list of values.
-        metric: Name of the metric.
-        direction: "max" or "min".
 
     Returns:
         A dict with `score`, `best_epoch` (from 1), `best_epoch_score`, which is partly luck, and

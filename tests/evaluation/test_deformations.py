@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_tune.evaluation.deformations import deformations
+from keras_tune.evaluation.study import deformations
 
 
 def tones(*frequencies, seconds=1.0, rate=22050):

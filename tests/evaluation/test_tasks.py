@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
 from keras_tune.data import LabelColumn
 from keras_tune.evaluation import make_task
@@ -92,9 +92,9 @@ def test_tags_come_from_thresholds_and_categories():
         ([KEY], "key"),
     ],
 )
-def test_quick_scores_are_the_reported_ones(columns, kind):
+def test_scores_are_those_of_scikit_learn_and_mir_eval(columns, kind):
     if kind == "key":
-        pytest.importorskip("mir_eval")
+        key = pytest.importorskip("mir_eval").key
     threshold = 0.5 if kind == "tagging" else None
     task = make_task(columns, labels(40), kind, threshold)
     _, targets = task.encode(labels(40))
@@ -102,9 +102,25 @@ def test_quick_scores_are_the_reported_ones(columns, kind):
     quick = task.quick_scores(targets, predictions)
     assert list(quick) == list(task.metrics)
     for probe, prediction in enumerate(predictions):
+        named = prediction.argmax(axis=-1)
+        expected = {}
+        if kind in ("classification", "key"):
+            expected["accuracy"] = accuracy_score(targets, named)
+        if kind == "key":
+            pairs = zip(targets, named, strict=True)
+            weights = [key.weighted_score(KEY.values[a], KEY.values[b]) for a, b in pairs]
+            expected["weighted_score"] = np.mean(weights)
+        if kind == "tagging":
+            auc = expected["roc_auc"] = roc_auc_score(targets, prediction)
+            ap = expected["average_precision"] = average_precision_score(targets, prediction)
+            expected["mean_of_roc_auc_and_ap"] = (auc + ap) / 2
+        if kind == "regression":
+            expected["r2"] = r2_score(targets, prediction)
         scores = task.scores(targets, prediction)
         for metric in task.metrics:
-            assert quick[metric][probe] == pytest.approx(scores[metric], abs=1e-12)
+            assert quick[metric][probe] == pytest.approx(expected.pop(metric), abs=1e-12)
+            assert scores[metric] == quick[metric][probe]
+        assert not expected
 
 
 def test_near_keys_count_in_part():
@@ -120,7 +136,8 @@ def test_a_score_of_one_value_is_that_of_scikit_learn():
     task = make_task([CALM], labels(30))
     _, targets = task.encode(labels(30))
     predictions = np.random.default_rng(2).random((30, 1))
-    assert task.scores(targets, predictions) == {"r2": r2_score(targets, predictions)}
+    expected = {"r2": r2_score(targets, predictions)}
+    assert task.scores(targets, predictions) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("values", [3, 10, None])

@@ -106,7 +106,7 @@ def test_stages_side_by_side(folder):
 
 def test_a_killed_run_goes_on(folder, monkeypatch):
     whole = embed(folder, "whole.npz")
-    monkeypatch.setattr("keras_tune.evaluation.embedded_files.PART", 2)
+    monkeypatch.setattr("keras_tune.evaluation.embed_audio.PART", 2)
     from keras_tune.data import audio
 
     decode, decoded = audio.load_audio, []
@@ -263,13 +263,13 @@ def test_a_damaged_shard_is_an_error_and_what_was_done_is_kept(folder, tmp_path,
 def stopped(folder, tmp_path, monkeypatch):
     """A run over a copy of the files that is killed before it writes its output."""
     shutil.copytree(folder / "audio", tmp_path / "audio")
-    monkeypatch.setattr("keras_tune.evaluation.embedded_files.PART", 3)
+    monkeypatch.setattr("keras_tune.evaluation.embed_audio.PART", 3)
 
     def killed(*_):
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_tune.evaluation.embedded_files._write", killed)
+        patch.setattr("keras_tune.evaluation.embed_audio._write", killed)
         with pytest.raises(RuntimeError, match="killed"):
             embed(folder, tmp_path / "out.npz", source=tmp_path / "audio")
 
@@ -303,7 +303,7 @@ def test_a_replaced_file_gets_a_new_vector(folder, tmp_path, monkeypatch):
 
 def test_a_file_that_failed_is_tried_again(folder, tmp_path, monkeypatch):
     # Whatever size and time say: the folder of another machine may have been away for a moment.
-    monkeypatch.setattr("keras_tune.evaluation.embedded_files._Files.stamps", lambda *_: [])
+    monkeypatch.setattr("keras_tune.evaluation.embed_audio._Files.stamps", lambda *_: [])
     stopped(folder, tmp_path, monkeypatch)
     file = tmp_path / "audio" / "broken.wav"
     soundfile.write(file, np.random.default_rng(7).normal(0, 0.1, 1000), 22050)

@@ -167,7 +167,7 @@ def things(tmp_path_factory):
 def test_embed_keeps_what_it_has_encoded_on_a_full_disk(things, tmp_path, capsys, monkeypatch):
     output = tmp_path / "vectors.npz"
     options = ["--encoder", things / "encoder.keras", "--source", things / "music"]
-    monkeypatch.setattr("keras_tune.evaluation.embedded_files.PART", 1)
+    monkeypatch.setattr("keras_tune.evaluation.embed_audio.PART", 1)
     # Each part is two files.
     with monkeypatch.context() as patch:
         Full(patch, left=4)

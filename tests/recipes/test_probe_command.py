@@ -9,7 +9,7 @@ from seeded import seed_weights
 
 from keras_tune.data import open_dataset
 from keras_tune.errors import UserError
-from keras_tune.evaluation.short_probe import final_probe, final_probe_summary
+from keras_tune.evaluation.pretraining_probes import final_probe, final_probe_summary
 from keras_tune.models import TUNe
 from keras_tune.recipes._cli import run
 from keras_tune.recipes.probe import ProbeConfig, main
@@ -307,15 +307,11 @@ def test_folds_of_some_splits_leave_the_others_out(folder):
 
 
 def test_shares_of_the_labels_and_deformations(folder, monkeypatch):
-    from keras_tune.evaluation import deformations
+    from keras_tune.evaluation.study import deformations
 
     # Two of them: what each does is tested elsewhere.
-    two = {
-        name: deform
-        for name, deform in deformations.deformations().items()
-        if name in ("noise_0_db", "mp3")
-    }
-    monkeypatch.setattr("keras_tune.evaluation.deformations.deformations", lambda rate: two)
+    two = {name: deform for name, deform in deformations().items() if name in ("noise_0_db", "mp3")}
+    monkeypatch.setattr("keras_tune.evaluation.study.deformations", lambda rate: two)
     options = ("--target", "pitch", "--protocol", "knn", "--label_fraction", "[0.5,1]")
     _, report = probe(folder, *options, "--deformations", encoder="mel")
     assert report["task"] == "regression"
@@ -386,7 +382,7 @@ def test_probe_of_a_pretraining_run(folder, monkeypatch):
     assert "chance" in final_probe_summary("genre", results)
     # 36 clips of valid and test tell too little, 12 artists would do.
     assert results["unseen"] is None and "not seen" not in final_probe_summary("genre", results)
-    monkeypatch.setattr("keras_tune.evaluation.short_probe.LEAST", 36)
+    monkeypatch.setattr("keras_tune.evaluation.pretraining_probes.LEAST", 36)
     found = final_probe(encoder, open_dataset(folder / "tones.npz"), "genre", group="artist")
     assert found["pretrained"]["accuracy"] == results["pretrained"]["accuracy"]
     assert "36 clips that pretraining has not seen" in final_probe_summary("genre", found)
