@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_tune.augment.augmentation import check_range
 from keras_tune.augment.spectral import (
     LinearAugmentation,
     Pair,
@@ -13,6 +14,7 @@ from keras_tune.augment.spectral import (
     multiply,
     to_pair,
 )
+from keras_tune.types import Interval
 
 # Freeverb's delay lines, in samples at 44,100 Hz.
 COMB_LENGTHS = (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617)
@@ -101,11 +103,7 @@ class Reverb(LinearAugmentation):
             "room_size": (min_room_size, max_room_size),
         }
         for name, (low, high) in self.ranges.items():
-            if not 0.0 <= low <= high <= 100.0:
-                raise ValueError(
-                    f"The range of {name} must be ordered and within 0 and 100 percent. "
-                    f"Received: min_{name}={low}, max_{name}={high}"
-                )
+            check_range(Interval(0, 100), **{f"min_{name}": low, f"max_{name}": high})
 
     def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         return {name: self.uniform((batch,), *limits) for name, limits in self.ranges.items()}

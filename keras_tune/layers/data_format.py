@@ -16,16 +16,6 @@ def standardize_data_format(data_format: str | None = None) -> str:
     On a CPU that is `channels_last`: TensorFlow's convolutions need it, and with PyTorch those of
     few channels are several times as fast. On a GPU, PyTorch's are fastest with `channels_first`.
     Under XLA, which JAX uses too, the two are nearly equal.
-
-    Args:
-        data_format: "channels_first", "channels_last", or None for the backend's faster one.
-            Defaults to None.
-
-    Returns:
-        "channels_first" or "channels_last".
-
-    Raises:
-        ValueError: For any other value.
     """
     if data_format is None:
         first = keras.backend.backend() == "torch" and has_gpu()

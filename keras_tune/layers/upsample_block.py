@@ -6,8 +6,7 @@ from typing import Any
 import keras
 
 from keras_tune.layers.data_format import standardize_data_format
-from keras_tune.layers.initializers import HeUniform
-from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.sample_cnn_block import HeUniform, SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.types import Shape, Tensor
 

@@ -15,15 +15,7 @@ LAYER_POOLINGS = ("mean", "mean_std")
 
 
 def check_stages(encoder: keras.Model, stages: Sequence[str]) -> None:
-    """Raise a `UserError` unless an encoder has all of the named stages.
-
-    Args:
-        encoder: Keras model.
-        stages: List of names.
-
-    Raises:
-        UserError: The encoder has no such stage.
-    """
+    """Raise a `UserError` unless an encoder has all of the named stages."""
     known = getattr(encoder, "stage_names", ())
     for stage in stages:
         if stage not in known:
