@@ -22,14 +22,9 @@ FREE = ("input_samples", "dtype", "name", "trainable", "layers_trainable")
 
 
 def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
-    """Load a `.keras` file, the encoder of a run, or a preset with its trained weights.
+    """Load a `.keras` file, the encoder in the folder of a run, or a preset by its name.
 
-    Args:
-        path: The file, the folder of a run, or the name of a preset that has trained weights.
-        compile: Whether to load the optimizer too. Defaults to False.
-
-    Returns:
-        Keras model.
+    With `compile=True` the optimizer is loaded too.
 
     Raises:
         UserError: There is no such file or preset, the file contains no model, unpacks to far more
@@ -61,13 +56,8 @@ def load_saved_model(path: str | os.PathLike, compile: bool = False) -> keras.Mo
 def save_model(model: keras.Model, path: str | os.PathLike, hint: str = "") -> None:
     """Write a model to a `.keras` file, in one step.
 
-    Args:
-        model: Keras model.
-        path: The file.
-        hint: Advice for weights that are not finite, at the end of the error. Defaults to none.
-
     Raises:
-        UserError: A weight is not finite; nothing is written.
+        UserError: A weight is not finite; nothing is written. The message ends with `hint`.
     """
     check_weights(path, model, hint)
     with atomic_path(path) as temporary:
@@ -78,12 +68,8 @@ def write_weights(encoder: keras.Model, path: str | os.PathLike, **about: str) -
     """Write an encoder's weights as a safetensors file, kernels in half precision.
 
     Biases and batch normalization keep full precision: they are few, and variances may be smaller
-    than half precision can represent.
-
-    Args:
-        encoder: `TUNe`.
-        path: The file to write.
-        **about: Strings to keep in the file's header, beside the configuration of the encoder.
+    than half precision can represent. The file's header has the configuration of the encoder and
+    `about`.
 
     Raises:
         ValueError: A weight is not finite, or is too large for half precision.
@@ -116,10 +102,7 @@ def read_about(path: str | os.PathLike) -> dict[str, str]:
 def read_weights(encoder: keras.Model, path: str | os.PathLike) -> None:
     """Set an encoder's weights to those of a file that `write_weights` has written.
 
-    Args:
-        encoder: `TUNe` of the same architecture, level and sample rate, for windows of any length,
-            or the same without `pooled_stages`.
-        path: The file.
+    The encoder may differ in the length of its windows, and be without `pooled_stages`.
 
     Raises:
         ValueError: The weights are those of another encoder.

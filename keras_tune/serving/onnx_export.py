@@ -157,12 +157,7 @@ def _save(graph, path, *description):
 
 
 class _Graph:
-    """Nodes and weights, added one by one.
-
-    Args:
-        onnx: The package.
-        half_precision: Whether kernels are stored in half precision. Defaults to False.
-    """
+    """Nodes and weights, added one by one; `onnx` is the package."""
 
     def __init__(self, onnx, half_precision=False):
         self.onnx, self.half_precision = onnx, half_precision

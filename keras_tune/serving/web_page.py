@@ -180,15 +180,12 @@ def track_index(
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     """Make a small index of tracks: embed a folder of audio files, or read their embeddings.
 
-    Args:
-        source: Folder of audio files, searched with all its subfolders, or an .npz file with `ids`
-            and `vectors` (tracks, d), as the recipe `embed` writes it.
-        encoder: Keras model from (batch, samples, 1) to (batch, d).
-        windows: `Windows` of the model.
+    Embeddings are read from an .npz file with `ids` and `vectors` (tracks, d), as the recipe
+    `embed` writes it.
 
     Returns:
-        Triple of the tracks' names, a list of strings, of their embeddings divided by their norms,
-        float32 (tracks, d), and of the files left out, a list of pairs of name and reason.
+        The tracks' names, their embeddings divided by their norms, float32 (tracks, d), and pairs
+        of name and reason of the files left out.
 
     Raises:
         UserError: The source does not exist, is empty, or has embeddings of another encoder.
@@ -278,14 +275,7 @@ def _embed(folder, encoder, windows):
 
 
 def find_npm() -> str:
-    """Find the program npm.
-
-    Returns:
-        Its path.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """The path of the program npm; raises a `UserError` if it is not installed."""
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
@@ -298,12 +288,6 @@ def vendor_onnxruntime_web(folder: pathlib.Path) -> None:
     """Put the script and the WebAssembly of ONNX Runtime into a folder.
 
     npm gets the package from its cache or its registry. No code of the package is run.
-
-    Args:
-        folder: `pathlib.Path`; created if it is missing.
-
-    Raises:
-        UserError: npm is not installed, cannot fetch the package, or fetched another one.
     """
     npm = find_npm()
     with tempfile.TemporaryDirectory() as temporary:
