@@ -1,7 +1,6 @@
 """The base class of all waveform augmentations, and how it draws and applies."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.layers.common import ConfiguredLayer
 from keras_tune.types import Interval, Shape, Tensor, TensorLike
 
 
-class Augmentation(keras.layers.Layer):
+class Augmentation(ConfiguredLayer):
     """Base class of the waveform augmentations: a random transform of each example.
 
     A subclass defines which parameters it draws (`draw_parameters`) and how it applies them
@@ -128,19 +128,6 @@ class Augmentation(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments with which to build the layer again: its attributes of their names."""
-        classes = type(self).__mro__
-        # A class that passes `**kwargs` on has the arguments of the classes that it derives from.
-        names = {
-            name
-            for one in classes[: classes.index(Augmentation) + 1]
-            for name in inspect.signature(one).parameters
-        }
-        own = {name: getattr(self, name) for name in sorted(names) if hasattr(self, name)}
-        # What Keras saves stays as it is: the attribute `dtype` is less than the policy.
-        return {**own, **super().get_config()}
 
 
 def check_range(allowed: Interval, **limits: float) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_tune.layers.batch_normalization import BatchNormalization
-from keras_tune.layers.data_format import (
+from keras_tune.layers.common import (
+    ConfiguredLayer,
     channel_axis,
     concatenate_channels,
     concatenated_shape,
@@ -48,7 +49,7 @@ class HeUniform(keras.initializers.HeUniform):
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class SampleCNNBlock(keras.layers.Layer):
+class SampleCNNBlock(ConfiguredLayer):
     """Conv1D, batch normalization and ReLU, as in SampleCNN (Lee et al. 2017).
 
     Args:
@@ -144,13 +145,3 @@ class SampleCNNBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
         joined = concatenated_shape(input_shape, self.data_format)
         return self.convolution.compute_output_shape(joined)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-        }

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_tune.layers.data_format import concatenate_channels
+from keras_tune.layers.common import concatenate_channels
 from keras_tune.types import Tensor
 
 # The most values of a row in which batch normalization sees a tensor (batch, time, channels).

@@ -11,8 +11,8 @@ import keras
 from keras_tune.errors import UserError
 from keras_tune.keras_internals import sublayers
 from keras_tune.layers.acoustic_features import AcousticFeatures
+from keras_tune.layers.common import saved_arguments, standardize_data_format
 from keras_tune.layers.crop_to_multiple import CropToMultiple
-from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
@@ -250,21 +250,13 @@ class TUNe(keras.Model):
         return encoder
 
     def get_config(self) -> dict[str, Any]:
+        config = saved_arguments(self)
+        # The weights fit both layouts, and the faster one depends on the machine.
+        del config["data_format"]
         return {
-            "contraction_depth": self.contraction_depth,
-            "decoder_depth": self.decoder_depth,
-            "base_filters": self.base_filters,
+            **config,
             "tail_filters": list(self.tail_filters),
-            "extra_links": self.extra_links,
-            "tail_type": self.tail_type,
-            "input_samples": self.input_samples,
-            "sample_rate": self.sample_rate,
-            "level": self.level,
-            "pooled_stages": self.pooled_stages,
-            "pooled_dim": self.pooled_dim,
-            "acoustic_features": self.acoustic_features,
             "dtype": self._layer_policy,
-            "name": self.name,
             "trainable": self.trainable,
             "layers_trainable": _exceptions(self),
         }
