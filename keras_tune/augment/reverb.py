@@ -3,6 +3,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_tune.augment.augmentation import check_range
@@ -124,20 +125,17 @@ class Reverb(LinearAugmentation):
         real, imaginary = to_pair(1.0 / grid.points)
         loss = 1.0 - damping * real, -damping * imaginary
         low_pass = divide((feedback * (1.0 - damping), 0.0), loss)
-        lines = ops.stack([self._delay_in_samples(length, room) for length in COMB_LENGTHS])
+        lengths = self.sample_rate / 44100.0 * np.array(COMB_LENGTHS)[:, None]
+        # A little more than one half, because 638.5 may be slightly smaller in float32.
+        lines = ops.floor(room * ops.convert_to_tensor(lengths, dtype="float32") + 0.501)
         # z^d instead of z^-d: a comb is then 1 / (z^d - g (1 - h) / (1 - h z^-1)).
         real, imaginary = 0.0, 0.0
-        for line in grid.delays(-lines):
+        for line in grid.delays(-ops.cast(lines, "int32")):
             loop = line[0] - low_pass[0], line[1] - low_pass[1]
             scale = 1.0 / (loop[0] * loop[0] + loop[1] * loop[1])
             real, imaginary = real + loop[0] * scale, imaginary - loop[1] * scale
         wet = multiply((real, imaginary), to_pair(_allpass_response(grid, self.sample_rate)))
         return 1.0 + wet[0], wet[1]
-
-    def _delay_in_samples(self, length, scale):
-        exact = scale * (self.sample_rate / 44100.0 * length)
-        # A little more than one half, because 638.5 may be slightly smaller in float32.
-        return ops.cast(ops.floor(exact + 0.501), "int32")
 
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"sample_rate": self.sample_rate}

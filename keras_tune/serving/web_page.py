@@ -134,6 +134,8 @@ def export_web(
         encoder = model.encoder if tagger else model
         tracks, vectors, left_out = track_index(index, encoder, windows)
 
+    sources = importlib.resources.files("keras_tune.serving") / "web"
+
     def write(version):
         vendor_onnxruntime_web(version / "onnxruntime")
         options = {"window_samples": windows.samples, "sample_rate": windows.sample_rate}
@@ -141,7 +143,10 @@ def export_web(
         if tagger:
             export_onnx_head(model, version / "head.onnx")
         if tracks is not None:
-            _write_json(version / "index.json", _index_content(tracks, vectors))
+            # Base64 of float32 is shorter than decimal numbers.
+            octets = np.ascontiguousarray(vectors, "<f4").tobytes()
+            content = {"tracks": tracks, "vectors": base64.b64encode(octets).decode()}
+            _write_json(version / "index.json", content)
         about = {
             "sampleRate": windows.sample_rate,
             "windowSamples": windows.samples,
@@ -151,24 +156,17 @@ def export_web(
             "index": tracks is not None,
         }
         _write_json(version / "page.json", about)
-        for file in _sources():
-            if file.name != "index.html":
+        for file in sources.iterdir():
+            if file.name.endswith((".css", ".js")):
                 (version / file.name).write_bytes(file.read_bytes())
 
     home = pathlib.Path(folder) / name
     version, _ = write_version(home, write)
-    (template,) = (file for file in _sources() if file.name == "index.html")
     tagline = "See what a file sounds like, moment by moment." if tagger else "Find its like."
-    page = string.Template(template.read_text(encoding="utf-8")).substitute(
-        title=name, version=version.name, tagline=tagline
-    )
+    template = string.Template((sources / "index.html").read_text(encoding="utf-8"))
+    page = template.substitute(title=name, version=version.name, tagline=tagline)
     write_text(home / "index.html", page)
     return ExportedPage(home / "index.html", left_out)
-
-
-def _sources():
-    folder = importlib.resources.files("keras_tune.serving") / "web"
-    return [file for file in folder.iterdir() if file.name.endswith((".html", ".css", ".js"))]
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
@@ -210,12 +208,6 @@ def track_index(
 
 def _index_error(source, problem):
     return UserError(f"`index` {problem}. Received: index={source}")
-
-
-def _index_content(names, vectors):
-    """The index for a JSON file: `tracks`, and `vectors` as base64 of float32."""
-    octets = np.ascontiguousarray(vectors, "<f4").tobytes()
-    return {"tracks": names, "vectors": base64.b64encode(octets).decode()}
 
 
 def _read(source, encoder):
