@@ -329,7 +329,7 @@ def _read(path):
     tensors, hyper_parameters = read(path)
     if not tensors:
         raise UserError(f"{path}: contains no tensors; give a checkpoint with an encoder")
-    return tensors, hyper_parameters
+    return tensors, hyper_parameters if isinstance(hyper_parameters, dict) else {}
 
 
 def _write(path, tensors, hyper_parameters):
@@ -381,8 +381,8 @@ def _read_safetensors(path):
         hyper_parameters = json.loads(metadata.get("hyper_parameters", "{}"))
     except ValueError:
         # Metadata is free text, and another program may use this key for something else.
-        hyper_parameters = {}
-    return tensors, _dict(hyper_parameters)
+        hyper_parameters = None
+    return tensors, hyper_parameters
 
 
 def _read_torch(path):
@@ -398,7 +398,7 @@ def _read_torch(path):
                 "ask its author for a file with tensors only"
             ) from None
         raise UserError(f"{path}: not a PyTorch checkpoint, or truncated") from None
-    state, hyper_parameters = content, {}
+    state, hyper_parameters = content, None
     if isinstance(content, dict) and "state_dict" in content:
         state, hyper_parameters = content["state_dict"], content.get("hyper_parameters")
     if not isinstance(state, dict):
@@ -407,16 +407,9 @@ def _read_torch(path):
     # A tensor may repeat a number that is stored once.
     unpacked = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     check_unpacked(path, unpacked, path.stat().st_size)
-    tensors = {name: _to_numpy(torch, value) for name, value in state.items()}
-    return tensors, _dict(hyper_parameters)
-
-
-def _to_numpy(torch, tensor):
-    if tensor.is_floating_point():
-        # NumPy has no bfloat16.
-        tensor = tensor.to(torch.float32)
-    return np.asarray(tensor.detach())
-
-
-def _dict(value):
-    return dict(value) if isinstance(value, dict) else {}
+    # NumPy has no bfloat16.
+    tensors = {
+        name: np.asarray((value.float() if value.is_floating_point() else value).detach())
+        for name, value in state.items()
+    }
+    return tensors, hyper_parameters

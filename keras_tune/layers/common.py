@@ -19,7 +19,7 @@ def saved_arguments(instance: Any) -> dict[str, Any]:
         if one.__module__.startswith("keras."):
             break
         if "__init__" in vars(one):
-            names |= inspect.signature(one.__init__).parameters
+            names |= inspect.signature(one).parameters
     return {name: getattr(instance, name) for name in names if hasattr(instance, name)}
 
 
@@ -31,7 +31,7 @@ class ConfiguredLayer(keras.layers.Layer):
         return {**saved_arguments(self), **super().get_config()}
 
 
-def standardize_data_format(data_format: str | None = None) -> str:
+def standardize_data_format(data_format: str | None) -> str:
     """Resolve None to the layout in which one-dimensional convolutions are fast on this backend.
 
     On a CPU that is `channels_last`: TensorFlow's convolutions need it, and with PyTorch those of

@@ -28,7 +28,7 @@ def convolve(
 
     With `channels_last` each is convolved on its own, which is faster than a copy of all of them.
     The kernel (kernel_size, sum of channels, filters) and the bias are given; data format, strides,
-    padding and dilation are those of the layer, which does not apply its activation.
+    padding and dilation are those of the layer. Its activation is left to the caller.
 
     Returns:
         Tensor, or None where Keras' own convolution is to be used: if the zeros on the two sides

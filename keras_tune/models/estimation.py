@@ -6,6 +6,7 @@ stages: their PCA, or a regression.
 
 import contextlib
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,7 +51,7 @@ def estimate_batch_norm(encoder: keras.Model, batches: Iterable[np.ndarray]) -> 
         layer for layer in sublayers(encoder) if isinstance(layer, keras.layers.BatchNormalization)
     ]
     before = [(layer, layer.momentum, layer.trainable) for layer in layers]
-    sums = [[0.0, 0.0] for _ in layers]
+    sums: list[Any] = [[0.0, 0.0] for _ in layers]
     rows = 0
     try:
         for layer in layers:

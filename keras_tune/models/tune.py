@@ -309,7 +309,7 @@ def _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_l
             "`contraction_depth` must be at least 1. "
             f"Received: contraction_depth={contraction_depth}"
         )
-    if decoder_depth and not 0 <= decoder_depth <= contraction_depth:
+    if not 0 <= decoder_depth <= contraction_depth:
         raise ValueError(
             f"`decoder_depth` must be between 0 and `contraction_depth`, {contraction_depth}. "
             f"Received: decoder_depth={decoder_depth}"
