@@ -1,7 +1,6 @@
 """The base class of all waveform augmentations, and how it draws and applies."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tune.types import Shape, Tensor, TensorLike
+from keras_tune.layers.common import ConfiguredLayer
+from keras_tune.types import Interval, Shape, Tensor, TensorLike
 
 
-class Augmentation(keras.layers.Layer):
+class Augmentation(ConfiguredLayer):
     """Base class of the waveform augmentations: a random transform of each example.
 
     A subclass defines which parameters it draws (`draw_parameters`) and how it applies them
@@ -129,18 +129,16 @@ class Augmentation(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments with which to build the layer again: its attributes of their names."""
-        classes = type(self).__mro__
-        # A class that passes `**kwargs` on has the arguments of the classes that it derives from.
-        names = {
-            name
-            for one in classes[: classes.index(Augmentation) + 1]
-            for name in inspect.signature(one).parameters
-        }
-        own = {name: getattr(self, name) for name in sorted(names) if hasattr(self, name)}
-        # What Keras saves stays as it is: the attribute `dtype` is less than the policy.
-        return {**own, **super().get_config()}
+
+def check_range(allowed: Interval, **limits: float) -> None:
+    """Raise a `ValueError` unless two limits, such as `min_cents` and `max_cents`, are ordered.
+
+    Both must also be in the interval `allowed`.
+    """
+    (lowest, low), (highest, high) = limits.items()
+    if not low <= high or low not in allowed or high not in allowed:
+        rule = f"must not exceed `{highest}`, and both must be finite numbers {allowed}".rstrip()
+        raise ValueError(f"`{lowest}` {rule}. Received: {lowest}={low}, {highest}={high}")
 
 
 def map_active(
@@ -164,9 +162,6 @@ def map_active(
         active: Bool tensor (batch,).
         chunk_size: Integer, the examples of a chunk. Use fewer where an example takes more memory.
             PyTorch uses four times as many. Defaults to 8.
-
-    Returns:
-        Float32 tensor (batch, samples).
     """
     if not works_in_chunks():
         return ops.where(active[:, None], function(waveforms, parameters), waveforms)
@@ -174,8 +169,7 @@ def map_active(
         # Without a compiler each operation has a fixed cost, so larger chunks are faster.
         chunk_size *= 4
     batch = ops.shape(waveforms)[0]
-    order = ops.argsort(ops.cast(ops.logical_not(active), "int32"))
-    order = ops.cast(order, "int32")
+    order = ops.cast(ops.argsort(ops.cast(ops.logical_not(active), "int32")), "int32")
     count = ops.sum(ops.cast(active, "int32"))
 
     def step(done, result):
@@ -202,17 +196,10 @@ def works_in_chunks() -> bool:
 
 
 def derive_seed(seed: int, *path: int) -> int:
-    """Derive a 31-bit seed from an integer and a path of integers.
+    """Derive a 31-bit seed from integers that are not negative, such as the position of a layer.
 
     On the PyTorch backend Keras adds a generator's seed to its call counter, so generators with
     neighbouring seeds would draw the same numbers a few calls apart. Hashed seeds do not.
-
-    Args:
-        seed: Integer, not negative.
-        *path: Further integers, not negative, such as the position of a layer in a list.
-
-    Returns:
-        An integer in [0, 2**31).
     """
     state = np.random.SeedSequence((int(seed), *path)).generate_state(1, np.uint32)
     return int(state[0] >> 1)

@@ -3,8 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import Augmentation
-from keras_tune.types import Tensor
+from keras_tune.augment.augmentation import Augmentation, check_range
+from keras_tune.types import Interval, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -46,11 +46,7 @@ class BackgroundMix(Augmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if min_snr_db > max_snr_db:
-            raise ValueError(
-                "`min_snr_db` must not exceed `max_snr_db`. "
-                f"Received: min_snr_db={min_snr_db}, max_snr_db={max_snr_db}"
-            )
+        check_range(Interval(), min_snr_db=min_snr_db, max_snr_db=max_snr_db)
         self.min_snr_db = min_snr_db
         self.max_snr_db = max_snr_db
 

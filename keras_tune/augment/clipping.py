@@ -3,8 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import Augmentation
-from keras_tune.types import Tensor
+from keras_tune.augment.augmentation import Augmentation, check_range
+from keras_tune.types import Interval, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -43,11 +43,8 @@ class Clipping(Augmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if not 0.0 < min_threshold <= max_threshold <= 1.0:
-            raise ValueError(
-                "`min_threshold` and `max_threshold` must be ordered and within 0 and 1. "
-                f"Received: min_threshold={min_threshold}, max_threshold={max_threshold}"
-            )
+        fractions = Interval(above=0, high=1)
+        check_range(fractions, min_threshold=min_threshold, max_threshold=max_threshold)
         self.min_threshold = min_threshold
         self.max_threshold = max_threshold
 

@@ -58,7 +58,7 @@ class Compose(Augmentation):
         self.layers = list(layers)
         self._compiled: Callable | None = None
         if seed is not None:
-            self._reseed_layers(seed)
+            self.reseed(seed)
 
     def build(self, input_shape: Shape) -> None:
         for layer in self.layers:
@@ -98,9 +98,6 @@ class Compose(Augmentation):
 
     def reseed(self, seed: int) -> None:
         super().reseed(seed)
-        self._reseed_layers(seed)
-
-    def _reseed_layers(self, seed):
         for index, layer in enumerate(self.layers):
             layer.reseed(derive_seed(seed, index))
 

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.augment.augmentation import check_range
 from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid
+from keras_tune.types import Interval
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -53,11 +55,9 @@ class Delay(LinearAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if not 0.0 <= min_delay_ms <= max_delay_ms or step_ms <= 0.0:
-            raise ValueError(
-                "Delays must be ordered and not negative, and their step positive. Received: "
-                f"min_delay_ms={min_delay_ms}, max_delay_ms={max_delay_ms}, step_ms={step_ms}"
-            )
+        check_range(Interval(0), min_delay_ms=min_delay_ms, max_delay_ms=max_delay_ms)
+        if step_ms <= 0.0:
+            raise ValueError(f"`step_ms` must be positive. Received: step_ms={step_ms}")
         self.sample_rate = sample_rate
         self.min_delay_ms = min_delay_ms
         self.max_delay_ms = max_delay_ms

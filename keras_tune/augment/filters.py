@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_tune.augment.augmentation import check_range
 from keras_tune.augment.spectral import (
     LinearAugmentation,
     Pair,
@@ -14,7 +15,7 @@ from keras_tune.augment.spectral import (
     multiply,
     to_pair,
 )
-from keras_tune.types import Tensor
+from keras_tune.types import Interval, Tensor
 
 # The quality factor of a Butterworth filter.
 QUALITY = 1.0 / math.sqrt(2.0)
@@ -35,7 +36,7 @@ class _CutoffFilter(LinearAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        _check_cutoffs(sample_rate, min_cutoff=min_cutoff, max_cutoff=max_cutoff)
+        check_range(_frequencies(sample_rate), min_cutoff=min_cutoff, max_cutoff=max_cutoff)
         self.sample_rate = sample_rate
         self.min_cutoff = min_cutoff
         self.max_cutoff = max_cutoff
@@ -192,8 +193,9 @@ class HighLowPass(LinearAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        _check_cutoffs(sample_rate, min_high_pass=min_high_pass, max_high_pass=max_high_pass)
-        _check_cutoffs(sample_rate, min_low_pass=min_low_pass, max_low_pass=max_low_pass)
+        allowed = _frequencies(sample_rate)
+        check_range(allowed, min_high_pass=min_high_pass, max_high_pass=max_high_pass)
+        check_range(allowed, min_low_pass=min_low_pass, max_low_pass=max_low_pass)
         self.sample_rate = sample_rate
         self.min_high_pass = min_high_pass
         self.max_high_pass = max_high_pass
@@ -264,12 +266,8 @@ class BandReject(LinearAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        _check_cutoffs(sample_rate, min_center=min_center, max_center=max_center)
-        if not 0.0 < min_octaves <= max_octaves:
-            raise ValueError(
-                "`min_octaves` and `max_octaves` must be ordered and positive. "
-                f"Received: min_octaves={min_octaves}, max_octaves={max_octaves}"
-            )
+        check_range(_frequencies(sample_rate), min_center=min_center, max_center=max_center)
+        check_range(Interval(above=0), min_octaves=min_octaves, max_octaves=max_octaves)
         self.sample_rate = sample_rate
         self.min_center = min_center
         self.max_center = max_center
@@ -290,22 +288,22 @@ class BandReject(LinearAugmentation):
         return min(samples, _impulse_length(cutoff, self.sample_rate))
 
     def response(self, parameters: dict[str, Any], grid: SpectralGrid) -> Pair:
-        return notch(parameters["center"], parameters["octaves"], self.sample_rate, grid)
+        """The bilinear transform of (s^2 + 1) / (s^2 + s/Q + 1)."""
+        center, octaves = parameters["center"], parameters["octaves"]
+        # The bilinear transform warps frequencies; the cookbook widens the band to compensate.
+        angle = 2.0 * math.pi / self.sample_rate * center
+        inverse_quality = 2.0 * ops.sinh(math.log(2.0) / 2.0 * octaves * angle / ops.sin(angle))
+        scale, square, denominator = _second_order(
+            center, inverse_quality[:, None, None], self.sample_rate, grid
+        )
+        return divide((square[0] + scale * scale, square[1]), denominator)
 
 
 def butterworth(cutoff: Tensor, high_pass: Tensor, sample_rate: int, grid: SpectralGrid) -> Pair:
-    """Response of second-order Butterworth filters (biquads with Q = 1/sqrt(2), 12 dB an octave).
+    """Response of second-order Butterworth filters, high-passes where `high_pass` is true.
 
-    They are the bilinear transforms of s^2 / (s^2 + s/Q + 1) and 1 / (s^2 + s/Q + 1).
-
-    Args:
-        cutoff: Tensor (batch,), the -3 dB frequencies in Hz.
-        high_pass: Bool tensor (batch,), where the filter is a high-pass and not a low-pass.
-        sample_rate: Integer, in Hz.
-        grid: The `SpectralGrid`.
-
-    Returns:
-        A pair of float32 tensors (batch, *grid.shape).
+    They are the bilinear transforms of s^2 / (s^2 + s/Q + 1) and 1 / (s^2 + s/Q + 1), with
+    Q = 1/sqrt(2). Cutoffs (batch,) are the -3 dB frequencies in Hz.
 
     Source: R. Bristow-Johnson, Cookbook formulae for audio equalizer biquad filter coefficients.
     """
@@ -316,29 +314,6 @@ def butterworth(cutoff: Tensor, high_pass: Tensor, sample_rate: int, grid: Spect
         ops.where(high_pass, square[1], 0.0),
     )
     return divide(numerator, denominator)
-
-
-def notch(center: Tensor, octaves: Tensor, sample_rate: int, grid: SpectralGrid) -> Pair:
-    """Response of second-order notches: bilinear transforms of (s^2 + 1) / (s^2 + s/Q + 1).
-
-    Args:
-        center: Tensor (batch,), the frequencies that are suppressed, in Hz.
-        octaves: Tensor (batch,), the distance of the -3 dB points in octaves.
-        sample_rate: Integer, in Hz.
-        grid: The `SpectralGrid`.
-
-    Returns:
-        A pair of float32 tensors (batch, *grid.shape).
-
-    Source: R. Bristow-Johnson, Cookbook formulae for audio equalizer biquad filter coefficients.
-    """
-    # The bilinear transform warps frequencies; the cookbook widens the band to compensate.
-    angle = 2.0 * math.pi / sample_rate * center
-    inverse_quality = 2.0 * ops.sinh(math.log(2.0) / 2.0 * octaves * angle / ops.sin(angle))
-    scale, square, denominator = _second_order(
-        center, inverse_quality[:, None, None], sample_rate, grid
-    )
-    return divide((square[0] + scale * scale, square[1]), denominator)
 
 
 def _second_order(frequency, inverse_quality, sample_rate, grid):
@@ -359,15 +334,9 @@ def _second_order(frequency, inverse_quality, sample_rate, grid):
     return scale, square, denominator
 
 
-def _check_cutoffs(sample_rate, **cutoffs):
-    """Raise ValueError unless 0 < low <= high < sample_rate / 2 for the two cutoffs."""
-    low, high = cutoffs.values()
-    if not 0.0 < low <= high < sample_rate / 2:
-        received = ", ".join(f"{name}={value}" for name, value in cutoffs.items())
-        raise ValueError(
-            "Cutoff frequencies must be ordered, positive and below half the sample rate. "
-            f"Received: {received}, sample_rate={sample_rate}"
-        )
+def _frequencies(sample_rate):
+    """The frequencies in Hz that a filter may have: below half the sample rate."""
+    return Interval(above=0, below=sample_rate / 2)
 
 
 def _impulse_length(cutoff, sample_rate):

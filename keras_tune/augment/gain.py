@@ -3,7 +3,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_tune.augment.augmentation import check_range
 from keras_tune.augment.spectral import LinearAugmentation, Pair, SpectralGrid
+from keras_tune.types import Interval
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -43,11 +45,7 @@ class Gain(LinearAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if min_gain_db > max_gain_db:
-            raise ValueError(
-                "`min_gain_db` must not exceed `max_gain_db`. "
-                f"Received: min_gain_db={min_gain_db}, max_gain_db={max_gain_db}"
-            )
+        check_range(Interval(), min_gain_db=min_gain_db, max_gain_db=max_gain_db)
         self.min_gain_db = min_gain_db
         self.max_gain_db = max_gain_db
 

@@ -4,8 +4,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import Augmentation
-from keras_tune.types import Tensor
+from keras_tune.augment.augmentation import Augmentation, check_range
+from keras_tune.types import Interval, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -55,11 +55,7 @@ class GaussianNoise(Augmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if not 0.0 <= min_ratio <= max_ratio:
-            raise ValueError(
-                "`min_ratio` and `max_ratio` must be ordered and not negative. "
-                f"Received: min_ratio={min_ratio}, max_ratio={max_ratio}"
-            )
+        check_range(Interval(0), min_ratio=min_ratio, max_ratio=max_ratio)
         self.min_ratio = min_ratio
         self.max_ratio = max_ratio
 
@@ -75,18 +71,11 @@ class GaussianNoise(Augmentation):
 
 
 def hashed_normal(keys: Tensor, samples: int) -> Tensor:
-    """Compute standard normal numbers from integer keys.
+    """Standard normal numbers, float32 (batch, samples), from random int32 keys (batch, 2).
 
     Sample numbers are mixed with a key by a 32-bit hash; the Box-Muller transform turns pairs of
     hashes into normal numbers. Unlike `keras.random.normal` this is a pure function of its
     arguments, the same on every backend, so it can run on some examples of a batch only.
-
-    Args:
-        keys: Int32 tensor (batch, 2), random.
-        samples: Integer, the number of samples for each key.
-
-    Returns:
-        Float32 tensor (batch, samples).
 
     Source: A. Appleby, MurmurHash3 (the finalizer, which is the hash used here).
     """
@@ -102,15 +91,12 @@ def hashed_normal(keys: Tensor, samples: int) -> Tensor:
 
 
 def _mix(bits):
-    bits = (bits ^ _shift_right(bits, 16)) * _signed(0x85EBCA6B)
-    bits = (bits ^ _shift_right(bits, 13)) * _signed(0xC2B2AE35)
+    # The factors of the hash as signed 32-bit integers.
+    bits = (bits ^ _shift_right(bits, 16)) * (0x85EBCA6B - 2**32)
+    bits = (bits ^ _shift_right(bits, 13)) * (0xC2B2AE35 - 2**32)
     return bits ^ _shift_right(bits, 16)
 
 
 def _shift_right(bits, count):
     # An int32 shift copies the sign bit, which a 32-bit hash must not do.
     return ops.right_shift(bits, count) & ((1 << (32 - count)) - 1)
-
-
-def _signed(constant):
-    return constant - (1 << 32)

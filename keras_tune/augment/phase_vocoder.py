@@ -36,11 +36,8 @@ def check_frame_length(frame_length: int) -> None:
 class PhaseVocoder:
     """Stretch waveforms in time, each by its own ratio, keeping their pitch.
 
-    Args:
-        samples: Integer, the length of the waveforms.
-        frame_length: Integer, the length of the frames in samples, a multiple of 6; three frames
-            overlap.
-        output_samples: Integer, the number of samples of the stretched waveforms to return.
+    `samples` is their length, `frame_length` a multiple of 6, and `output_samples` the length of
+    what `stretch` returns.
     """
 
     def __init__(self, samples: int, frame_length: int, output_samples: int):
@@ -58,17 +55,12 @@ class PhaseVocoder:
         self.window = ops.convert_to_tensor(0.5 - 0.5 * np.cos(angle), dtype="float32")
 
     def stretch(self, waveforms: Tensor, ratios: Tensor) -> Tensor:
-        """Stretch each waveform to `ratio` times its duration.
+        """Stretch each waveform (batch, samples) to `ratio` times its duration.
 
-        Args:
-            waveforms: Float32 tensor (batch, samples), with a peak of about 1 (or 0).
-            ratios: Float32 tensor (batch,).
-
-        Returns:
-            Float32 tensor (batch, output_samples): the beginning of the stretched waveforms,
-            followed by silence where they are shorter. Frequencies above half the sample rate
-            divided by `ratio` are removed, so that the result can be read `ratio` times as fast
-            without aliasing.
+        Waveforms have a peak of about 1 (or 0). The result (batch, output_samples) is the beginning
+        of the stretched waveforms, followed by silence where they are shorter. Frequencies above
+        half the sample rate divided by `ratio` are removed, so that the result can be read `ratio`
+        times as fast without aliasing.
         """
         spectra = self._analyse(waveforms)
         start = _unit((spectra[0][:, 0], spectra[1][:, 0]))
@@ -166,14 +158,8 @@ def _unit(pair):
 def read_faster(waveforms: Tensor, ratios: Tensor, samples: int) -> Tensor:
     """Read each waveform at its own speed, by cubic Lagrange interpolation.
 
-    Args:
-        waveforms: Float32 tensor (batch, length); `length` exceeds `ratio * samples` by at least
-            three samples. Before its first sample a waveform is taken to be silent.
-        ratios: Float32 tensor (batch,), the steps in samples.
-        samples: Integer, the number of samples to return.
-
-    Returns:
-        Float32 tensor (batch, samples): sample n is the waveform at time n * ratio.
+    Sample n of the result (batch, samples) is the waveform at time n * ratio. Waveforms are longer
+    than `ratio * samples` by at least three samples, and taken to be silent before the first.
     """
     # A float32 product of ratio and n would be wrong by up to a hundredth of a sample. So the ratio
     # is split into 64ths, whose multiples are exact in integers, and a small rest.

@@ -5,9 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import Augmentation, map_active, works_in_chunks
+from keras_tune.augment.augmentation import (
+    Augmentation,
+    check_range,
+    map_active,
+    works_in_chunks,
+)
 from keras_tune.augment.phase_vocoder import PhaseVocoder, check_frame_length, read_faster
-from keras_tune.types import Tensor, TensorLike
+from keras_tune.types import Interval, Tensor, TensorLike
 
 # Smaller than the default, because two groups are filled up, and an example has many spectra.
 CHUNK_SIZE = 4
@@ -63,11 +68,7 @@ class PitchShift(Augmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if min_cents > max_cents:
-            raise ValueError(
-                "`min_cents` must not exceed `max_cents`. "
-                f"Received: min_cents={min_cents}, max_cents={max_cents}"
-            )
+        check_range(Interval(), min_cents=min_cents, max_cents=max_cents)
         check_frame_length(frame_length)
         self.min_cents = min_cents
         self.max_cents = max_cents

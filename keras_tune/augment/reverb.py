@@ -3,8 +3,10 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_tune.augment.augmentation import check_range
 from keras_tune.augment.spectral import (
     LinearAugmentation,
     Pair,
@@ -13,6 +15,7 @@ from keras_tune.augment.spectral import (
     multiply,
     to_pair,
 )
+from keras_tune.types import Interval
 
 # Freeverb's delay lines, in samples at 44,100 Hz.
 COMB_LENGTHS = (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617)
@@ -101,11 +104,7 @@ class Reverb(LinearAugmentation):
             "room_size": (min_room_size, max_room_size),
         }
         for name, (low, high) in self.ranges.items():
-            if not 0.0 <= low <= high <= 100.0:
-                raise ValueError(
-                    f"The range of {name} must be ordered and within 0 and 100 percent. "
-                    f"Received: min_{name}={low}, max_{name}={high}"
-                )
+            check_range(Interval(0, 100), **{f"min_{name}": low, f"max_{name}": high})
 
     def draw_parameters(self, batch: int, samples: int) -> dict[str, Any]:
         return {name: self.uniform((batch,), *limits) for name, limits in self.ranges.items()}
@@ -126,20 +125,17 @@ class Reverb(LinearAugmentation):
         real, imaginary = to_pair(1.0 / grid.points)
         loss = 1.0 - damping * real, -damping * imaginary
         low_pass = divide((feedback * (1.0 - damping), 0.0), loss)
-        lines = ops.stack([self._delay_in_samples(length, room) for length in COMB_LENGTHS])
+        lengths = self.sample_rate / 44100.0 * np.array(COMB_LENGTHS)[:, None]
+        # A little more than one half, because 638.5 may be slightly smaller in float32.
+        lines = ops.floor(room * ops.convert_to_tensor(lengths, dtype="float32") + 0.501)
         # z^d instead of z^-d: a comb is then 1 / (z^d - g (1 - h) / (1 - h z^-1)).
         real, imaginary = 0.0, 0.0
-        for line in grid.delays(-lines):
+        for line in grid.delays(-ops.cast(lines, "int32")):
             loop = line[0] - low_pass[0], line[1] - low_pass[1]
             scale = 1.0 / (loop[0] * loop[0] + loop[1] * loop[1])
             real, imaginary = real + loop[0] * scale, imaginary - loop[1] * scale
         wet = multiply((real, imaginary), to_pair(_allpass_response(grid, self.sample_rate)))
         return 1.0 + wet[0], wet[1]
-
-    def _delay_in_samples(self, length, scale):
-        exact = scale * (self.sample_rate / 44100.0 * length)
-        # A little more than one half, because 638.5 may be slightly smaller in float32.
-        return ops.cast(ops.floor(exact + 0.501), "int32")
 
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"sample_rate": self.sample_rate}

@@ -99,16 +99,7 @@ def apply_responses(
     waveforms: TensorLike,
     parameters: Sequence[dict[str, Any]],
 ) -> Tensor:
-    """Apply linear layers in one pass through the spectrum.
-
-    Args:
-        layers: List of `LinearAugmentation`.
-        waveforms: Tensor (batch, samples), float32.
-        parameters: List of their draws, in the same order.
-
-    Returns:
-        Float32 tensor (batch, samples).
-    """
+    """Apply linear layers, with a draw of each, in one pass through the spectrum."""
     samples = waveforms.shape[1]
     tail = sum(layer.tail(samples) for layer in layers)
     rings = any(layer.rings for layer in layers)
@@ -169,15 +160,7 @@ class SpectralGrid:
         return np.exp(self.log_radius + 2j * np.pi * index / self.length)
 
     def filter(self, waveforms: Tensor, response: Pair) -> Tensor:
-        """Filter waveforms: multiply their spectra by a response.
-
-        Args:
-            waveforms: Tensor (batch, samples), float32.
-            response: A pair of tensors that broadcasts to (batch, *shape).
-
-        Returns:
-            Float32 tensor (batch, samples).
-        """
+        """Multiply the spectra of waveforms by a response that broadcasts to (batch, *shape)."""
         window = np.exp(-self.log_radius * np.arange(self.samples))
         window = ops.convert_to_tensor(window, dtype="float32")
         spectrum = tuple(
@@ -190,14 +173,9 @@ class SpectralGrid:
         return ops.irfft(product, fft_length=self.length)[:, : self.samples] / window
 
     def delays(self, delays: Tensor) -> list[Pair]:
-        """Compute the responses z^-d of delays by whole samples.
+        """The responses z^-d of several delay lines, a list of pairs of tensors (batch, *shape).
 
-        Args:
-            delays: Int32 tensor (lines, batch), the delays of several delay lines in samples;
-                negative ones advance.
-
-        Returns:
-            A list of `lines` pairs of float32 tensors (batch, *shape).
+        Delays are an int32 tensor (lines, batch) of whole samples; negative ones advance.
         """
         # Phases are reduced modulo a turn in integers, so they are exact. Mapping over the lines
         # keeps XLA from evaluating the sines again for every point of the table.
@@ -228,15 +206,10 @@ cached_grid = functools.lru_cache(maxsize=8)(SpectralGrid)
 
 
 def choose_length(minimum: int) -> tuple[int, tuple[int, int]]:
-    """Choose the length of a real FFT whose spectrum fills a table exactly.
+    """The length of a real FFT whose spectrum fills a table, and the shape of the table.
 
-    Args:
-        minimum: Integer, the smallest acceptable length.
-
-    Returns:
-        The smallest even length L of at least `minimum` that has no prime factors beyond 7 and
-        whose L/2 + 1 points fill a table of (rows, columns) that is not too oblong, and the shape
-        of that table.
+    It is the smallest even length L of at least `minimum` that has no prime factors beyond 7, and
+    whose L/2 + 1 points fill a table of (rows, columns) that is not too oblong.
     """
     length = minimum + minimum % 2
     while True:

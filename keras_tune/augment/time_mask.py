@@ -3,8 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import Augmentation
-from keras_tune.types import Tensor
+from keras_tune.augment.augmentation import Augmentation, check_range
+from keras_tune.types import Interval, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -45,11 +45,7 @@ class TimeMask(Augmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if not 0.0 <= min_fraction <= max_fraction <= 1.0:
-            raise ValueError(
-                "`min_fraction` and `max_fraction` must be ordered and within 0 and 1. "
-                f"Received: min_fraction={min_fraction}, max_fraction={max_fraction}"
-            )
+        check_range(Interval(0, 1), min_fraction=min_fraction, max_fraction=max_fraction)
         self.min_fraction = min_fraction
         self.max_fraction = max_fraction
 

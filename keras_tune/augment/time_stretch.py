@@ -4,9 +4,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.augment.augmentation import Augmentation
+from keras_tune.augment.augmentation import Augmentation, check_range
 from keras_tune.augment.phase_vocoder import PhaseVocoder, check_frame_length
-from keras_tune.types import Tensor
+from keras_tune.types import Interval, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
@@ -54,11 +54,7 @@ class TimeStretch(Augmentation):
         **kwargs: Any,
     ):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        if not 0.0 < min_rate <= max_rate:
-            raise ValueError(
-                "`min_rate` and `max_rate` must be ordered and positive. "
-                f"Received: min_rate={min_rate}, max_rate={max_rate}"
-            )
+        check_range(Interval(above=0), min_rate=min_rate, max_rate=max_rate)
         check_frame_length(frame_length)
         self.min_rate = min_rate
         self.max_rate = max_rate

@@ -1,9 +1,16 @@
-"""Published checkpoints to Keras models and back."""
+"""Published checkpoints to Keras models and back.
+
+Files are in PyTorch's own format or safetensors. Either package is imported only when a file needs
+it.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
 import math
 import os
+import pathlib
 import re
 import warnings
 from typing import Any, NamedTuple
@@ -11,9 +18,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_tune.checks import check_finite, check_weights
+from keras_tune.checks import check_archive, check_finite, check_unpacked, check_weights
 from keras_tune.errors import UserError
-from keras_tune.interop.checkpoint_file import read_checkpoint, write_checkpoint
+from keras_tune.files import atomic_path
 from keras_tune.interop.tensor_names import dense_tensors, encoder_tensors, infer_architecture
 from keras_tune.models.tagger import Tagger
 from keras_tune.models.tune import TUNe
@@ -22,6 +29,9 @@ from keras_tune.types import DEFAULT_WINDOW
 
 # The number of batches, which PyTorch counts and Keras does not; a fixed momentum needs none.
 COUNTER = "num_batches_tracked"
+# The published code tells Lightning files from flat ones by this key; the value is the version of
+# PyTorch Lightning with which its authors worked.
+LIGHTNING_VERSION = {"pytorch-lightning_version": "1.8.0.post1"}
 
 
 def load_pytorch_checkpoint(
@@ -84,7 +94,7 @@ def load_pytorch_checkpoint(
             "further arguments need `head` or `projector`; an encoder has none. "
             f"Received: {', '.join(sorted(options))}"
         )
-    tensors, hyper_parameters = read_checkpoint(path)
+    tensors, hyper_parameters = _read(path)
     encoder_part, projector_part, head_part = _split(path, tensors)
     if not encoder_part:
         only = "only a head; give it as the head of an encoder" if head_part else "no encoder"
@@ -100,7 +110,7 @@ def load_pytorch_checkpoint(
     if projector:
         return _contrastive(path, encoder, projector_part, hyper_parameters, options)
     if head is not None:
-        *_, head_part = _split(head, read_checkpoint(head)[0])
+        *_, head_part = _split(head, _read(head)[0])
         return _tagger(head, encoder, head_part, options)
     return encoder
 
@@ -169,11 +179,10 @@ def export_pytorch_checkpoint(
         hyper_parameters["temperature"] = float(model.temperature)
         hyper_parameters["projection_dim"] = int(model.projection_dim)
     if isinstance(model, Tagger):
-        for name, values in zip(
-            dense_tensors(model.head.layers), model.head_weights(), strict=True
-        ):
+        names = dense_tensors(model.head.layers)
+        for name, values in zip(names, model.head_weights(), strict=True):
             tensors[f"model.{name}"] = _to_torch_layout(values)
-    write_checkpoint(path, tensors, hyper_parameters)
+    _write(path, tensors, hyper_parameters)
 
 
 def _to_torch_layout(variable):
@@ -226,15 +235,11 @@ def _build(path, tensors, preset, **options):
     shapes = {name: tensor.array.shape for name, tensor in tensors.items()}
     if preset is None:
         try:
-            arguments = infer_architecture(shapes)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        try:
-            encoder = TUNe(**arguments, **options)
+            encoder = TUNe(**infer_architecture(shapes), **options)
         except ValueError as error:
             if str(error).startswith("`input_samples`"):
                 raise
-            # Tensors of a form that no encoder has.
+            # There is no encoder among the tensors, or they have a form that no encoder has.
             raise UserError(f"{path}: {error}") from None
     else:
         encoder = TUNe.from_preset(preset, load_weights=False, pooled_stages=0, **options)
@@ -307,3 +312,104 @@ def _assign(path, variables, tensors, model):
     check_finite(path, ((f"tensor {tensors[name].name}", arrays[name]) for name in variables))
     for name, variable in variables.items():
         variable.assign(arrays[name].T)
+
+
+def _read(path):
+    """The tensors of a checkpoint, as NumPy arrays by name, and its dict of hyper-parameters.
+
+    No code that the file may contain is run.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the checkpoint file in it")
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+    check_archive(path)
+    tensors, hyper_parameters = read(path)
+    if not tensors:
+        raise UserError(f"{path}: contains no tensors; give a checkpoint with an encoder")
+    return tensors, hyper_parameters if isinstance(hyper_parameters, dict) else {}
+
+
+def _write(path, tensors, hyper_parameters):
+    """Write safetensors if the suffix is `.safetensors`, else a Lightning checkpoint.
+
+    An array under two names is stored once in a Lightning checkpoint.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".safetensors":
+        safetensors = _import("safetensors.numpy", path)
+        with atomic_path(path) as temporary:
+            metadata = {"hyper_parameters": json.dumps(hyper_parameters)}
+            safetensors.save_file(tensors, temporary, metadata=metadata)
+        return
+    torch = _import("torch", path)
+    shared = {id(array): torch.from_numpy(array) for array in tensors.values()}
+    content = {
+        "epoch": 0,
+        "global_step": 0,
+        **LIGHTNING_VERSION,
+        "state_dict": {name: shared[id(array)] for name, array in tensors.items()},
+        "hyper_parameters": hyper_parameters,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _import(module, path):
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = {"torch": "PyTorch"}.get(module, "safetensors")
+        raise UserError(
+            f"{path}: {package} is needed for such files; pip install 'keras_tune[torch]'"
+        ) from None
+
+
+def _read_safetensors(path):
+    safetensors = _import("safetensors", path)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file, or truncated ({error})") from None
+    except TypeError as error:
+        raise UserError(f"{path}: {error}; save its tensors as float32") from None
+    try:
+        hyper_parameters = json.loads(metadata.get("hyper_parameters", "{}"))
+    except ValueError:
+        # Metadata is free text, and another program may use this key for something else.
+        hyper_parameters = None
+    return tensors, hyper_parameters
+
+
+def _read_torch(path):
+    torch = _import("torch", path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Files that are not checkpoints fail in torch.load in many ways.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise UserError(
+                f"{path}: refused, because loading it would run code ({refused[1]}); "
+                "ask its author for a file with tensors only"
+            ) from None
+        raise UserError(f"{path}: not a PyTorch checkpoint, or truncated") from None
+    state, hyper_parameters = content, None
+    if isinstance(content, dict) and "state_dict" in content:
+        state, hyper_parameters = content["state_dict"], content.get("hyper_parameters")
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: contains a {type(state).__name__}, not a dict of tensors")
+    state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    # A tensor may repeat a number that is stored once.
+    unpacked = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    check_unpacked(path, unpacked, path.stat().st_size)
+    # NumPy has no bfloat16.
+    tensors = {
+        name: np.asarray((value.float() if value.is_floating_point() else value).detach())
+        for name, value in state.items()
+    }
+    return tensors, hyper_parameters

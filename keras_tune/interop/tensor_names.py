@@ -28,12 +28,7 @@ DEPTH = 4
 def encoder_tensors(encoder: TUNe) -> dict[str, keras.Variable]:
     """The variables of an encoder by the names that the published modules give them.
 
-    Args:
-        encoder: A `TUNe`.
-
-    Returns:
-        A dict from tensor name, e.g. `conv1.layers.0.weight`, to Keras variable, in the order from
-        the input to the output.
+    A name is `conv1.layers.0.weight`, for instance; the order is from the input to the output.
     """
     tensors = {}
     depth, missing = encoder.contraction_depth, encoder.contraction_depth - encoder.decoder_depth
@@ -73,13 +68,9 @@ def expansive_names(level: int) -> tuple[str, str]:
 
 
 def dense_tensors(layers: Sequence[keras.layers.Layer]) -> dict[str, keras.Variable]:
-    """The variables of a stack of Dense layers with activations between them: projector or head.
+    """The variables of Dense layers with activations between them, a projector or a head.
 
-    Args:
-        layers: List of `keras.layers.Dense`.
-
-    Returns:
-        A dict from tensor name (`0.weight`, `0.bias`, `2.weight`, …) to Keras variable.
+    Their names are `0.weight`, `0.bias`, `2.weight` and so on.
     """
     tensors = {}
     for index, layer in enumerate(layers):
@@ -120,18 +111,11 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     Raises:
         UserError: There is no encoder among these tensors, or one of its blocks is missing.
     """
-    levels = range(64)
     if "sequential.0.0.weight" in shapes:
         widths = _widths(shapes, "sequential.{}.0.weight", 0)
-        arguments = {
-            "contraction_depth": DEPTH,
-            "decoder_depth": 0,
-            "base_filters": widths[0],
-            "tail_filters": widths,
-            "extra_links": False,
-            "tail_type": "pooled",
-        }
+        depth, decoder_depth, base, linked, tail_type = DEPTH, 0, widths[0], False, "pooled"
     else:
+        levels = range(64)
         down = [n for n in levels if f"{contractive_name(n)}.layers.0.weight" in shapes]
         up = [n for n in levels if f"{expansive_names(n)[0]}.weight" in shapes]
         if not down or not up or min(up) >= max(down):
@@ -141,14 +125,16 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         whole = any(name.startswith("model_down.") for name in shapes)
         name = "model_down.sequential.{}.0.weight" if whole else "convDown{}.layers.0.weight"
         widths = _widths(shapes, name, 0 if whole else last + 1)
-        arguments = {
-            "contraction_depth": depth,
-            "decoder_depth": depth - last,
-            "base_filters": base,
-            "tail_filters": widths,
-            "extra_links": not whole and _kernel(shapes, name.format(last + 1))[1] > base * 2**last,
-            "tail_type": "sample_cnn" if whole else "pooled",
-        }
+        linked = not whole and _kernel(shapes, name.format(last + 1))[1] > base * 2**last
+        decoder_depth, tail_type = depth - last, "sample_cnn" if whole else "pooled"
+    arguments = {
+        "contraction_depth": depth,
+        "decoder_depth": decoder_depth,
+        "base_filters": base,
+        "tail_filters": widths,
+        "extra_links": linked,
+        "tail_type": tail_type,
+    }
     return arguments | {"name": _preset(arguments) or "tune"}
 
 

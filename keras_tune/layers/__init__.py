@@ -6,10 +6,9 @@ from keras_tune.layers.acoustic_features import AcousticFeatures
 from keras_tune.layers.batch_normalization import BatchNormalization
 from keras_tune.layers.crop_to_multiple import CropToMultiple
 from keras_tune.layers.fused_conv import FusedConv1D
-from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.max_pooling import MaxPooling1D
-from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.sample_cnn_block import HeUniform, SampleCNNBlock
 from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.layers.tail_block import TailBlock

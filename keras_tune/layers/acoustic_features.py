@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tune.layers.common import ConfiguredLayer
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.types import DEFAULT_SAMPLE_RATE, Shape, Tensor
 
@@ -25,7 +26,7 @@ MODULATION_FLOOR = 1e-2
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class AcousticFeatures(keras.layers.Layer):
+class AcousticFeatures(ConfiguredLayer):
     """Timbre, harmony and rhythm of a waveform, measured by signal processing.
 
     The waveform is first scaled to a fixed RMS level. The features are, in this order:
@@ -134,13 +135,6 @@ class AcousticFeatures(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.width)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "sample_rate": self.sample_rate,
-            "num_mels": self.num_mels,
-        }
 
 
 def _mel_weights(sample_rate, num_mels):

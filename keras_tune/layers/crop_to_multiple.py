@@ -4,11 +4,12 @@ from typing import Any
 
 import keras
 
+from keras_tune.layers.common import ConfiguredLayer
 from keras_tune.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class CropToMultiple(keras.layers.Layer):
+class CropToMultiple(ConfiguredLayer):
     """Drop the last time steps, so that the length is a multiple of `multiple`.
 
     Max pooling drops a remainder at every stage. Dropping it once, at the input, keeps the skip
@@ -41,6 +42,3 @@ class CropToMultiple(keras.layers.Layer):
         if length is not None:
             length = length // self.multiple * self.multiple
         return (batch, length, channels)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "multiple": self.multiple}

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.layers.data_format import concatenate_channels, concatenated_shape
+from keras_tune.layers.common import concatenate_channels, concatenated_shape
 from keras_tune.layers.tensorflow_fast_paths import convolve_in_one_pass
 from keras_tune.layers.torch_fast_paths import convolve
 from keras_tune.types import Shape, Tensor

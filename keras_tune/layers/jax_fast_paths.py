@@ -10,14 +10,7 @@ from keras_tune.types import Tensor
 def max_of_steps(inputs: Tensor, size: int) -> Tensor:
     """The maximum of every `size` time steps of a tensor (batch, time, channels).
 
-    The gradient goes to the first of several equal maxima.
-
-    Args:
-        inputs: Tensor (batch, time, channels), whose time is a multiple of `size`.
-        size: Integer, the steps of a window.
-
-    Returns:
-        Tensor (batch, time / size, channels).
+    The time must be a multiple of `size`. The gradient goes to the first of several equal maxima.
     """
     return _maximum()(inputs, size)
 

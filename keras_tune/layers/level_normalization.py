@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_tune.layers.common import ConfiguredLayer
 from keras_tune.types import Shape, Tensor
 
 # Below this RMS, -80 dB of full scale, a waveform is amplified by a constant factor. Otherwise
@@ -13,7 +14,7 @@ FLOOR = 1e-4
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class LevelNormalization(keras.layers.Layer):
+class LevelNormalization(ConfiguredLayer):
     """Scale every waveform to the same root mean square (RMS) level.
 
     The level at which a recording was mastered says little about the music, but it makes it easy
@@ -51,6 +52,3 @@ class LevelNormalization(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "level": self.level}

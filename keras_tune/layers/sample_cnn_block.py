@@ -4,22 +4,52 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_tune.layers.batch_normalization import BatchNormalization
-from keras_tune.layers.data_format import (
+from keras_tune.layers.common import (
+    ConfiguredLayer,
     channel_axis,
     concatenate_channels,
     concatenated_shape,
     standardize_data_format,
 )
-from keras_tune.layers.initializers import HeUniform
 from keras_tune.layers.torch_fast_paths import convolve
-from keras_tune.types import Shape, Tensor
+from keras_tune.types import DType, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class SampleCNNBlock(keras.layers.Layer):
+class HeUniform(keras.initializers.HeUniform):
+    """He-uniform weights, drawn with NumPy.
+
+    Backends draw different numbers from the same seed, and JAX compiles a program for every shape.
+    With NumPy `keras.utils.set_random_seed` determines the weights of a model on any backend.
+
+    Args:
+        seed: Integer. Defaults to one drawn from Python's random generator, which
+            `keras.utils.set_random_seed` seeds.
+
+    Source: He et al., "Delving Deep into Rectifiers" (ICCV 2015).
+
+    Example:
+
+    ```python
+    initializer = keras_tune.layers.HeUniform(seed=1)
+    layer = keras.layers.Conv1D(8, 3, kernel_initializer=initializer)
+    ```
+    """
+
+    def __call__(self, shape: tuple[int, ...], dtype: DType = None) -> Tensor:
+        """Draw a kernel of `shape`, whose last two axes are input and output channels."""
+        fan_in = np.prod(shape[:-1])
+        limit = np.sqrt(6.0 / fan_in)
+        values = np.random.default_rng(self.seed).uniform(-limit, limit, shape)
+        return keras.ops.convert_to_tensor(values.astype("float32"), dtype=dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_tune")
+class SampleCNNBlock(ConfiguredLayer):
     """Conv1D, batch normalization and ReLU, as in SampleCNN (Lee et al. 2017).
 
     Args:
@@ -115,13 +145,3 @@ class SampleCNNBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
         joined = concatenated_shape(input_shape, self.data_format)
         return self.convolution.compute_output_shape(joined)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-        }

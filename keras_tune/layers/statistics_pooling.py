@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tune.layers.data_format import standardize_data_format
+from keras_tune.layers.common import ConfiguredLayer, standardize_data_format
 from keras_tune.types import Shape, Tensor
 
 # Added to the variance, so that the gradient of its root is finite for a constant channel.
@@ -13,7 +13,7 @@ EPSILON = 1e-12
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class StatisticsPooling1D(keras.layers.Layer):
+class StatisticsPooling1D(ConfiguredLayer):
     """Concatenate the mean and the standard deviation of every channel over time.
 
     Computations are in float32. The deviation is the square root of the variance plus 1e-12.
@@ -50,6 +50,3 @@ class StatisticsPooling1D(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         channels = input_shape[2 if self.data_format == "channels_last" else 1]
         return (input_shape[0], None if channels is None else 2 * channels)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "data_format": self.data_format}

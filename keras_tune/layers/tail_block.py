@@ -5,14 +5,14 @@ from typing import Any
 
 import keras
 
-from keras_tune.layers.data_format import standardize_data_format
+from keras_tune.layers.common import ConfiguredLayer, standardize_data_format
 from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class TailBlock(keras.layers.Layer):
+class TailBlock(ConfiguredLayer):
     """Max pooling, in TUNe+ a link to the expansive path, then a `SampleCNNBlock`.
 
     Args:
@@ -69,11 +69,3 @@ class TailBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape | Sequence[Shape]) -> Shape:
         return self.block.compute_output_shape(self._pooled_shape(input_shape))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "factor": self.factor,
-            "data_format": self.data_format,
-        }

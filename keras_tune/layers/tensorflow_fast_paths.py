@@ -20,13 +20,7 @@ def compiled(function: Callable) -> Callable:
 
     On a CPU the convolutions of these models are several times faster outside XLA, and elementwise
     operations several times faster inside. So parts of a step are compiled, and not the whole step.
-
-    Args:
-        function: A function that takes and returns tensors; arguments of other kinds must be
-            hashable and are constants.
-
-    Returns:
-        The compiled function.
+    Arguments that are not tensors must be hashable, and are constants.
     """
     import tensorflow as tf
 
@@ -37,9 +31,6 @@ def worth_compiling(tensor: Tensor) -> bool:
     """Whether to compile operations on a tensor: if it is large and in a TensorFlow graph.
 
     Compiling takes seconds in all, more than it saves for examples of a few thousand values.
-
-    Args:
-        tensor: Tensor whose first axis is the batch.
     """
     if keras.backend.backend() != "tensorflow" or None in tensor.shape[1:]:
         return False
@@ -51,22 +42,15 @@ def worth_compiling(tensor: Tensor) -> bool:
 def convolve_in_one_pass(
     layer: keras.layers.Conv1D, tensors: Sequence[Tensor], kernel: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """Convolve several tensors as if their channels were concatenated.
+    """Convolve several tensors (batch, time, channels) as if their channels were concatenated.
+
+    The kernel (kernel_size, sum of channels, filters) and the bias are given; strides, padding,
+    dilation and activation are those of the layer.
 
     TensorFlow computes a convolution, the sum with another one, the addition of a bias and a ReLU
     as one operation, if they follow each other directly. Keras' one-dimensional convolution is a
     two-dimensional one of height 1 that removes the height before the bias, which prevents this.
     Here the height is removed last.
-
-    Args:
-        layer: `keras.layers.Conv1D`, of which the strides, the padding, the dilation and the
-            activation count.
-        tensors: Tensors (batch, time, channels) that differ in the channels only.
-        kernel: Tensor (kernel_size, sum of channels, filters).
-        bias: Tensor (filters,) or None.
-
-    Returns:
-        A tensor (batch, new time, filters).
     """
     # TensorFlow only recognizes its own operation for a bias, which Keras does not have.
     import tensorflow as tf
@@ -94,24 +78,14 @@ def convolve_in_one_pass(
 def normalize_batch(
     inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize a batch (batch, time, channels) by its own mean and variance.
+    """Normalize a batch (batch, time, channels) of known length by its own mean and variance.
 
     Sums are added up in stages of a few hundred terms, which is exact to 1e-6, and XLA compiles
     what lies between two sums into one pass over memory.
 
-    Args:
-        inputs: Tensor (batch, time, channels) of known length.
-        gamma: Scales, float32 (channels,).
-        beta: Offsets, float32 (channels,).
-        epsilon: Float, added to the variances.
-        relu: Whether the outputs are rectified.
-
     Returns:
         The outputs in the precision of the inputs, and the batch's means and variances, float32
         (channels,), which have no gradient.
-
-    Source: Ioffe & Szegedy, "Batch Normalization" (ICML 2015), for the gradient; Higham, "The
-    accuracy of floating point summation" (1993), for the errors of different orders of adding.
     """
     run = _compiled_once if worth_compiling(inputs) else lambda function: function
 
@@ -144,7 +118,6 @@ def normalize_batch(
 
 # All layers share one set of compiled loops, so each is compiled once for each shape.
 _compiled_once = functools.cache(compiled)
-
 
 # The four passes over a tensor, each compiled into one loop if that is worth it. Time is cut into
 # rows of some steps, so that loops run over many adjacent values and not over a few channels.

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_tune.layers.data_format import concatenate_channels
+from keras_tune.layers.common import concatenate_channels
 from keras_tune.types import Tensor
 
 # The most values of a row in which batch normalization sees a tensor (batch, time, channels).
@@ -27,19 +27,12 @@ def convolve(
     """Convolve several tensors as if their channels were concatenated.
 
     With `channels_last` each is convolved on its own, which is faster than a copy of all of them.
-
-    Args:
-        layer: `keras.layers.Conv1D`, of which the data format, the strides, the padding and the
-            dilation count.
-        tensors: Tensors (batch, time, channels), or (batch, channels, time) with `channels_first`,
-            that differ in the channels only.
-        kernel: Tensor (kernel_size, sum of channels, filters), as in Keras.
-        bias: Tensor (filters,), which is added in the same operation, or None.
+    The kernel (kernel_size, sum of channels, filters) and the bias are given; data format, strides,
+    padding and dilation are those of the layer. Its activation is left to the caller.
 
     Returns:
-        Tensor (batch, new time, filters), or (batch, filters, new time) with `channels_first`. None
-        where Keras' own convolution is to be used: if the zeros on the two sides may differ, and
-        with `channels_last` on a GPU and without values.
+        Tensor, or None where Keras' own convolution is to be used: if the zeros on the two sides
+        may differ, and with `channels_last` on a GPU and without values.
     """
     import torch
 
@@ -96,16 +89,7 @@ def _convolve_one_channel(inputs, kernel, bias, stride, padding):
 
 
 def multiply(inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply by a matrix and add a bias in the same operation.
-
-    Args:
-        inputs: Tensor (rows, channels).
-        kernel: Tensor (channels, filters).
-        bias: Tensor (filters,) or None.
-
-    Returns:
-        Tensor (rows, filters).
-    """
+    """Multiply (rows, channels) by (channels, filters) and add a bias in the same operation."""
     import torch
 
     return inputs @ kernel if bias is None else torch.addmm(bias, inputs, kernel)
@@ -121,14 +105,7 @@ def _by_channel(inputs):
 
 
 def can_normalize(inputs: Tensor, axis: int) -> bool:
-    """Whether `normalize_batch` can be used.
-
-    It can on a CPU, and with `axis=1` on a GPU of NVIDIA's, for a batch with values.
-
-    Args:
-        inputs: Tensor (batch, channels, time) with `axis=1`, else (batch, time, channels).
-        axis: Integer, the axis of the channels.
-    """
+    """Whether `normalize_batch` can be used: on a CPU, and with `axis=1` on a GPU of NVIDIA's."""
     if axis == 1:
         return inputs.device.type in ("cpu", "cuda", "meta") and 0 not in inputs.shape
     return axis in (2, -1) and _is_on_cpu(inputs)
@@ -137,7 +114,7 @@ def can_normalize(inputs: Tensor, axis: int) -> bool:
 def normalize_batch(
     inputs: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize a batch by its own mean and variance.
+    """Normalize a batch by its own mean and variance; `axis` is that of the channels.
 
     Keras computes the moments and the outputs one operation at a time, in mixed precision on a
     float32 copy, and PyTorch stores what each of them needs for its gradient. PyTorch's own
@@ -152,21 +129,12 @@ def normalize_batch(
     channels are few. There several time steps count as one with as many more channels, whose
     moments are then combined. Sums are of some thousand values, and accurate to 1e-6.
 
-    Args:
-        inputs: Tensor (batch, channels, time) with `axis=1`, else (batch, time, channels).
-        gamma: Scales, float32 (channels,).
-        beta: Offsets, float32 (channels,).
-        axis: Integer, the axis of the channels.
-        epsilon: Float, added to the variances.
-        relu: Whether the outputs are rectified.
-
     Returns:
         The outputs in the precision of the inputs, and the batch's means and variances, float32
         (channels,), which have no gradient.
 
-    Source: Ioffe & Szegedy, "Batch Normalization" (ICML 2015), for the gradient; Chan, Golub &
-    LeVeque, "Algorithms for Computing the Sample Variance" (The American Statistician, 1983), for
-    moments that are combined.
+    Source: Chan, Golub & LeVeque, "Algorithms for Computing the Sample Variance" (The American
+    Statistician, 1983), for moments that are combined.
     """
     import torch
 
@@ -308,28 +276,16 @@ def _affine(inputs, gamma, beta, mean, variance, epsilon):
 
 
 def can_pool(inputs: Tensor) -> bool:
-    """Whether `max_of_windows` can be used: on a CPU, unless PyTorch compiles the model.
-
-    Args:
-        inputs: Tensor.
-    """
+    """Whether `max_of_windows` can be used: on a CPU, unless PyTorch compiles the model."""
     import torch
 
     return inputs.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def max_of_windows(inputs: Tensor, size: int, axis: int) -> Tensor:
-    """The maximum of every `size` adjacent values along an axis, whose length they divide.
+    """The maximum of every `size` adjacent values along the axis of the time, which they divide.
 
     The gradient goes to the first of several equal maxima, as in PyTorch's own pooling.
-
-    Args:
-        inputs: Tensor (batch, channels, time), or (batch, time, channels).
-        size: Integer, the values of a window.
-        axis: Integer, the axis of the time, 1 or 2.
-
-    Returns:
-        Tensor (batch, channels, time / size), or (batch, time / size, channels).
     """
     return _window_maximum().apply(inputs, size, axis)
 

@@ -5,15 +5,14 @@ from typing import Any
 
 import keras
 
-from keras_tune.layers.data_format import standardize_data_format
-from keras_tune.layers.initializers import HeUniform
-from keras_tune.layers.sample_cnn_block import SampleCNNBlock
+from keras_tune.layers.common import ConfiguredLayer, standardize_data_format
+from keras_tune.layers.sample_cnn_block import HeUniform, SampleCNNBlock
 from keras_tune.layers.strided_conv_transpose import StridedConv1DTranspose
 from keras_tune.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_tune")
-class UpsampleBlock(keras.layers.Layer):
+class UpsampleBlock(ConfiguredLayer):
     """Transposed convolution, concatenation with the skip connection, then a `SampleCNNBlock`.
 
     Args:
@@ -78,12 +77,3 @@ class UpsampleBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return self.block.compute_output_shape(self._upsampled_shape(input_shape))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "upsampled_filters": self.upsampled_filters,
-            "factor": self.factor,
-            "data_format": self.data_format,
-        }

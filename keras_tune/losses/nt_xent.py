@@ -57,15 +57,7 @@ def nt_xent_logits(
 
 
 def mask_groups(logits: TensorLike, groups: TensorLike | None = None) -> Tensor:
-    """Exclude the other clips of an anchor's group from its candidates.
-
-    Args:
-        logits: Tensor (2B, 2B), as `nt_xent_logits` gives them.
-        groups: Integer tensor (B,), the group of each clip. Defaults to None: no groups.
-
-    Returns:
-        Tensor (2B, 2B), −1e9 for pairs of different clips of the same group.
-    """
+    """Set the logits (2B, 2B) of pairs of different clips of the same group to −1e9."""
     if groups is None:
         return logits
     count = ops.shape(groups)[0]

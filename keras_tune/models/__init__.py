@@ -2,8 +2,12 @@
 
 import keras  # noqa: F401  First, so that the hook that registers the classes runs before them.
 
-from keras_tune.models.estimate_batch_norm import estimate_batch_norm
-from keras_tune.models.estimate_pca import estimate_pca, fit_representation, with_pooled_stages
+from keras_tune.models.estimation import (
+    estimate_batch_norm,
+    estimate_pca,
+    fit_representation,
+    with_pooled_stages,
+)
 from keras_tune.models.parameter_budget import count_parameters, largest_width, tail_widths
 from keras_tune.models.presets import PRESETS, Preset
 from keras_tune.models.stage_encoder import StageEncoder

@@ -1,5 +1,6 @@
 """The parameters of an encoder, counted without building it, and the widths that fit a budget."""
 
+import bisect
 from collections.abc import Callable, Sequence
 
 from keras_tune.models.presets import SAMPLE_CNN_MULTIPLES, tail_multiples
@@ -88,24 +89,18 @@ def largest_width(count: Callable[[int], int], budget: float, slack: float = 0.3
     keras_tune.models.largest_width(lambda width: width * width, 120)  # 10
     ```
     """
-    low, high = 0, 1
-    while count(high) <= budget:
-        low, high = high, 2 * high
-        if high > budget:
-            break
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) <= budget else (low, middle)
-    if low == 0:
+    # At every width there is at least one parameter more than at the one before.
+    width = bisect.bisect_right(range(1, int(budget) + 1), budget, key=count)
+    if width == 0:
         raise ValueError(
             f"a width of 1 already has {count(1):,} parameters, above the budget of {budget:,.0f}"
         )
-    if count(low) < (1 - slack) * budget:
+    if count(width) < (1 - slack) * budget:
         raise ValueError(
-            f"a width of {low} has {count(low):,} parameters and the next one {count(low + 1):,}: "
-            f"none within {slack:.0%} below the budget of {budget:,.0f}"
+            f"a width of {width} has {count(width):,} parameters and the next one "
+            f"{count(width + 1):,}: none within {slack:.0%} below the budget of {budget:,.0f}"
         )
-    return low
+    return width
 
 
 def tail_widths(

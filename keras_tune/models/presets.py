@@ -106,7 +106,6 @@ def tail_multiples(length: int) -> tuple[int, ...]:
 # Stem, nine blocks that are followed by max pooling, and the last block.
 SAMPLE_CNN_MULTIPLES = (1, 1, 1, 2, 2, 2, 2, 2, 2, 4, 4)
 SAMPLE_CNN_BASE_FILTERS = 128
-SAMPLE_CNN_WIDTHS = tuple(SAMPLE_CNN_BASE_FILTERS * m for m in SAMPLE_CNN_MULTIPLES)
 
 PRESETS = {
     "tune_vanilla": Preset(34, (2, 4, 8), description="U-Net and a tail of four blocks"),
@@ -163,7 +162,7 @@ PRESETS = {
     "tune_clmr_tail": Preset(
         10,
         (),
-        SAMPLE_CNN_WIDTHS,
+        tuple(SAMPLE_CNN_BASE_FILTERS * multiple for multiple in SAMPLE_CNN_MULTIPLES),
         tail_type="sample_cnn",
         description="a whole SampleCNN behind a U-Net with one output channel",
     ),

@@ -11,19 +11,11 @@ import keras
 from keras_tune.errors import UserError
 from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 
-LAYER_POOLINGS = ("mean", "mean_std")
+LAYER_POOLINGS = {"mean": keras.layers.GlobalAveragePooling1D, "mean_std": StatisticsPooling1D}
 
 
 def check_stages(encoder: keras.Model, stages: Sequence[str]) -> None:
-    """Raise a `UserError` unless an encoder has all of the named stages.
-
-    Args:
-        encoder: Keras model.
-        stages: List of names.
-
-    Raises:
-        UserError: The encoder has no such stage.
-    """
+    """Raise a `UserError` unless an encoder has all of the named stages."""
     known = getattr(encoder, "stage_names", ())
     for stage in stages:
         if stage not in known:
@@ -73,24 +65,19 @@ class StageEncoder(keras.Model):
         if len(set(stages)) < len(stages):
             raise UserError(f"every stage can be named once only, not {', '.join(stages)}")
         check_stages(encoder, stages)
-        layout = encoder.data_format
-        outputs = []
-        for stage in stages:
-            pool = (
-                StatisticsPooling1D(layout, name=f"{stage}_{pooling}")
-                if pooling == "mean_std"
-                else keras.layers.GlobalAveragePooling1D(
-                    data_format=layout, dtype="float32", name=f"{stage}_{pooling}"
-                )
-            )
-            outputs.append(pool(encoder.get_layer(stage).output))
+        layer = LAYER_POOLINGS[pooling]
+        options = {"data_format": encoder.data_format, "dtype": "float32"}
+        outputs = [
+            layer(name=f"{stage}_{pooling}", **options)(encoder.get_layer(stage).output)
+            for stage in stages
+        ]
         if len(outputs) > 1:
             outputs = [keras.layers.Concatenate(dtype="float32", name="stages")(outputs)]
         super().__init__(inputs=encoder.input, outputs=outputs[0], name=name)
         self.stages, self.pooling = list(stages), pooling
         self.sample_rate = getattr(encoder, "sample_rate", None)
         self.level = getattr(encoder, "level", None)
-        self.data_format = layout
+        self.data_format = encoder.data_format
         # The encoder's layers are this model's own, so the encoder itself is not kept.
         self._encoder_config = json.dumps(keras.saving.serialize_keras_object(encoder))
 

@@ -80,14 +80,12 @@ class Tagger(keras.Model):
             twice = next(label for label in labels if labels.count(label) > 1)
             raise ValueError(f"`labels` must differ. Received: {twice!r} more than once")
         check_encoder("`encoder`", encoder)
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"`activation` must be one of {ACTIVATIONS}. Received: activation={activation}"
-            )
-        if pooling not in SCORE_POOLINGS:
-            raise ValueError(
-                f"`pooling` must be one of {SCORE_POOLINGS}. Received: pooling={pooling}"
-            )
+        for key, value, known in (
+            ("activation", activation, ACTIVATIONS),
+            ("pooling", pooling, SCORE_POOLINGS),
+        ):
+            if value not in known:
+                raise ValueError(f"`{key}` must be one of {known}. Received: {key}={value}")
         for key, values in (("scale", scale), ("offset", offset)):
             if values is not None and (activation != "linear" or len(values) != num_labels):
                 raise ValueError(
@@ -96,10 +94,8 @@ class Tagger(keras.Model):
                 )
         layers = [keras.layers.Dense(num_labels, dtype="float32", name="logits")]
         if hidden_units:
-            layers.insert(
-                0,
-                keras.layers.Dense(hidden_units, activation="relu", dtype="float32", name="hidden"),
-            )
+            hidden = keras.layers.Dense(hidden_units, "relu", dtype="float32", name="hidden")
+            layers.insert(0, hidden)
         head = keras.Sequential(layers, name="head")
         waveform = keras.Input(encoder.input_shape[1:], name="waveform")
         super().__init__(inputs=waveform, outputs=head(encoder(waveform)), name=name)

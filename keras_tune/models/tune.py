@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,16 +11,16 @@ import keras
 from keras_tune.errors import UserError
 from keras_tune.keras_internals import sublayers
 from keras_tune.layers.acoustic_features import AcousticFeatures
+from keras_tune.layers.common import saved_arguments, standardize_data_format
 from keras_tune.layers.crop_to_multiple import CropToMultiple
-from keras_tune.layers.data_format import standardize_data_format
 from keras_tune.layers.level_normalization import LevelNormalization
 from keras_tune.layers.max_pooling import MaxPooling1D
 from keras_tune.layers.sample_cnn_block import SampleCNNBlock
 from keras_tune.layers.statistics_pooling import StatisticsPooling1D
 from keras_tune.layers.tail_block import TailBlock
 from keras_tune.layers.upsample_block import UpsampleBlock
-from keras_tune.models.preset_weights import read_weights
 from keras_tune.models.presets import PRESETS, SAMPLE_CNN_BASE_FILTERS, is_trained
+from keras_tune.models.saved import read_weights
 from keras_tune.shipped import WEIGHTS
 from keras_tune.types import DEFAULT_SAMPLE_RATE, DEFAULT_WINDOW, DType, Tensor
 
@@ -141,24 +140,18 @@ class TUNe(keras.Model):
             x = CropToMultiple(FACTOR**contraction_depth, dtype=policy, name="crop")(x)
         if data_format == "channels_first":
             x = keras.layers.Permute((2, 1), dtype=policy, name="channels_first")(x)
+        options = {"data_format": data_format, "dtype": policy}
+        stages = {}
         if decoder_depth:
-            stages = _u_net(
-                x,
-                contraction_depth,
-                decoder_depth,
-                base_filters,
-                1 if tail_type == "sample_cnn" else None,
-                data_format,
-                policy,
-            )
+            depths, one_channel = (contraction_depth, decoder_depth), tail_type == "sample_cnn"
+            stages = _u_net(x, *depths, base_filters, one_channel, options)
             x = stages[f"expand_{decoder_depth}"]
-        else:
-            stages = {}
         if decoder_depth and tail_type == "pooled":
-            links = _links(stages, contraction_depth, decoder_depth) if extra_links else []
-            stages.update(_tail(x, tail_filters, links, data_format, policy))
+            # The bottleneck and all expansive stages but the last, by decreasing resolution.
+            links = list(stages.values())[contraction_depth:-1][::-1]
+            stages |= _tail(x, tail_filters, links if extra_links else [], options)
         else:
-            stages.update(_sample_cnn(x, tail_filters, data_format, policy))
+            stages |= _sample_cnn(x, tail_filters, options)
         if pooled_stages:
             statistics = _statistics(stages, pooled_stages, data_format)
             if acoustic_features:
@@ -239,16 +232,11 @@ class TUNe(keras.Model):
                 f"or choose {' or '.join(filter(is_trained, PRESETS))}. Received: preset={preset}"
             )
         given = {key: value for key, value in overrides.items() if value is not None}
-        if given.get("decoder_depth", chosen.decoder_depth) == 0 != chosen.decoder_depth:
-            chosen = dataclasses.replace(
-                PRESETS["clmr"],
-                level=chosen.level,
-                pooled_stages=chosen.pooled_stages,
-                acoustic_features=chosen.acoustic_features,
-            )
+        loses_decoder = chosen.decoder_depth > 0 and given.get("decoder_depth") == 0
+        published = PRESETS["clmr"] if loses_decoder else chosen
         sizes = ("base_filters", "contraction_depth", "decoder_depth")
         arguments = {
-            **chosen.arguments(*map(given.get, sizes)),
+            **published.arguments(*map(given.get, sizes)),
             "level": chosen.level,
             "pooled_stages": chosen.pooled_stages,
             "acoustic_features": chosen.acoustic_features,
@@ -262,21 +250,13 @@ class TUNe(keras.Model):
         return encoder
 
     def get_config(self) -> dict[str, Any]:
+        config = saved_arguments(self)
+        # The weights fit both layouts, and the faster one depends on the machine.
+        del config["data_format"]
         return {
-            "contraction_depth": self.contraction_depth,
-            "decoder_depth": self.decoder_depth,
-            "base_filters": self.base_filters,
+            **config,
             "tail_filters": list(self.tail_filters),
-            "extra_links": self.extra_links,
-            "tail_type": self.tail_type,
-            "input_samples": self.input_samples,
-            "sample_rate": self.sample_rate,
-            "level": self.level,
-            "pooled_stages": self.pooled_stages,
-            "pooled_dim": self.pooled_dim,
-            "acoustic_features": self.acoustic_features,
             "dtype": self._layer_policy,
-            "name": self.name,
             "trainable": self.trainable,
             "layers_trainable": _exceptions(self),
         }
@@ -329,7 +309,7 @@ def _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_l
             "`contraction_depth` must be at least 1. "
             f"Received: contraction_depth={contraction_depth}"
         )
-    if decoder_depth and not 0 <= decoder_depth <= contraction_depth:
+    if not 0 <= decoder_depth <= contraction_depth:
         raise ValueError(
             f"`decoder_depth` must be between 0 and `contraction_depth`, {contraction_depth}. "
             f"Received: decoder_depth={decoder_depth}"
@@ -350,47 +330,31 @@ def _check(contraction_depth, decoder_depth, base_filters, tail_filters, extra_l
         )
 
 
-def _u_net(x, contraction_depth, decoder_depth, base_filters, output_filters, data_format, dtype):
+def _u_net(x, contraction_depth, decoder_depth, base_filters, one_channel, options):
     """The contractive path, the bottleneck and the expansive path, by stage."""
     stages = {}
-    for level in range(contraction_depth):
-        name = f"contract_{level + 1}"
-        x = stages[name] = SampleCNNBlock(
-            base_filters * 2**level, data_format=data_format, dtype=dtype, name=name
-        )(x)
-        x = MaxPooling1D(FACTOR, data_format=data_format, dtype=dtype, name=f"{name}_pool")(x)
-    x = stages["bottleneck"] = SampleCNNBlock(
-        base_filters * 2**contraction_depth,
-        data_format=data_format,
-        dtype=dtype,
-        name="bottleneck",
-    )(x)
+    widths = [base_filters * 2**level for level in range(contraction_depth + 1)]
+    for number, width in enumerate(widths[:-1], start=1):
+        name = f"contract_{number}"
+        x = stages[name] = SampleCNNBlock(width, name=name, **options)(x)
+        x = MaxPooling1D(FACTOR, name=f"{name}_pool", **options)(x)
+    x = stages["bottleneck"] = SampleCNNBlock(widths[-1], name="bottleneck", **options)(x)
     for step in range(1, decoder_depth + 1):
-        level = contraction_depth - step
-        width = base_filters * 2**level
-        name = f"expand_{step}"
-        x = stages[name] = UpsampleBlock(
-            output_filters or width if step == decoder_depth else width,
-            upsampled_filters=width,
-            data_format=data_format,
-            dtype=dtype,
-            name=name,
-        )([x, stages[f"contract_{level + 1}"]])
+        name, number = f"expand_{step}", contraction_depth - step + 1
+        width = widths[number - 1]
+        filters = 1 if one_channel and step == decoder_depth else width
+        block = UpsampleBlock(filters, upsampled_filters=width, name=name, **options)
+        x = stages[name] = block([x, stages[f"contract_{number}"]])
     return stages
 
 
-def _links(stages, contraction_depth, decoder_depth):
-    """The further inputs of the first tail blocks, in the order of decreasing resolution."""
-    expansive = [stages[f"expand_{step}"] for step in range(decoder_depth - 1, 0, -1)]
-    return [*expansive, stages["bottleneck"]]
-
-
-def _tail(x, filters, links, data_format, dtype):
+def _tail(x, filters, links, options):
+    """The tail by stage; `links` are the further inputs of its first blocks."""
     stages = {}
     for index, width in enumerate(filters):
         name = f"tail_{index + 1}"
         inputs = [x, links[index]] if index < len(links) else x
-        x = stages[name] = TailBlock(width, data_format=data_format, dtype=dtype, name=name)(inputs)
+        x = stages[name] = TailBlock(width, name=name, **options)(inputs)
     return stages
 
 
@@ -415,12 +379,11 @@ def _linear_map(parts, size):
     return keras.layers.Dense(size, dtype="float32", name="representation")(pooled)
 
 
-def _sample_cnn(x, filters, data_format, dtype):
+def _sample_cnn(x, filters, options):
     """SampleCNN as the whole encoder, or as a tail: the stem, pooled blocks and the last block.
 
     Source: Lee et al., "SampleCNN" (2018); Spijkervet & Burgoyne, CLMR (ISMIR 2021).
     """
-    options = {"data_format": data_format, "dtype": dtype}
     x = SampleCNNBlock(filters[0], strides=FACTOR, padding="valid", name="stem", **options)(x)
     stages = {"stem": x}
     for index, width in enumerate(filters[1:], start=1):

@@ -81,28 +81,17 @@ def _call_folded(layer, inputs, dtype, **kwargs):
     if isinstance(layer, SampleCNNBlock):
         return _convolution(layer, inputs, layer.name, dtype)
     if isinstance(layer, TailBlock):
-        linked = isinstance(inputs, (list, tuple))
-        x, *link = inputs if linked else [inputs]
-        x = MaxPooling1D(
-            layer.factor,
-            data_format=layer.data_format,
-            dtype=dtype,
-            name=f"{layer.name}_pooling",
-        )(x)
+        x, *link = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        options = {"data_format": layer.data_format, "dtype": dtype}
+        x = MaxPooling1D(layer.factor, name=f"{layer.name}_pooling", **options)(x)
         return _convolution(layer.block, [x, *link] if link else x, layer.name, dtype)
     if isinstance(layer, UpsampleBlock):
         x, skip = inputs
-        x = _with_weights(
-            StridedConv1DTranspose(
-                layer.upsampled_filters,
-                layer.factor,
-                data_format=layer.data_format,
-                dtype=dtype,
-                name=f"{layer.name}_upsampling",
-            ),
-            layer.upsampling.get_weights(),
-            x,
+        options = {"data_format": layer.data_format, "dtype": dtype}
+        upsampling = StridedConv1DTranspose(
+            layer.upsampled_filters, layer.factor, name=f"{layer.name}_upsampling", **options
         )
+        x = _with_weights(upsampling, layer.upsampling.get_weights(), x)
         return _convolution(layer.block, [x, skip], layer.name, dtype)
     if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
         return fold_batch_norm(layer, dtype)(inputs)

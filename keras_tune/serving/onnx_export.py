@@ -28,6 +28,8 @@ from keras_tune.serving.windows import MAX_LEVEL, Windows
 
 # Versions that onnxruntime 1.12 (2022) and later can read, onnxruntime-web included.
 OPSET, IR_VERSION = 17, 8
+# The largest number in single precision.
+LARGEST = np.finfo("float32").max
 
 
 def export_onnx(
@@ -85,7 +87,7 @@ def export_onnx(
     vectors = _encoder(graph, folded.encoder if tagger else folded, rows, windows.samples)
     size = graph.integers([windows.dimensions])
     shape = graph.node("Concat", batch, count, size, axis=0)
-    shape = graph.node("Add", shape, _failing(graph, _not_finite(graph, vectors)))
+    shape = graph.node("Add", shape, _failing(graph, _beyond(graph, vectors)))
     graph.node("Reshape", vectors, shape, output="window_embedding")
     graph.mean("window_embedding", 1, output="embedding")
     outputs = {
@@ -103,11 +105,11 @@ def export_onnx(
     described = {
         "sample_rate": str(windows.sample_rate),
         "window_samples": str(windows.samples),
-        "labels": _labels(windows),
+        "labels": json.dumps(windows.labels, ensure_ascii=False),
         **(metadata or {}),
     }
     inputs = {"waveform": ["batch", "samples"]}
-    _save(graph, path, model.name, inputs, outputs, described)
+    graph.save(path, model.name, inputs, outputs, described)
 
 
 def export_onnx_head(tagger: Tagger, path: str | os.PathLike) -> None:
@@ -135,7 +137,8 @@ def export_onnx_head(tagger: Tagger, path: str | os.PathLike) -> None:
     _head(graph, tagger, "embedding", "scores")
     inputs = {"embedding": ["batch", windows.dimensions]}
     outputs = {"scores": ["batch", len(windows.label_names)]}
-    _save(graph, path, tagger.name, inputs, outputs, {"labels": _labels(windows)})
+    described = {"labels": json.dumps(windows.labels, ensure_ascii=False)}
+    graph.save(path, tagger.name, inputs, outputs, described)
 
 
 def import_onnx() -> Any:
@@ -147,22 +150,8 @@ def import_onnx() -> Any:
     return onnx
 
 
-def _labels(windows):
-    return json.dumps(windows.labels, ensure_ascii=False)
-
-
-def _save(graph, path, *description):
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(graph.finish(*description).SerializeToString())
-
-
 class _Graph:
-    """Nodes and weights, added one by one.
-
-    Args:
-        onnx: The package.
-        half_precision: Whether kernels are stored in half precision. Defaults to False.
-    """
+    """Nodes and weights, added one by one; `onnx` is the package."""
 
     def __init__(self, onnx, half_precision=False):
         self.onnx, self.half_precision = onnx, half_precision
@@ -224,7 +213,7 @@ class _Graph:
             mean = self.node("Squeeze", mean, self.integers([axis]))
         return mean, self.node("Sqrt", variance)
 
-    def finish(self, name, inputs, outputs, metadata):
+    def save(self, path, name, inputs, outputs, metadata):
         helper, floats = self.onnx.helper, self.onnx.TensorProto.FLOAT
         ends = (
             [helper.make_tensor_value_info(n, floats, shape) for n, shape in end.items()]
@@ -239,7 +228,8 @@ class _Graph:
         )
         helper.set_model_props(model, metadata)
         self.onnx.checker.check_model(model, full_check=True)
-        return model
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(model.SerializeToString())
 
 
 def _cut(graph, windows):
@@ -261,19 +251,14 @@ def _cut(graph, windows):
     return graph.node("Reshape", kept, shape), batch, count
 
 
-def _beyond(graph, values, limit):
-    """A truth value: whether any of the values is NaN or beyond the limit."""
+def _beyond(graph, values, limit=LARGEST):
+    """A truth value: whether any of the values is NaN or beyond the limit; by default, infinite."""
     limit = graph.floats([limit])
     # Written so that NaN is not within.
     within = graph.node("LessOrEqual", graph.node("Abs", values), limit)
     wrong = graph.node("Cast", graph.node("Not", within), to=int(graph.onnx.TensorProto.FLOAT))
     wrong = graph.node("ReduceSum", wrong, keepdims=0)
     return graph.node("Greater", wrong, graph.floats([0]))
-
-
-def _not_finite(graph, values):
-    """A truth value: whether any of the values is NaN or infinite."""
-    return _beyond(graph, values, np.finfo("float32").max)
 
 
 def _failing(graph, bad):
@@ -398,6 +383,6 @@ def _head(graph, tagger, source, output):
     }[tagger.activation]
     scores = graph.node(kind, source, **options)
     # Infinite logits have a finite sigmoid; NaN is the difference of two of them.
-    zero = _failing(graph, _not_finite(graph, scores))
+    zero = _failing(graph, _beyond(graph, scores))
     zero = graph.node("Cast", zero, to=int(graph.onnx.TensorProto.FLOAT))
     graph.node("Add", scores, zero, output=output)

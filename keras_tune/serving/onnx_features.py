@@ -30,16 +30,9 @@ N1, N2, K2 = 32, 64, 33
 
 
 def acoustic_features_nodes(graph: Any, layer: AcousticFeatures, source: str, samples: int) -> str:
-    """Write the layer's nodes.
+    """Write the layer's nodes, from waveforms (batch, 1, samples) at its level to its features.
 
-    Args:
-        graph: The graph of `keras_tune.serving.onnx_export`.
-        layer: The layer.
-        source: String, the name of waveforms (batch, 1, samples) at the layer's level.
-        samples: Integer, their length.
-
-    Returns:
-        String, the name of the features (batch, width).
+    `graph` is that of `keras_tune.serving.onnx_export`; `source` and what is returned are names.
     """
     count = 1 + (samples - FFT_LENGTH) // HOP
     bands, groups = layer.num_mels, layer.num_mels // GROUP

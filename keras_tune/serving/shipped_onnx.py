@@ -18,18 +18,7 @@ from keras_tune.shipped import WEIGHTS
 
 
 def write_shipped_onnx(name: str, path: str | os.PathLike | None = None) -> pathlib.Path:
-    """Write the ONNX file of a preset with trained weights.
-
-    Args:
-        name: The preset.
-        path: The file to write. Defaults to the one that ships, beside the weights.
-
-    Returns:
-        `pathlib.Path`, the file.
-
-    Raises:
-        UserError: The package onnx is not installed, or the preset has no trained weights.
-    """
+    """Write the ONNX file of a preset with trained weights; by default the one that ships."""
     encoder = TUNe.from_preset(name)
     content = (WEIGHTS / str(PRESETS[name].weights)).read_bytes()
     path = pathlib.Path(path or WEIGHTS / f"{name}.onnx")

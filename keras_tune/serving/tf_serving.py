@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pathlib
 import wave
@@ -11,7 +10,7 @@ import wave
 import keras
 import numpy as np
 
-from keras_tune.files import write_text
+from keras_tune.files import write_json, write_text
 from keras_tune.serving.saved_model import export_saved_model
 from keras_tune.serving.versions import check_name, version_numbers, write_version
 
@@ -124,8 +123,7 @@ def export_tf_serving(
         extra = temporary / "assets.extra"
         extra.mkdir()
         _write_warmup(extra / "tf_serving_warmup_requests", name, about)
-        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-        (extra / "keras_tune.json").write_text(text, encoding="utf-8")
+        write_json(extra / "keras_tune.json", about)
         return about
 
     version, about = write_version(folder / name, write)

@@ -36,12 +36,8 @@ def write_version(
     `home` never sees a part of a version. Earlier versions are never changed. What an export that
     was killed has left unfinished is removed.
 
-    Args:
-        home: Folder of the versions; created if it is missing.
-        write: Function of a `pathlib.Path`, an empty folder.
-
     Returns:
-        Pair of the `pathlib.Path` of the version and what `write` returned.
+        The folder of the version, and what `write` has returned.
     """
     home = pathlib.Path(home)
     home.mkdir(parents=True, exist_ok=True)
@@ -59,7 +55,7 @@ def write_version(
 
 
 def version_numbers(home: str | os.PathLike) -> list[int]:
-    """The numbers of the versions in `home`, a list of integers."""
+    """The numbers of the versions in `home`."""
     return [int(path.name) for path in pathlib.Path(home).iterdir() if path.name.isdecimal()]
 
 

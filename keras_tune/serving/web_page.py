@@ -134,6 +134,8 @@ def export_web(
         encoder = model.encoder if tagger else model
         tracks, vectors, left_out = track_index(index, encoder, windows)
 
+    sources = importlib.resources.files("keras_tune.serving") / "web"
+
     def write(version):
         vendor_onnxruntime_web(version / "onnxruntime")
         options = {"window_samples": windows.samples, "sample_rate": windows.sample_rate}
@@ -141,7 +143,10 @@ def export_web(
         if tagger:
             export_onnx_head(model, version / "head.onnx")
         if tracks is not None:
-            _write_json(version / "index.json", _index_content(tracks, vectors))
+            # Base64 of float32 is shorter than decimal numbers.
+            octets = np.ascontiguousarray(vectors, "<f4").tobytes()
+            content = {"tracks": tracks, "vectors": base64.b64encode(octets).decode()}
+            _write_json(version / "index.json", content)
         about = {
             "sampleRate": windows.sample_rate,
             "windowSamples": windows.samples,
@@ -151,24 +156,17 @@ def export_web(
             "index": tracks is not None,
         }
         _write_json(version / "page.json", about)
-        for file in _sources():
-            if file.name != "index.html":
+        for file in sources.iterdir():
+            if file.name.endswith((".css", ".js")):
                 (version / file.name).write_bytes(file.read_bytes())
 
     home = pathlib.Path(folder) / name
     version, _ = write_version(home, write)
-    (template,) = (file for file in _sources() if file.name == "index.html")
     tagline = "See what a file sounds like, moment by moment." if tagger else "Find its like."
-    page = string.Template(template.read_text(encoding="utf-8")).substitute(
-        title=name, version=version.name, tagline=tagline
-    )
+    template = string.Template((sources / "index.html").read_text(encoding="utf-8"))
+    page = template.substitute(title=name, version=version.name, tagline=tagline)
     write_text(home / "index.html", page)
     return ExportedPage(home / "index.html", left_out)
-
-
-def _sources():
-    folder = importlib.resources.files("keras_tune.serving") / "web"
-    return [file for file in folder.iterdir() if file.name.endswith((".html", ".css", ".js"))]
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
@@ -180,15 +178,12 @@ def track_index(
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     """Make a small index of tracks: embed a folder of audio files, or read their embeddings.
 
-    Args:
-        source: Folder of audio files, searched with all its subfolders, or an .npz file with `ids`
-            and `vectors` (tracks, d), as the recipe `embed` writes it.
-        encoder: Keras model from (batch, samples, 1) to (batch, d).
-        windows: `Windows` of the model.
+    Embeddings are read from an .npz file with `ids` and `vectors` (tracks, d), as the recipe
+    `embed` writes it.
 
     Returns:
-        Triple of the tracks' names, a list of strings, of their embeddings divided by their norms,
-        float32 (tracks, d), and of the files left out, a list of pairs of name and reason.
+        The tracks' names, their embeddings divided by their norms, float32 (tracks, d), and pairs
+        of name and reason of the files left out.
 
     Raises:
         UserError: The source does not exist, is empty, or has embeddings of another encoder.
@@ -213,12 +208,6 @@ def track_index(
 
 def _index_error(source, problem):
     return UserError(f"`index` {problem}. Received: index={source}")
-
-
-def _index_content(names, vectors):
-    """The index for a JSON file: `tracks`, and `vectors` as base64 of float32."""
-    octets = np.ascontiguousarray(vectors, "<f4").tobytes()
-    return {"tracks": names, "vectors": base64.b64encode(octets).decode()}
 
 
 def _read(source, encoder):
@@ -278,14 +267,7 @@ def _embed(folder, encoder, windows):
 
 
 def find_npm() -> str:
-    """Find the program npm.
-
-    Returns:
-        Its path.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """The path of the program npm; raises a `UserError` if it is not installed."""
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
@@ -298,12 +280,6 @@ def vendor_onnxruntime_web(folder: pathlib.Path) -> None:
     """Put the script and the WebAssembly of ONNX Runtime into a folder.
 
     npm gets the package from its cache or its registry. No code of the package is run.
-
-    Args:
-        folder: `pathlib.Path`; created if it is missing.
-
-    Raises:
-        UserError: npm is not installed, cannot fetch the package, or fetched another one.
     """
     npm = find_npm()
     with tempfile.TemporaryDirectory() as temporary:

@@ -49,17 +49,7 @@ class Windows:
         window_samples: int | None = None,
         sample_rate: int | None = None,
     ) -> Windows:
-        """The windows of an encoder or a `Tagger`.
-
-        Args:
-            model: Keras model from (batch, samples, 1) to (batch, d).
-            window_samples: Integer, for an encoder of any length. Defaults to the encoder's own
-                length, and 59,049 for one of any length.
-            sample_rate: Integer, in Hz. Defaults to the encoder's own, and 22,050 for an encoder
-                without this attribute.
-
-        Returns:
-            `Windows`.
+        """The windows of an encoder or a `Tagger`: its own, or as the arguments say.
 
         Raises:
             ValueError: The model is not an encoder, has windows of another length, or is made for

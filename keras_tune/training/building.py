@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from keras_tune.augment.clmr_chain import clmr_chain
-from keras_tune.models.estimate_batch_norm import estimate_batch_norm
-from keras_tune.models.estimate_pca import estimate_pca, with_pooled_stages
+from keras_tune.models.estimation import estimate_batch_norm, estimate_pca, with_pooled_stages
 from keras_tune.models.saved import save_model
 from keras_tune.models.tune import TUNe
 from keras_tune.training.config import PretrainConfig

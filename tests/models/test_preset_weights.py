@@ -20,8 +20,7 @@ from keras_tune.models import (
     estimate_pca,
     with_pooled_stages,
 )
-from keras_tune.models.preset_weights import read_about, read_weights, write_weights
-from keras_tune.models.saved import load_saved_model
+from keras_tune.models.saved import load_saved_model, read_about, read_weights, write_weights
 from keras_tune.shipped import WEIGHTS
 from keras_tune.training import ModelConfig, PretrainConfig, build_model
 from keras_tune.types import DEFAULT_ENCODER

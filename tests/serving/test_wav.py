@@ -13,7 +13,7 @@ NOISE = np.random.default_rng(1).uniform(-1, 1, (501, 2))
 @pytest.fixture(scope="module")
 def load():
     """`load_wav` at 22,050 Hz as it is within an exported graph."""
-    from keras_tune.serving.wav import load_wav
+    from keras_tune.serving.saved_model import load_wav
 
     return tf.function(
         lambda content: load_wav(content, 22050), input_signature=[tf.TensorSpec((), tf.string)]

@@ -1,5 +1,6 @@
-"""The layout of activations in memory, and tensors side by side in it."""
+"""What layers have in common: the arguments that are saved, and the layout of activations."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,22 +11,32 @@ from keras_tune.machine import has_gpu
 from keras_tune.types import Shape, Tensor
 
 
-def standardize_data_format(data_format: str | None = None) -> str:
+def saved_arguments(instance: Any) -> dict[str, Any]:
+    """The arguments with which to build a Keras object again: its attributes of their names."""
+    names: dict[str, Any] = {}
+    # A class that passes `**kwargs` on has the arguments of the classes that it derives from.
+    for one in type(instance).__mro__:
+        if one.__module__.startswith("keras."):
+            break
+        if "__init__" in vars(one):
+            names |= inspect.signature(one).parameters
+    return {name: getattr(instance, name) for name in names if hasattr(instance, name)}
+
+
+class ConfiguredLayer(keras.layers.Layer):
+    """A layer that is saved with its arguments, each of which it keeps under its own name."""
+
+    def get_config(self) -> dict[str, Any]:
+        # What Keras saves stays as it is: the attribute `dtype` is less than the policy.
+        return {**saved_arguments(self), **super().get_config()}
+
+
+def standardize_data_format(data_format: str | None) -> str:
     """Resolve None to the layout in which one-dimensional convolutions are fast on this backend.
 
     On a CPU that is `channels_last`: TensorFlow's convolutions need it, and with PyTorch those of
     few channels are several times as fast. On a GPU, PyTorch's are fastest with `channels_first`.
     Under XLA, which JAX uses too, the two are nearly equal.
-
-    Args:
-        data_format: "channels_first", "channels_last", or None for the backend's faster one.
-            Defaults to None.
-
-    Returns:
-        "channels_first" or "channels_last".
-
-    Raises:
-        ValueError: For any other value.
     """
     if data_format is None:
         first = keras.backend.backend() == "torch" and has_gpu()
