@@ -255,6 +255,17 @@ def choose_backend(backend=None):
     return chosen
 
 
+def prepare_determinism():
+    """Set the environment variables that deterministic algorithms need on GPUs.
+
+    Call it before Keras is imported, since the frameworks read them when they are.
+    """
+    flag = "--xla_gpu_deterministic_ops=true"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def _keep_compiled():
     """Let JAX keep compiled programs, so that a second start does not compile them again.
 

@@ -14,7 +14,12 @@ import sys
 from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import print_compiling, print_precision, run
+from keras_tune.recipes._cli import (
+    prepare_determinism,
+    print_compiling,
+    print_precision,
+    run,
+)
 from keras_tune.recipes._folder import locked, write_report
 from keras_tune.recipes._messages import names_options
 from keras_tune.training import config as training_config
@@ -79,8 +84,6 @@ class PretrainConfig(training_config.PretrainConfig):
 @names_options(label="online_probe.label")
 def main(config):
     """Run the command line; see `PretrainConfig`."""
-    from keras_tune.training.process import prepare_determinism
-
     if config.deterministic:
         prepare_determinism()
     from keras_tune.training import PretrainingRun

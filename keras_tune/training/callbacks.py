@@ -1,19 +1,23 @@
-"""Callbacks that make runs resumable, and stop them if the loss is not finite."""
+"""Callbacks that make runs resumable, and what stops them: signals and numbers not finite."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
+import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import keras
 
 from keras_tune.checks import first_not_finite
 from keras_tune.files import atomic_path
-from keras_tune.training.progress import Progress
+from keras_tune.training.run_folder import Progress
 
 
 class NotFiniteError(ArithmeticError):
@@ -67,6 +71,56 @@ class StoppedError(Exception):
             f"{progress.finished_epochs} epochs and {progress.finished_steps} steps are finished"
         )
         self.progress = progress
+
+
+class StopSignal:
+    """Whether a signal has asked the process to stop; call it to find out.
+
+    Attributes:
+        status: Integer, the exit status of a process that the signal stops; None before a signal.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+
+    def __call__(self) -> bool:
+        return self.status is not None
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignal]:
+    """Catch SIGTERM and SIGINT (Ctrl-C), so that a run can save its state before it stops.
+
+    Within the block the first signal does not end the process; a second one does. Signals can be
+    caught in the main thread only.
+
+    Yields:
+        `StopSignal`, a function that tells whether a signal has arrived. `PretrainingRun.fit` and
+        `Checkpoint` take it as `should_stop`.
+
+    Example:
+
+    ```python
+    from keras_tune.training import stop_signals
+
+    with stop_signals() as should_stop:
+        should_stop()  # False
+    ```
+    """
+    stop = StopSignal()
+
+    def note(number: int, _: FrameType | None) -> None:
+        if stop():
+            sys.exit(128 + number)
+        stop.status = 128 + number
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, note) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 class Checkpoint(keras.callbacks.Callback):
