@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 
-from keras_tune.recipes._messages import did_you_mean
+from keras_tune.recipes._options import did_you_mean
 from keras_tune.version import __version__
 
 # In the order in which a new user needs them.

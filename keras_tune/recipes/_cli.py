@@ -16,10 +16,12 @@ import warnings
 from keras_tune.errors import UserError
 from keras_tune.machine import BACKENDS, installed_backends, keep_freed_memory
 from keras_tune.quiet import quiet_tensorflow
-from keras_tune.recipes._messages import (
+from keras_tune.recipes._options import (
     answer_of_system,
+    as_options,
     described,
     did_you_mean,
+    from_options,
     with_option_names,
 )
 from keras_tune.storage import leave
@@ -48,8 +50,6 @@ def run(main, config_class, argv=None, demo=None):
             nor `--config`. Defaults to None.
     """
     from jsonargparse import ArgumentParser
-
-    from keras_tune.recipes._types import as_options, from_options
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
@@ -226,17 +226,9 @@ def _stop(name, message, status):
 
 
 def choose_backend(backend=None):
-    """Set Keras' backend; must come before the first import of Keras.
+    """Set Keras' backend and return its name; must come before the first import of Keras.
 
-    Args:
-        backend: "tensorflow", "jax" or "torch". Defaults to `KERAS_BACKEND`, else to the first of
-            these that is installed.
-
-    Returns:
-        The name of the backend.
-
-    Raises:
-        UserError: The backend is unknown or not installed.
+    By default it is `KERAS_BACKEND`, else the first one that is installed.
     """
     chosen = backend or os.environ.get("KERAS_BACKEND")
     if chosen is None:

@@ -9,6 +9,7 @@ docs/large_scale.md.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from typing import ClassVar, Literal
@@ -21,7 +22,7 @@ from keras_tune.recipes._cli import (
     run,
 )
 from keras_tune.recipes._folder import locked, write_report
-from keras_tune.recipes._messages import names_options
+from keras_tune.recipes._options import names_options
 from keras_tune.training import config as training_config
 from keras_tune.types import Count
 
@@ -264,10 +265,7 @@ def _probe_tables(probe):
         yield f"The most frequent class alone gives {probe['chance']:.3f}."
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, PretrainConfig, argv, demo=DEMO)
-
+cli = functools.partial(run, main, PretrainConfig, demo=DEMO)
 
 if __name__ == "__main__":
     cli()
