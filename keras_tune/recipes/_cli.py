@@ -49,13 +49,17 @@ def run(main, config_class, argv=None, demo=None):
         demo: Path of a YAML file with the default options if the command line has neither `--data`
             nor `--config`. Defaults to None.
     """
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ActionConfigFile, ArgumentParser
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
             options = [one for one in self._option_string_actions if one.startswith("--")]
             message = " ".join(str(message).split())
             raise _Usage(described(message, options, shipped_recipes(), positional))
+
+    class ConfigFile(ActionConfigFile):
+        def __call__(self, parser, cfg, values, option_string=None):
+            super().__call__(parser, cfg, _recipe(values), option_string)
 
     module = sys.modules[config_class.__module__]
     name = (module.__spec__.name if module.__spec__ else module.__name__).rpartition(".")[2]
@@ -79,7 +83,7 @@ def run(main, config_class, argv=None, demo=None):
     parser.add_class_arguments(as_options(config_class), None)
     parser.add_argument(
         "--config",
-        action="config",
+        action=ConfigFile,
         help="YAML file with any of these options, or the name of a recipe that comes with the "
         f"package: {', '.join(name for name in shipped_recipes() if '/' not in name)}",
     )
@@ -154,7 +158,6 @@ def _leaving():
 def _with_values(argv, config_class):
     """`--resume` alone means `--resume true`, which is what the parser takes."""
     flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type is bool}
-    argv = list(_with_recipes(argv))
     filled = []
     for option, after in zip(argv, [*argv[1:], "--"], strict=False):
         filled.append(option)
@@ -163,19 +166,8 @@ def _with_values(argv, config_class):
     return filled
 
 
-def _with_recipes(argv):
-    """`--config NAME` means the file of the recipe of that name, unless there is such a file."""
-    expected = False
-    for option in argv:
-        prefix, is_config, name = option.partition("--config=")
-        if expected or (is_config and not prefix):
-            name = option if expected else name
-            option = option.removesuffix(name) + _recipe(name)
-        expected = option == "--config"
-        yield option
-
-
 def _recipe(name):
+    """The file of the recipe of a name, unless the name is that of a file."""
     recipes = shipped_recipes()
     if os.path.exists(name) or not re.fullmatch(r"[\w/]+", name):
         return name

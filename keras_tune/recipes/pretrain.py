@@ -104,7 +104,12 @@ def main(config):
         encoder = pretraining.save_encoder()
         report = pretraining.report()
         if config.probe:
-            report["probe"] = _final_probe(pretraining, encoder)
+            from keras_tune.evaluation import final_probe, final_probe_summary
+
+            report["probe"] = final_probe(
+                encoder, pretraining.dataset, config.probe, progress=True, group=config.probe_group
+            )
+            print(final_probe_summary(config.probe, report["probe"]))
         write_report(pretraining.output, pretraining.config, **report)
         _write_page(pretraining.output, report)
         print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md in the same folder")
@@ -187,21 +192,6 @@ def _fit(pretraining, callbacks):
         except StoppedError as error:
             print(f"stopped: {error}; resume with --resume true")
             sys.exit(should_stop.status)
-
-
-def _final_probe(pretraining, encoder):
-    from keras_tune.evaluation import final_probe, final_probe_summary
-
-    config = pretraining.config
-    results = final_probe(
-        encoder,
-        pretraining.dataset,
-        config.probe,
-        progress=True,
-        group=config.probe_group,
-    )
-    print(final_probe_summary(config.probe, results))
-    return results
 
 
 def _write_page(folder, report):

@@ -117,7 +117,6 @@ def main(config):
     encoders = _encoders(config, info)
     rows = _rows(config, protocols, encoders)
     output = local_output(config.output)
-    output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     folder = config.cache or output / "embeddings"
     cache = EmbeddingCache(

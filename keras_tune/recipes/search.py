@@ -135,7 +135,6 @@ def _search(config):
     output = local_output(config.output)
     config, reason = with_precision(config, output)
     print_precision(config.precision, reason)
-    output.mkdir(parents=True, exist_ok=True)
     if (output / "config.yaml").exists():
         check_unchanged(output, config, config.free_on_resume)
     # Workers read the corpus of their chief; the file is written in one step.

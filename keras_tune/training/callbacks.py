@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -73,15 +74,16 @@ class StoppedError(Exception):
         self.progress = progress
 
 
+@dataclasses.dataclass
 class StopSignal:
     """Whether a signal has asked the process to stop; call it to find out.
 
-    Attributes:
-        status: Integer, the exit status of a process that the signal stops; None before a signal.
+    Args:
+        status: Integer, the exit status of a process that the signal stops, or None before a
+            signal. Defaults to None.
     """
 
-    def __init__(self) -> None:
-        self.status: int | None = None
+    status: int | None = None
 
     def __call__(self) -> bool:
         return self.status is not None
@@ -277,11 +279,7 @@ class KeepBest(keras.callbacks.Callback):
             self.stopped = self.model.stop_training = True
 
     def restore(self, model: keras.Model) -> None:
-        """Set the weights of a model to the best ones so far, if there are any.
-
-        Args:
-            model: Keras model.
-        """
+        """Set the weights of a Keras model to the best ones so far, if there are any."""
         if self.kept is None:
             return
         if self._weights is None:

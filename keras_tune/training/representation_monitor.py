@@ -118,17 +118,19 @@ class RepresentationMonitor(keras.callbacks.Callback):
         super().__init__()
         found = [batch if isinstance(batch, dict) else {"audio": batch} for batch in batches]
         self.batches = [to_float(np.asarray(batch["audio"])) for batch in found]
-        self.groups = [_array_or_none(batch.get("group")) for batch in found]
-        weights = [_array_or_none(batch.get("weight")) for batch in found]
+        self.groups = [np.asarray(batch["group"]) if "group" in batch else None for batch in found]
         self.weights = [
-            np.ones(len(batch)) if weight is None else weight
-            for batch, weight in zip(self.batches, weights, strict=True)
+            np.asarray(batch.get("weight", np.ones(len(batch["audio"])))) for batch in found
         ]
         if not any(weight.any() for weight in self.weights):
             raise ValueError("`batches` must have crops that count. Received: none")
         self.batch_size = batch_size
         self.mel_accuracy: float | None = None
-        self._encoder: Any = None
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        # A model of its own around the same weights, since `fit` holds the compiled functions.
+        self._around = keras.Model(model.encoder.input, model.encoder.output)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Mel statistics need some samples; for shorter crops there is no such accuracy.
@@ -142,11 +144,6 @@ class RepresentationMonitor(keras.callbacks.Callback):
 
     def effective_rank(self) -> float:
         """Return the effective rank of the representations with the current weights."""
-        encoder = self.model.encoder
-        if self._encoder is not encoder:
-            self._encoder = encoder
-            # A model of its own around the same weights, since `fit` holds the compiled functions.
-            self._around = keras.Model(encoder.input, encoder.output)
         views = np.concatenate(
             [
                 batch[weight > 0].reshape(-1, batch.shape[2])
@@ -164,9 +161,11 @@ class RepresentationMonitor(keras.callbacks.Callback):
             # Without chroma and onsets.
             values = values[:, : 2 * features.num_mels]
             found.append(values.reshape(-1, 2, values.shape[1]))
-        counted = [pairs[weight > 0] for pairs, weight in zip(found, self.weights, strict=True)]
-        mean = np.mean(np.concatenate(counted), axis=(0, 1))
-        deviation = np.maximum(np.std(np.concatenate(counted), axis=(0, 1)), 1e-9)
+        counted = np.concatenate(
+            [pairs[weight > 0] for pairs, weight in zip(found, self.weights, strict=True)]
+        )
+        mean = np.mean(counted, axis=(0, 1))
+        deviation = np.maximum(np.std(counted, axis=(0, 1)), 1e-9)
         totals = [weight.sum() for weight in self.weights]
         accuracies = [
             pretext_accuracy((pairs - mean) / deviation, groups, weight) if total else 0.0
@@ -175,7 +174,3 @@ class RepresentationMonitor(keras.callbacks.Callback):
             )
         ]
         return float(np.average(accuracies, weights=totals))
-
-
-def _array_or_none(values):
-    return None if values is None else np.asarray(values)

@@ -63,17 +63,7 @@ class Progress:
         finished_steps: int = 0,
         notes: dict | None = None,
     ) -> Progress:
-        """Return the progress of a run, with the state of its model.
-
-        Args:
-            model: Keras model.
-            finished_epochs: Integer.
-            finished_steps: Integer. Defaults to 0.
-            notes: Dict. Defaults to None: empty.
-
-        Returns:
-            `Progress`.
-        """
+        """Return the progress of a run, in the middle of an epoch with the state of its model."""
         notes = notes or {}
         if not finished_steps:
             return cls(finished_epochs, notes=notes)
