@@ -169,12 +169,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.first_step = first_step
         self.notes = notes or dict
         self.epoch = self.step = 0
-        self._begun = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._begun:
-            self.first_step = 0
-        self._begun = True
         self.epoch, self.step = epoch, self.first_step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -191,6 +187,7 @@ class Checkpoint(keras.callbacks.Callback):
         loss = (logs or {}).get("val_loss", 0.0)
         if not math.isfinite(loss):
             raise self._not_finite(f"the validation loss is {loss}")
+        self.first_step = 0
         self._save(Progress.of(self.model, epoch + 1, notes=self.notes()))
 
     def _not_finite(self, what):

@@ -126,11 +126,7 @@ class RepresentationMonitor(keras.callbacks.Callback):
             raise ValueError("`batches` must have crops that count. Received: none")
         self.batch_size = batch_size
         self.mel_accuracy: float | None = None
-
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(model)
-        # A model of its own around the same weights, since `fit` holds the compiled functions.
-        self._around = keras.Model(model.encoder.input, model.encoder.output)
+        self._encoder: Any = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Mel statistics need some samples; for shorter crops there is no such accuracy.
@@ -144,6 +140,11 @@ class RepresentationMonitor(keras.callbacks.Callback):
 
     def effective_rank(self) -> float:
         """Return the effective rank of the representations with the current weights."""
+        encoder = self.model.encoder
+        if self._encoder is not encoder:
+            self._encoder = encoder
+            # A model of its own around the same weights, since `fit` holds the compiled functions.
+            self._around = keras.Model(encoder.input, encoder.output)
         views = np.concatenate(
             [
                 batch[weight > 0].reshape(-1, batch.shape[2])
