@@ -382,23 +382,23 @@ class ContrastiveModel(keras.Model):
     ) -> Tensor:
         # The negatives come from all devices, and each computes the loss of the whole batch. The
         # sum over devices is minimized: Keras divides its own losses by their number, others not.
-        projections = distribution.gather(y_pred)
+        pairs = distribution.gather(y_pred)
         groups, weights = _groups_and_weights(x)
         # Both views of a clip are anchors.
         weights = None if weights is None else ops.tile(weights, 2)
-        first, second = projections[:, 0], projections[:, 1]
         replicas = distribution.replica_count()
-        loss = self.nt_xent(first, second, weights, groups)
-        if self.variance_weight:
-            both = variance_loss(first) + variance_loss(second)
-            loss = loss + self.variance_weight * both / replicas
-        if self.covariance_weight:
-            both = covariance_loss(first) + covariance_loss(second)
-            loss = loss + self.covariance_weight * both / replicas
+        loss = self.nt_xent(pairs[:, 0], pairs[:, 1], weights, groups)
+        for weight, term in (
+            (self.variance_weight, variance_loss),
+            (self.covariance_weight, covariance_loss),
+        ):
+            if weight:
+                both = sum(term(pairs[:, view]) for view in (0, 1))
+                loss = loss + weight * both / replicas
         if self.group_weight and groups is not None:
-            values = supervised_contrastive(first, second, groups, self.temperature)
-            values = values if weights is None else values * weights
-            loss = loss + self.group_weight * ops.mean(values) / replicas
+            term = supervised_contrastive(pairs[:, 0], pairs[:, 1], groups, self.temperature)
+            term = term if weights is None else term * weights
+            loss = loss + self.group_weight * ops.mean(term) / replicas
         return loss + sum(self.losses) / replicas if self.losses else loss
 
     def compute_metrics(
