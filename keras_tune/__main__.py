@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 
-from keras_tune.recipes._messages import did_you_mean
+from keras_tune.recipes._options import did_you_mean
 from keras_tune.version import __version__
 
 # In the order in which a new user needs them.
@@ -26,11 +26,7 @@ COMMANDS = (
 
 
 def main(argv=None):
-    """Run a command.
-
-    Args:
-        argv: List of strings. Defaults to the command line's.
-    """
+    """Run a command with a list of arguments, by default the command line's."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["--version"]:
         print(f"keras_tune {__version__}")

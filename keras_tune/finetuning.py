@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from keras_tune.data.dataset import AudioDataset
     from keras_tune.models import Tagger
 
-
 # The name in the configuration of an encoder that was given as a model.
 GIVEN = "(given)"
 
@@ -246,7 +245,6 @@ class FinetuningRun:
         if not hasattr(self, "tagger"):
             self.build()
         config = self.config
-        self.output.mkdir(parents=True, exist_ok=True)
         write_config(self.output, config)
         started = time.monotonic()
         valid = self._valid()
@@ -264,7 +262,7 @@ class FinetuningRun:
             while epoch < last and not best.stopped:
                 # The rest of an epoch first, since `fit` cannot begin within one.
                 until = epoch + 1 if step else last
-                epoch = self._fit(valid, best, phase, (epoch, step, until), should_stop, verbose)
+                epoch = self._fit(valid, best, phase, epoch, step, until, should_stop, verbose)
                 step = 0
             best.restore(self.tagger)
             # The next training has its own patience, but replaces the tagger only by a better one.
@@ -334,31 +332,28 @@ class FinetuningRun:
             "sigmoid": keras.losses.BinaryCrossentropy(from_logits=True),
             "mse": keras.losses.MeanSquaredError(),
         }
-        jit_compile = self.config.jit_compile
         self.tagger.encoder.trainable = not frozen
         self.tagger.compile(
             keras.optimizers.Adam(self.config.learning_rate),
             losses[self.labels.task.loss],
-            jit_compile="auto" if jit_compile is None else jit_compile,
+            jit_compile="auto" if self.config.jit_compile is None else self.config.jit_compile,
         )
         if restore:
             # The state of the optimizer, which now knows what it trains.
             self.tagger.optimizer.build(self.tagger.trainable_variables)
             self.tagger.load_weights(self.output / "model.keras")
 
-    def _fit(self, valid, best, phase, span, should_stop, verbose):
+    def _fit(self, valid, best, phase, epoch, step, until, should_stop, verbose):
         """Train from a step of an epoch up to another epoch; return the next epoch."""
         import keras
 
         from keras_tune.training import Checkpoint, EpochSeed, StoppedError
 
-        epoch, step, until = span
-        config = self.config
-        count = self.labels.clips
-        steps = max(1, count // config.batch_size)
+        config, clips = self.config, self.labels.clips
+        steps = max(1, clips // config.batch_size)
         stream = self._batches(
             "train",
-            batch_size=min(config.batch_size, count),
+            batch_size=min(config.batch_size, clips),
             repeat=True,
             seed=config.seed,
             steps_per_epoch=steps,
@@ -458,13 +453,11 @@ class Targets:
         from keras_tune.evaluation.tasks import make_task
 
         names = [target] if isinstance(target, str) else list(target)
-        found = [dataset.info.label_column(name) for name in names]
-        self._columns = [column for column, _ in found]
-        self._indices = [index for _, index in found]
+        self._labels = [dataset.info.label_column(name) for name in names]
         vectors = dataset.label_vectors("train")
         self.clips = len(vectors)
-        rows = [{c.name: c.decode(vector[p]) for c, p in found} for vector in vectors]
-        self.task: Any = make_task(self._columns, rows, kind, threshold)
+        rows = [{c.name: c.decode(vector[p]) for c, p in self._labels} for vector in vectors]
+        self.task: Any = make_task([column for column, _ in self._labels], rows, kind, threshold)
         known, targets = self.task.encode(rows)
         if not len(known):
             raise ValueError(
@@ -485,10 +478,10 @@ class Targets:
         Returns:
             Integers (batch,) for classes or float32 (batch, targets), and float32 (batch,).
         """
-        values = np.asarray(vectors, "float64")[:, self._indices]
+        values = np.asarray(vectors, "float64")[:, [index for _, index in self._labels]]
         missing = [
-            (values[:, index] < 0) if column.kind == "category" else np.isnan(values[:, index])
-            for index, column in enumerate(self._columns)
+            (numbers < 0) if column.kind == "category" else np.isnan(numbers)
+            for numbers, (column, _) in zip(values.T, self._labels, strict=True)
         ]
         known = ~np.any(missing, axis=0)
         targets = self.task.targets(np.where(known[:, None], values, 0))

@@ -34,7 +34,7 @@ from keras_tune.models import TUNe
 from keras_tune.models.saved import load_saved_model
 from keras_tune.recipes import (
     _cli,
-    _messages,
+    _options,
     augment,
     convert,
     embed,
@@ -243,7 +243,7 @@ KEYS = [
 ]
 
 
-@_messages.names_options()
+@_options.names_options()
 def check(config):
     config.check()
 

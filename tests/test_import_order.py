@@ -40,8 +40,7 @@ TENSORFLOW_BESIDES = {
     "search.job": "Keras cannot measure the memory of a GPU",
     "training.distribution": "strategies of tf.distribute are made there, and their batches joined",
     "training.gradient_cache": "a step in micro-batches needs the gradient tape",
-    "training.precision": "TensorFlow knows what its GPUs can do",
-    "training.process": "deterministic operations are a setting of TensorFlow",
+    "training.precision": "TensorFlow knows its GPUs, and sets operations to be deterministic",
 }
 
 

@@ -17,9 +17,9 @@ FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.p
 # All modules beside the folders but the one that starts the command lines.
 FILES += sorted(path for path in ROOT.glob("*.py") if path.stem != "__main__")
 
-# Options of other programs: TensorBoard, npm, TensorFlow Serving and XLA.
+# Options of other programs: TensorBoard, npm and TensorFlow Serving.
 FOREIGN = {"--logdir", "--ignore-scripts", "--loglevel", "--model_config_file"}
-FOREIGN |= {"--enable_batching", "--batching_parameters_file", "--xla_gpu_deterministic_ops"}
+FOREIGN |= {"--enable_batching", "--batching_parameters_file"}
 # Apache Beam has an option of the same name as ours.
 FOREIGN_IN = {"data/preparation.py": {"--runner", "--flink_master"}}
 

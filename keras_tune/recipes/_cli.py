@@ -15,10 +15,12 @@ import warnings
 
 from keras_tune.errors import UserError
 from keras_tune.machine import BACKENDS, installed_backends, keep_freed_memory
-from keras_tune.recipes._messages import (
+from keras_tune.recipes._options import (
     answer_of_system,
+    as_options,
     described,
     did_you_mean,
+    from_options,
     with_option_names,
 )
 from keras_tune.start_up import quiet_tensorflow, skip_optional_imports
@@ -47,15 +49,17 @@ def run(main, config_class, argv=None, demo=None):
         demo: Path of a YAML file with the default options if the command line has neither `--data`
             nor `--config`. Defaults to None.
     """
-    from jsonargparse import ArgumentParser
-
-    from keras_tune.recipes._types import as_options, from_options
+    from jsonargparse import ActionConfigFile, ArgumentParser
 
     class Parser(ArgumentParser):
         def error(self, message, ex=None):
             options = [one for one in self._option_string_actions if one.startswith("--")]
             message = " ".join(str(message).split())
             raise _Usage(described(message, options, shipped_recipes(), positional))
+
+    class ConfigFile(ActionConfigFile):
+        def __call__(self, parser, cfg, values, option_string=None):
+            super().__call__(parser, cfg, _recipe(values), option_string)
 
     module = sys.modules[config_class.__module__]
     name = (module.__spec__.name if module.__spec__ else module.__name__).rpartition(".")[2]
@@ -79,7 +83,7 @@ def run(main, config_class, argv=None, demo=None):
     parser.add_class_arguments(as_options(config_class), None)
     parser.add_argument(
         "--config",
-        action="config",
+        action=ConfigFile,
         help="YAML file with any of these options, or the name of a recipe that comes with the "
         f"package: {', '.join(name for name in shipped_recipes() if '/' not in name)}",
     )
@@ -155,7 +159,6 @@ def _leaving():
 def _with_values(argv, config_class):
     """`--resume` alone means `--resume true`, which is what the parser takes."""
     flags = {f"--{field.name}" for field in dataclasses.fields(config_class) if field.type is bool}
-    argv = list(_with_recipes(argv))
     filled = []
     for option, after in zip(argv, [*argv[1:], "--"], strict=False):
         filled.append(option)
@@ -164,19 +167,8 @@ def _with_values(argv, config_class):
     return filled
 
 
-def _with_recipes(argv):
-    """`--config NAME` means the file of the recipe of that name, unless there is such a file."""
-    expected = False
-    for option in argv:
-        prefix, is_config, name = option.partition("--config=")
-        if expected or (is_config and not prefix):
-            name = option if expected else name
-            option = option.removesuffix(name) + _recipe(name)
-        expected = option == "--config"
-        yield option
-
-
 def _recipe(name):
+    """The file of the recipe of a name, unless the name is that of a file."""
     recipes = shipped_recipes()
     if os.path.exists(name) or not re.fullmatch(r"[\w/]+", name):
         return name
@@ -227,17 +219,9 @@ def _stop(name, message, status):
 
 
 def choose_backend(backend=None):
-    """Set Keras' backend; must come before the first import of Keras.
+    """Set Keras' backend and return its name; must come before the first import of Keras.
 
-    Args:
-        backend: "tensorflow", "jax" or "torch". Defaults to `KERAS_BACKEND`, else to the first of
-            these that is installed.
-
-    Returns:
-        The name of the backend.
-
-    Raises:
-        UserError: The backend is unknown or not installed.
+    By default it is `KERAS_BACKEND`, else the first one that is installed.
     """
     chosen = backend or os.environ.get("KERAS_BACKEND")
     if chosen is None:
@@ -255,6 +239,17 @@ def choose_backend(backend=None):
         _keep_compiled()
     keep_freed_memory(chosen)
     return chosen
+
+
+def prepare_determinism():
+    """Set the environment variables that deterministic algorithms need on GPUs.
+
+    Call it before Keras is imported, since the frameworks read them when they are.
+    """
+    flag = "--xla_gpu_deterministic_ops=true"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def _keep_compiled():

@@ -31,14 +31,9 @@ def locked(output, kind="folder"):
     """Keep other processes from writing an output; its folder is made if it is missing.
 
     The system releases the lock when the process ends in any way. The empty lock file is then
-    removed, unless the process is killed, and so is the folder if it is still empty.
-
-    Args:
-        output: A folder, or a file.
-        kind: "folder" or "file". Defaults to "folder".
-
-    Raises:
-        UserError: Another process has locked it, or it is not of this kind.
+    removed, unless the process is killed, and so is the folder if it is still empty. A `UserError`
+    is raised if another process has locked the output, or if it is not of this kind, which is
+    "folder" or "file".
     """
     output = pathlib.Path(output)
     if kind == "file":
@@ -69,12 +64,9 @@ def locked(output, kind="folder"):
 
 
 def writes(kind):
-    """Let a command hold the lock on its `--output` while it runs.
+    """Let a command hold the lock on its `--output`, a "folder" or a "file", while it runs.
 
     Object stores have no locks, so two commands on one output there do the work twice.
-
-    Args:
-        kind: What the output is, "folder" or "file".
     """
 
     def decorate(main):

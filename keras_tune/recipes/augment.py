@@ -6,6 +6,7 @@ true, it also writes one view for each single augmentation, applied with probabi
 """
 
 import dataclasses
+import functools
 import io
 import os
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._messages import names_options
+from keras_tune.recipes._options import names_options
 from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_SAMPLE_RATE,
@@ -56,14 +57,7 @@ class AugmentViewsConfig:
 @names_options()
 @writes("folder")
 def main(config):
-    """Write the views.
-
-    Args:
-        config: `AugmentViewsConfig`.
-
-    Raises:
-        UserError: The file cannot be read or is too short, or an option is out of range.
-    """
+    """Run the command line; see `AugmentViewsConfig`."""
     import numpy as np
     from keras import ops
 
@@ -82,31 +76,19 @@ def main(config):
     clips = np.repeat(audio[None], config.views, axis=0)
     crops = RandomCrop(config.samples, config.seed)(clips, training=True)
     views = chain(crops, training=True)
-    pairs = {
-        f"view-{index + 1}": (crop, view)
-        for index, (crop, view) in enumerate(
-            zip(ops.convert_to_numpy(crops), ops.convert_to_numpy(views), strict=True)
-        )
-    }
+    pairs = {f"view-{k + 1}": (crops[k], views[k]) for k in range(config.views)}
     if config.each:
-        crop = crops[:1]
+        clips = _with_partner(crops[:1], config.sample_rate)
         for name, layer in single_layers(config.sample_rate).items():
-            view = layer(_with_partner(crop, config.sample_rate), training=True)
-            pairs[name] = (ops.convert_to_numpy(crop[0]), ops.convert_to_numpy(view[0]))
+            pairs[name] = (crops[0], layer(clips, training=True)[0])
     for name, (crop, view) in pairs.items():
+        crop, view = ops.convert_to_numpy(crop), ops.convert_to_numpy(view)
         _write(output, name, crop, view, config.sample_rate)
     print(f"{output}: {len(pairs)} views of {config.source}, as WAV files and PNG plots")
 
 
 def single_layers(sample_rate):
-    """Build one layer of every kind, at a clearly audible setting.
-
-    Args:
-        sample_rate: Sample rate in Hz.
-
-    Returns:
-        A dict of file name to layer.
-    """
+    """Build one layer of every kind by name, at a clearly audible setting."""
     from keras_tune import augment
 
     layers = [
@@ -129,7 +111,7 @@ def single_layers(sample_rate):
 
 
 def _with_partner(crop, sample_rate):
-    """Put a second clip into the batch, for the layer that mixes clips: pulses of a high tone."""
+    """A crop and a second clip, for the layer that mixes clips: pulses of a high tone."""
     import numpy as np
     from keras import ops
 
@@ -154,15 +136,7 @@ def _write(output, name, crop, view, sample_rate):
 
 
 def draw_comparison(path, title, before, after, sample_rate):
-    """Draw waveform and spectrogram of a crop and its view.
-
-    Args:
-        path: PNG file to write.
-        title: Title of the plot.
-        before: (samples,), the crop.
-        after: (samples,), the view.
-        sample_rate: Sample rate in Hz.
-    """
+    """Draw the waveform and the spectrogram of a crop and of its view to a PNG file."""
     import numpy as np
 
     from keras_tune.evaluation.plots import new_figure
@@ -189,10 +163,7 @@ def draw_comparison(path, title, before, after, sample_rate):
     figure.savefig(path, dpi=60)
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, AugmentViewsConfig, argv)
-
+cli = functools.partial(run, main, AugmentViewsConfig)
 
 if __name__ == "__main__":
     cli()

@@ -6,13 +6,14 @@ contrastive model that can be trained further, with --head a tagger. For the oth
 """
 
 import dataclasses
+import functools
 import pathlib
 from typing import Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._messages import names_options
+from keras_tune.recipes._options import names_options
 from keras_tune.types import DEFAULT_WINDOW, Samples
 
 
@@ -46,17 +47,9 @@ class ConvertConfig:
 @names_options()
 @writes("file")
 def main(config):
-    """Convert a file and print its content.
-
-    Args:
-        config: `ConvertConfig`.
-
-    Raises:
-        UserError: A file cannot be read or written, or options do not go together.
-    """
+    """Run the command line; see `ConvertConfig`."""
     to_keras = config.output.endswith(".keras")
-    from_keras = config.checkpoint.endswith(".keras")
-    if to_keras == from_keras:
+    if to_keras == config.checkpoint.endswith(".keras"):
         raise UserError(
             f"--checkpoint {config.checkpoint} --output {config.output}: one of them must be "
             "a .keras file and the other a PyTorch checkpoint"
@@ -65,19 +58,14 @@ def main(config):
         raise UserError("--projector true --head: use only one of them; a tagger has no projector")
     if config.labels and not config.head:
         raise UserError("--labels: requires --head, whose outputs it names")
-    if from_keras:
-        from keras_tune.models.saved import load_saved_model
+    from keras_tune.interop import export_pytorch_checkpoint
+    from keras_tune.models.saved import load_saved_model, save_model
 
-        model = load_saved_model(config.checkpoint)
-    else:
-        model = _load_checkpoint(config)
     if to_keras:
-        from keras_tune.models.saved import save_model
-
+        model = _load_checkpoint(config)
         save_model(model, config.output)
     else:
-        from keras_tune.interop import export_pytorch_checkpoint
-
+        model = load_saved_model(config.checkpoint)
         try:
             export_pytorch_checkpoint(model, config.output)
         except ValueError as error:
@@ -113,10 +101,7 @@ def _load_checkpoint(config):
     )
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, ConvertConfig, argv)
-
+cli = functools.partial(run, main, ConvertConfig)
 
 if __name__ == "__main__":
     cli()

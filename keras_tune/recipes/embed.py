@@ -13,14 +13,14 @@ ids, splits, starts and vectors as a table, with one row for each vector.
 """
 
 import dataclasses
+import functools
 import pathlib
 from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._messages import names_options
-from keras_tune.recipes._types import names_in
+from keras_tune.recipes._options import names_in, names_options
 from keras_tune.shipped import onnx_file
 from keras_tune.storage import local_output
 from keras_tune.types import DEFAULT_ENCODER, BatchSize, Hop, Workers
@@ -127,10 +127,7 @@ def _check_same_source(output, source):
         raise UserError(f"{output}: already exists for {of}, not for {source}; give --output")
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, EmbedConfig, argv)
-
+cli = functools.partial(run, main, EmbedConfig)
 
 if __name__ == "__main__":
     cli()

@@ -6,6 +6,7 @@ with `--format web` it gets NAME/index.html, a page that tags audio files in the
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
@@ -15,7 +16,7 @@ from typing import Literal
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import choose_backend, run
 from keras_tune.recipes._folder import writes
-from keras_tune.recipes._messages import names_options
+from keras_tune.recipes._options import names_options
 from keras_tune.shipped import is_shipped, shipped_names
 from keras_tune.storage import local_output
 from keras_tune.types import SampleRate, Samples
@@ -100,10 +101,7 @@ def _export(config, model):
     return page.path
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, ExportConfig, argv)
-
+cli = functools.partial(run, main, ExportConfig)
 
 if __name__ == "__main__":
     cli()

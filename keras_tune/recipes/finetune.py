@@ -8,13 +8,14 @@ Ctrl-C) or killed leaves the best epoch so far in tagger.keras, and continues wi
 """
 
 import dataclasses
+import functools
 import sys
 from typing import ClassVar
 
 from keras_tune.errors import UserError
 from keras_tune.recipes._cli import print_compiling, run
 from keras_tune.recipes._folder import write_report, writes
-from keras_tune.recipes._messages import names_options
+from keras_tune.recipes._options import names_options
 from keras_tune.storage import local_output
 from keras_tune.training import config as training_config
 
@@ -65,10 +66,7 @@ def main(config):
     print(f"report: {output / 'report.json'}")
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, FinetuneConfig, argv)
-
+cli = functools.partial(run, main, FinetuneConfig)
 
 if __name__ == "__main__":
     cli()

@@ -6,6 +6,7 @@ is started again with the same options; shards of files that have changed since 
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 from keras_tune.data.datasets import DATASETS
@@ -91,14 +92,7 @@ ADAPTER_OPTIONS = (
 
 @writes("folder")
 def main(config):
-    """Prepare a set and print a summary.
-
-    Args:
-        config: `PrepareConfig`.
-
-    Raises:
-        UserError: The source or an option is wrong, or `strict` is True and a file is left out.
-    """
+    """Run the command line; see `PrepareConfig`."""
     from keras_tune.data.datasets import manifest_for, split_report
     from keras_tune.data.preparation import LeftOutError, prepare
 
@@ -142,10 +136,7 @@ def print_left_out(failed):
         print(f"  {entry['path']:<{width}}  {entry['reason']}")
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, PrepareConfig, argv)
-
+cli = functools.partial(run, main, PrepareConfig)
 
 if __name__ == "__main__":
     cli()

@@ -9,14 +9,20 @@ docs/large_scale.md.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from typing import ClassVar, Literal
 
 from keras_tune.errors import UserError
-from keras_tune.recipes._cli import print_compiling, print_precision, run
+from keras_tune.recipes._cli import (
+    prepare_determinism,
+    print_compiling,
+    print_precision,
+    run,
+)
 from keras_tune.recipes._folder import locked, write_report
-from keras_tune.recipes._messages import names_options
+from keras_tune.recipes._options import names_options
 from keras_tune.training import config as training_config
 from keras_tune.types import Count
 
@@ -79,8 +85,6 @@ class PretrainConfig(training_config.PretrainConfig):
 @names_options(label="online_probe.label")
 def main(config):
     """Run the command line; see `PretrainConfig`."""
-    from keras_tune.training.process import prepare_determinism
-
     if config.deterministic:
         prepare_determinism()
     from keras_tune.training import PretrainingRun
@@ -100,7 +104,12 @@ def main(config):
         encoder = pretraining.save_encoder()
         report = pretraining.report()
         if config.probe:
-            report["probe"] = _final_probe(pretraining, encoder)
+            from keras_tune.evaluation import final_probe, final_probe_summary
+
+            report["probe"] = final_probe(
+                encoder, pretraining.dataset, config.probe, progress=True, group=config.probe_group
+            )
+            print(final_probe_summary(config.probe, report["probe"]))
         write_report(pretraining.output, pretraining.config, **report)
         _write_page(pretraining.output, report)
         print(f"encoder: {pretraining.output / 'encoder.keras'}; see report.md in the same folder")
@@ -185,21 +194,6 @@ def _fit(pretraining, callbacks):
             sys.exit(should_stop.status)
 
 
-def _final_probe(pretraining, encoder):
-    from keras_tune.evaluation import final_probe, final_probe_summary
-
-    config = pretraining.config
-    results = final_probe(
-        encoder,
-        pretraining.dataset,
-        config.probe,
-        progress=True,
-        group=config.probe_group,
-    )
-    print(final_probe_summary(config.probe, results))
-    return results
-
-
 def _write_page(folder, report):
     """Write report.md and training.png from `report.json`'s content and the history."""
     import pandas as pd
@@ -261,10 +255,7 @@ def _probe_tables(probe):
         yield f"The most frequent class alone gives {probe['chance']:.3f}."
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, PretrainConfig, argv, demo=DEMO)
-
+cli = functools.partial(run, main, PretrainConfig, demo=DEMO)
 
 if __name__ == "__main__":
     cli()

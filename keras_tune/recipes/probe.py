@@ -9,6 +9,7 @@ tagger.keras, the encoder with the probe that was best on valid.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import math
 import pathlib
@@ -20,8 +21,7 @@ from keras_tune.errors import UserError
 from keras_tune.progress_bar import progress_bar
 from keras_tune.recipes._cli import run
 from keras_tune.recipes._folder import versions, write_report, writes
-from keras_tune.recipes._messages import names_options
-from keras_tune.recipes._types import names_in
+from keras_tune.recipes._options import names_in, names_options
 from keras_tune.storage import local_output
 from keras_tune.types import (
     DEFAULT_ENCODER,
@@ -117,7 +117,6 @@ def main(config):
     encoders = _encoders(config, info)
     rows = _rows(config, protocols, encoders)
     output = local_output(config.output)
-    output.mkdir(parents=True, exist_ok=True)
     write_config(output, config)
     folder = config.cache or output / "embeddings"
     cache = EmbeddingCache(
@@ -161,15 +160,12 @@ def _protocols(config):
     known = (*PROTOCOLS, "layers")
     if config.layers:
         known = PROTOCOLS
-    asked = [config.protocol] if isinstance(config.protocol, str) else config.protocol
-    asked = list(known) if asked == ["all"] else list(dict.fromkeys(asked))
-    for protocol in asked:
-        if protocol == "layers" and config.layers:
-            raise UserError(
-                "--layers: cannot be combined with --protocol layers, which probes every stage"
-            )
-        if protocol not in known:
-            raise UserError(f"--protocol {protocol}: unknown; use one of {', '.join(known)}, all")
+    asked = _list(config.protocol)
+    if "layers" in asked and config.layers:
+        raise UserError(
+            "--layers: cannot be combined with --protocol layers, which probes every stage"
+        )
+    asked = _known("protocol", asked, known, {"all": known})
     if config.folds and not config.group:
         raise UserError(
             "--folds: also give --group, the label whose clips must stay together (an artist, a "
@@ -179,10 +175,9 @@ def _protocols(config):
         raise UserError("--task key: needs mir_eval: pip install 'keras_tune[key]'")
     if config.fold_splits and not config.folds:
         raise UserError("--fold_splits: only valid together with --folds")
-    if config.label_fraction and config.folds:
-        raise UserError("--label_fraction: needs the set's own split, not --folds")
-    if config.deformations and config.folds:
-        raise UserError("--deformations: needs the set's own split, not --folds")
+    for option in ("label_fraction", "deformations"):
+        if config.folds and getattr(config, option):
+            raise UserError(f"--{option}: needs the set's own split, not --folds")
     return asked
 
 
@@ -194,12 +189,7 @@ def _encoders(config, info):
     encoder = named_encoder(config.encoder, info.sample_rate, config.seed)
     known = baselines.BASELINES
     asked = _list(config.baselines, baselines.DEFAULT_BASELINES)
-    asked = {"all": known, "none": ()}.get(asked[0], asked) if len(asked) == 1 else asked
-    for name in asked:
-        if name not in known:
-            raise UserError(
-                f"--baselines {name}: unknown; use one of {', '.join(known)}, all, none"
-            )
+    asked = _known("baselines", asked, known, {"all": known, "none": ()})
     level, first = getattr(encoder, "level", None), "pretrained"
     if config.encoder == "mel":
         asked, first = [name for name in asked if name.startswith("mel")], "mel"
@@ -222,7 +212,7 @@ def _rows(config, protocols, encoders):
     from keras_tune.evaluation.encoders import default_pooling
     from keras_tune.models.stage_encoder import LAYER_POOLINGS
 
-    asked = _list(config.pooling, ())
+    asked = _list(config.pooling)
     for pooling in asked:
         if pooling not in LAYER_POOLINGS:
             raise UserError(
@@ -256,11 +246,23 @@ def _pooled(rows, encoders, clips):
     }
 
 
-def _list(value, default):
+def _list(value, default=()):
     """An option that may be one value, several, or not given."""
     if value is None:
         return list(default)
     return [value] if isinstance(value, str) else list(dict.fromkeys(value))
+
+
+def _known(option, asked, known, groups):
+    """The names that were asked for; a word that stands alone may mean a group of them."""
+    if len(asked) == 1 and asked[0] in groups:
+        return list(groups[asked[0]])
+    for name in asked:
+        if name not in known:
+            raise UserError(
+                f"--{option} {name}: unknown; use one of {', '.join([*known, *groups])}"
+            )
+    return asked
 
 
 def _splits(config, info):
@@ -279,9 +281,9 @@ def _splits(config, info):
 
 def _columns(config, info):
     """The targets' `LabelColumn`s, checked before anything is embedded."""
-    target = [config.target] if isinstance(config.target, str) else config.target
     if config.group:
         info.label_column(config.group)
+    target = [config.target] if isinstance(config.target, str) else config.target
     return [info.label_column(name)[0] for name in target]
 
 
@@ -415,10 +417,7 @@ def _save_tagger(output, study, encoders, rows, protocols):
     }
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, ProbeConfig, argv)
-
+cli = functools.partial(run, main, ProbeConfig)
 
 if __name__ == "__main__":
     cli()

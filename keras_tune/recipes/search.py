@@ -18,7 +18,7 @@ from keras_tune.errors import UserError
 from keras_tune.machine import has_gpu
 from keras_tune.recipes._cli import print_precision, run
 from keras_tune.recipes._folder import locked, write_report
-from keras_tune.recipes._messages import names_options
+from keras_tune.recipes._options import names_options
 from keras_tune.search.space import Space
 from keras_tune.storage import local_output
 from keras_tune.types import (
@@ -135,7 +135,6 @@ def _search(config):
     output = local_output(config.output)
     config, reason = with_precision(config, output)
     print_precision(config.precision, reason)
-    output.mkdir(parents=True, exist_ok=True)
     if (output / "config.yaml").exists():
         check_unchanged(output, config, config.free_on_resume)
     # Workers read the corpus of their chief; the file is written in one step.
@@ -374,10 +373,7 @@ def _preset_tail(model):
     return list(PRESETS[model["preset"]].arguments(*sizes)["tail_filters"])
 
 
-def cli(argv=None):
-    """Parse a list of strings, by default the command line's, and run `main`."""
-    run(main, SearchConfig, argv, demo=DEMO)
-
+cli = functools.partial(run, main, SearchConfig, demo=DEMO)
 
 if __name__ == "__main__":
     cli()

@@ -1,19 +1,24 @@
-"""Callbacks that make runs resumable, and stop them if the loss is not finite."""
+"""Callbacks that make runs resumable, and what stops them: signals and numbers not finite."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import os
 import pathlib
+import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import keras
 
 from keras_tune.checks import first_not_finite
 from keras_tune.files import atomic_path
-from keras_tune.training.progress import Progress
+from keras_tune.training.run_folder import Progress
 
 
 class NotFiniteError(ArithmeticError):
@@ -69,6 +74,57 @@ class StoppedError(Exception):
         self.progress = progress
 
 
+@dataclasses.dataclass
+class StopSignal:
+    """Whether a signal has asked the process to stop; call it to find out.
+
+    Args:
+        status: Integer, the exit status of a process that the signal stops, or None before a
+            signal. Defaults to None.
+    """
+
+    status: int | None = None
+
+    def __call__(self) -> bool:
+        return self.status is not None
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignal]:
+    """Catch SIGTERM and SIGINT (Ctrl-C), so that a run can save its state before it stops.
+
+    Within the block the first signal does not end the process; a second one does. Signals can be
+    caught in the main thread only.
+
+    Yields:
+        `StopSignal`, a function that tells whether a signal has arrived. `PretrainingRun.fit` and
+        `Checkpoint` take it as `should_stop`.
+
+    Example:
+
+    ```python
+    from keras_tune.training import stop_signals
+
+    with stop_signals() as should_stop:
+        should_stop()  # False
+    ```
+    """
+    stop = StopSignal()
+
+    def note(number: int, _: FrameType | None) -> None:
+        if stop():
+            sys.exit(128 + number)
+        stop.status = 128 + number
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, note) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Save the whole model, with the state of its optimizer, at the end of every epoch.
 
@@ -113,12 +169,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.first_step = first_step
         self.notes = notes or dict
         self.epoch = self.step = 0
-        self._begun = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._begun:
-            self.first_step = 0
-        self._begun = True
         self.epoch, self.step = epoch, self.first_step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -135,6 +187,7 @@ class Checkpoint(keras.callbacks.Callback):
         loss = (logs or {}).get("val_loss", 0.0)
         if not math.isfinite(loss):
             raise self._not_finite(f"the validation loss is {loss}")
+        self.first_step = 0
         self._save(Progress.of(self.model, epoch + 1, notes=self.notes()))
 
     def _not_finite(self, what):
@@ -223,11 +276,7 @@ class KeepBest(keras.callbacks.Callback):
             self.stopped = self.model.stop_training = True
 
     def restore(self, model: keras.Model) -> None:
-        """Set the weights of a model to the best ones so far, if there are any.
-
-        Args:
-            model: Keras model.
-        """
+        """Set the weights of a Keras model to the best ones so far, if there are any."""
         if self.kept is None:
             return
         if self._weights is None:

@@ -18,10 +18,11 @@ from keras_tune.augment.augmentation import Augmentation, derive_seed
 from keras_tune.augment.random_crop import RandomCrop
 from keras_tune.checks import sample_rate_of
 from keras_tune.layers.acoustic_features import AcousticFeatures
-from keras_tune.losses.nt_xent import NTXent, mask_groups, nt_xent_logits
+from keras_tune.losses.nt_xent import NTXent
 from keras_tune.losses.supervised_contrastive import supervised_contrastive
 from keras_tune.losses.vicreg import covariance_loss, variance_loss
 from keras_tune.training import distribution, gradient_cache
+from keras_tune.training.projection_metrics import projection_metrics
 from keras_tune.types import Tensor, TensorLike
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class ContrastiveModel(keras.Model):
         self.crop.reseed(derive_seed(seed, *path, 0))
         if self.augmenter is not None:
             self.augmenter.reseed(derive_seed(seed, *path, 1))
-        distribution.spread_seeds(self, draw_states(self))
+        distribution.spread_seeds(self)
 
     def read_from(self, clips: ResidentClips) -> None:
         """Let training cut its crops from clips in the memory of the device.
@@ -238,7 +239,7 @@ class ContrastiveModel(keras.Model):
         """The clips of a batch, cut on the device if it is a batch of resident clips."""
         if self.resident is not None and isinstance(batch, dict) and "block" in batch:
             return self.resident.crops(batch)
-        return audio_of(batch)
+        return _audio_of(batch)
 
     def _batch(self, data):
         """The parts of a batch that are used: the clips, with groups and weights if it has any."""
@@ -290,9 +291,7 @@ class ContrastiveModel(keras.Model):
         return self.crop(clips, training=training)
 
     def _augmented(self, crops, training):
-        views = crops
-        if self.augmenter is not None:
-            views = self.augmenter(views, training=training)
+        views = crops if self.augmenter is None else self.augmenter(crops, training=training)
         # Augmentations are not learned, and gradients through them would double their cost.
         return ops.stop_gradient(views)
 
@@ -383,65 +382,39 @@ class ContrastiveModel(keras.Model):
     ) -> Tensor:
         # The negatives come from all devices, and each computes the loss of the whole batch. The
         # sum over devices is minimized: Keras divides its own losses by their number, others not.
-        projections = distribution.gather(y_pred)
+        pairs = distribution.gather(y_pred)
         groups, weights = _groups_and_weights(x)
         # Both views of a clip are anchors.
         weights = None if weights is None else ops.tile(weights, 2)
-        loss = self.nt_xent(projections[:, 0], projections[:, 1], weights, groups)
+        replicas = distribution.replica_count()
+        loss = self.nt_xent(pairs[:, 0], pairs[:, 1], weights, groups)
         for weight, term in (
             (self.variance_weight, variance_loss),
             (self.covariance_weight, covariance_loss),
         ):
             if weight:
-                both = sum(term(projections[:, view]) for view in (0, 1))
-                loss = loss + weight * both / distribution.replica_count()
+                both = sum(term(pairs[:, view]) for view in (0, 1))
+                loss = loss + weight * both / replicas
         if self.group_weight and groups is not None:
-            term = supervised_contrastive(
-                projections[:, 0], projections[:, 1], groups, self.temperature
-            )
+            term = supervised_contrastive(pairs[:, 0], pairs[:, 1], groups, self.temperature)
             term = term if weights is None else term * weights
-            loss = loss + self.group_weight * ops.mean(term) / distribution.replica_count()
-        return loss + sum(self.losses) / distribution.replica_count() if self.losses else loss
+            loss = loss + self.group_weight * ops.mean(term) / replicas
+        return loss + sum(self.losses) / replicas if self.losses else loss
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Tensor, sample_weight: Any = None
     ) -> dict[str, Tensor]:
         y_pred = distribution.gather(y_pred)
-        groups, weights = _groups_and_weights(x)
-        all_logits, labels = nt_xent_logits(y_pred[:, 0], y_pred[:, 1], self.temperature)
-        logits = mask_groups(all_logits, groups)
-        # Comparing with >= instead of argmax: after a collapse all candidates are equal, and then
-        # no positive ranks first.
-        positive = ops.take_along_axis(logits, labels[:, None], axis=-1)
-        others = ops.sum(ops.cast(logits >= positive, "float32"), axis=-1) - 1.0
-        first = ops.mean(ops.reshape(ops.cast(others == 0, "float32"), (2, -1)), axis=0)
-        accuracy = _weighted_mean(first, weights)
-
-        unit = ops.normalize(y_pred, axis=-1, order=2, epsilon=1e-8)
-        distances = ops.sum(ops.square(unit[:, 0] - unit[:, 1]), axis=-1)
-        alignment = _weighted_mean(distances, weights)
-        # On the unit sphere |a − b|² = 2 − 2 a·b, and the logits are a·b over the temperature.
-        potential = ops.exp(4.0 * (all_logits * self.temperature - 1.0))
-        count = ops.cast(ops.shape(logits)[0], "float32")
-        uniformity = ops.log(ops.sum(potential) / (count * (count - 1.0)))
-        flat = ops.reshape(unit, (-1, self.projection_dim))
-        embedding_std = ops.mean(ops.std(flat, axis=0)) * self.projection_dim**0.5
-
-        values = (accuracy, alignment, uniformity, embedding_std)
-        for metric, value in zip(self.contrastive_metrics, values, strict=True):
+        values = projection_metrics(y_pred, self.temperature, *_groups_and_weights(x))
+        for metric in self.contrastive_metrics:
             # As in the mean of the loss, a smaller last batch counts for less.
-            metric.update_state(value, sample_weight=count)
+            metric.update_state(values[metric.name], sample_weight=ops.shape(y_pred)[0])
         return self.get_metrics_result()
 
     def track_loss(self, loss: Tensor, clips: TensorLike | Mapping[str, TensorLike]) -> None:
-        """Add the loss of a batch to the mean that is reported.
-
-        Args:
-            loss: Scalar tensor, as `compute_loss` returns it.
-            clips: The batch.
-        """
+        """Add the loss of a batch, as `compute_loss` returns it, to the mean that is reported."""
         loss = loss * distribution.replica_count()
-        self._loss_tracker.update_state(loss, sample_weight=ops.shape(audio_of(clips))[0])
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(_audio_of(clips))[0])
 
     def train_step(self, *args: Any) -> Any:
         # JAX's step also takes and returns the state, as its first argument.
@@ -457,7 +430,7 @@ class ContrastiveModel(keras.Model):
 
     def predict_step(self, *args: Any) -> Any:
         *state, data = args
-        return super().predict_step(*state, (audio_of(self._batch(data)),))
+        return super().predict_step(*state, (_audio_of(self._batch(data)),))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -476,7 +449,6 @@ class ContrastiveModel(keras.Model):
             "separate_views": self.separate_views,
             "micro_batch": self.micro_batch,
             "seed": self.seed,
-            "name": self.name,
         }
 
     @classmethod
@@ -506,11 +478,7 @@ def _projector(width, projection_dim, layers, batch_norm):
 
 
 def _groups_and_weights(clips):
-    """The groups and the weights of the clips of all devices, None for what is not given.
-
-    Args:
-        clips: Tensor of clips, or a dict.
-    """
+    """The groups and the weights of the clips of all devices, None for what is not given."""
     if not isinstance(clips, dict):
         return None, None
     groups, weights = clips.get("group"), clips.get("weight")
@@ -521,31 +489,10 @@ def _groups_and_weights(clips):
     return groups, weights
 
 
-def _weighted_mean(values, weights):
-    return ops.mean(values if weights is None else values * weights)
-
-
-def draw_states(model: keras.Model) -> list[keras.Variable]:
-    """Return the variables with the state of a model's random generators."""
-    # They are the variables that Keras does not count as weights.
-    weights = {id(weight) for weight in model.non_trainable_weights}
-    return [v for v in model.non_trainable_variables if id(v) not in weights]
-
-
-def audio_of(data: TensorLike | Mapping[str, TensorLike]) -> TensorLike:
-    """Return the clips of a batch.
-
-    Args:
-        data: A tensor of clips, or a dict with one under the key "audio".
-
-    Returns:
-        The tensor of clips.
-
-    Raises:
-        ValueError: A dict without "audio".
-    """
-    if isinstance(data, dict):
-        if "audio" not in data:
-            raise ValueError(f"A batch must have the key 'audio'. Received: keys {sorted(data)}")
-        data = data["audio"]
-    return data
+def _audio_of(batch):
+    """The tensor of clips of a batch, which is such a tensor or a dict."""
+    if not isinstance(batch, dict):
+        return batch
+    if "audio" not in batch:
+        raise ValueError(f"A batch must have the key 'audio'. Received: keys {sorted(batch)}")
+    return batch["audio"]

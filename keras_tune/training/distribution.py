@@ -60,6 +60,29 @@ class Devices:
         """Return the context in which models are built and loaded."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
+    def check(self, config: Any) -> None:
+        """Raise a `ValueError` if the settings of a `PretrainConfig` do not suit these devices."""
+        for key in ("batch_size", "micro_batch"):
+            value = getattr(config, key)
+            if value is not None and value % self.replicas:
+                raise ValueError(
+                    f"`{key}` must be a multiple of the {self.replicas} devices. "
+                    f"Received: {key}={value}"
+                )
+        if self.strategy and config.micro_batch is not None:
+            # Its replicas cannot meet within the loop over micro-batches.
+            raise ValueError(
+                "`micro_batch` needs a single device on TensorFlow; use the JAX backend. "
+                f"Received: micro_batch={config.micro_batch}"
+            )
+        if self.kind != "none":
+            for key, off in (("resident", False), ("steps_per_execution", 1), ("keep_best", None)):
+                if getattr(config, key) != off:
+                    raise ValueError(
+                        f"`{key}` must not be set with several devices; use `distribute='none'`. "
+                        f"Received: {key}={getattr(config, key)}"
+                    )
+
     def feed(self, stream: Any) -> Any:
         """Distribute this process' part of the batches to its devices.
 
@@ -185,9 +208,7 @@ def _data_parallel():
     # Every process reads its own part of the data.
     parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(parallel)
-    return Devices(
-        "data_parallel", jax.device_count(), jax.process_count(), jax.process_index(), None
-    )
+    return Devices("data_parallel", jax.device_count(), jax.process_count(), jax.process_index())
 
 
 def _as_float(tf, part):
@@ -197,9 +218,7 @@ def _as_float(tf, part):
 
 def _as_dataset(tf, stream):
     """A `PyDataset` of arrays, or of dicts of arrays, as a `tf.data.Dataset`."""
-    first = stream[0]
-
-    spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), first)
+    spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), stream[0])
     dataset = tf.data.Dataset.from_generator(lambda: stream, output_signature=spec).prefetch(2)
     # Otherwise Keras finds the end by one step too many, which some metrics would include.
     endless = stream.num_batches is None
@@ -209,12 +228,9 @@ def _as_dataset(tf, stream):
 
 
 def synchronize_batch_normalization(model: keras.Model) -> None:
-    """Let batch normalization use the statistics of the batch of all replicas.
+    """Let the batch normalization of a model use the statistics of the batch of all replicas.
 
     On JAX it always does. On TensorFlow it is a setting of the layers that is not saved.
-
-    Args:
-        model: Keras model.
     """
     for layer in sublayers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -235,12 +251,6 @@ def gather(tensor: Tensor) -> Tensor:
 
     Every replica then computes the same with them. Gradients are summed over replicas, so a loss
     must be divided by their `replica_count`, as `keras.losses.Loss` does.
-
-    Args:
-        tensor: Tensor (rows, ...).
-
-    Returns:
-        Tensor (rows of all replicas, ...).
     """
     if replica_count() == 1:
         return tensor
@@ -257,14 +267,8 @@ def gather(tensor: Tensor) -> Tensor:
 def as_reported(logs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give the result of a training step the shape that Keras can reduce over machines.
 
-    With `MultiWorkerMirroredStrategy` Keras reduces metrics along their first axis, which they do
-    not have.
-
-    Args:
-        logs: What Keras' own step returns.
-
-    Returns:
-        The same, with one more axis if it is needed.
+    With `MultiWorkerMirroredStrategy` Keras reduces metrics along their first axis, so they get
+    one.
     """
     if keras.backend.backend() != "tensorflow":
         return logs
@@ -275,19 +279,23 @@ def as_reported(logs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
 
 
-def spread_seeds(model: keras.Model, states: list[keras.Variable]) -> None:
-    """Let each replica draw its own random numbers, by changing its copy of the state.
+def draw_states(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables with the state of a model's random generators."""
+    # They are the variables that Keras does not count as weights.
+    weights = {id(weight) for weight in model.non_trainable_weights}
+    return [v for v in model.non_trainable_variables if id(v) not in weights]
 
-    Args:
-        model: Keras model.
-        states: List of the variables with the state of its random generators.
-    """
+
+def spread_seeds(model: keras.Model) -> None:
+    """Let each replica draw its own random numbers, by changing its copy of `draw_states`."""
     if keras.backend.backend() != "tensorflow":
         return
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return
     import tensorflow as tf
+
+    states = draw_states(model)
 
     def shift():
         context = tf.distribute.get_replica_context()

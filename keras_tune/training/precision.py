@@ -1,10 +1,12 @@
-"""The dtype policy that suits the machine."""
+"""How a run computes: the dtype policy that suits the machine, and deterministic algorithms."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -30,9 +32,6 @@ def with_precision(config: Any, folder: str | pathlib.Path | None = None) -> tup
     Returns:
         The configuration with a dtype policy, and why it was chosen, in words that follow "since";
         empty if the configuration names one.
-
-    Raises:
-        UserError: The configuration in the folder is damaged.
     """
     if config.precision != "auto":
         return config, ""
@@ -72,6 +71,34 @@ def best_precision() -> tuple[str, str]:
     if found is None:
         return SINGLE, "the CPU has no bfloat16"
     return BFLOAT16, f"the CPU has {found}"
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Set the global dtype policy within the block."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def make_deterministic() -> None:
+    """Choose algorithms that give the same bits every time, whatever the order of threads.
+
+    On GPUs, XLA and cuBLAS also need environment variables before Keras is imported, which the
+    command `pretrain` sets.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
 
 
 def _of_tensorflow():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -10,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -34,11 +33,14 @@ from keras_tune.training.callbacks import (
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.contrastive_model import ContrastiveModel
 from keras_tune.training.distribution import choose_devices, synchronize_batch_normalization
-from keras_tune.training.precision import with_precision
-from keras_tune.training.process import make_deterministic
-from keras_tune.training.progress import Progress, load_checkpoint
+from keras_tune.training.precision import dtype_policy, make_deterministic, with_precision
 from keras_tune.training.representation_monitor import RepresentationMonitor
-from keras_tune.training.run_folder import open_run_folder, write_config
+from keras_tune.training.run_folder import (
+    Progress,
+    load_checkpoint,
+    open_run_folder,
+    write_config,
+)
 from keras_tune.training.streams import PretrainingData, Streams, demo_corpus
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ class PretrainingRun:
             self.dataset = dataset
         self.output = local_output(config.output)
         self.devices = choose_devices(config.distribute)
-        self._check_devices()
+        self.devices.check(config)
         # All processes must save, since reading what several devices hold takes all of them; but
         # only the files of the first one are needed.
         process = self.devices.process
@@ -236,7 +238,7 @@ class PretrainingRun:
         self.streams = self.data.streams(start.finished_epochs, start.finished_steps)
         self._check_execution()
         keras.utils.set_random_seed(config.seed)
-        with _dtype_policy(config.precision), self.devices.scope():
+        with dtype_policy(config.precision), self.devices.scope():
             if self._steps_before():
                 self.model = load_checkpoint(self.output / "model.keras", config.jit_compile)
             else:
@@ -285,7 +287,7 @@ class PretrainingRun:
         callbacks = [*callbacks, *self._monitors(), *self._keep_best()]
         write_config(self.folder, self.config)
         started = time.monotonic()
-        with _dtype_policy(self.config.precision), naming_damaged_shards(self.dataset.path):
+        with dtype_policy(self.config.precision), naming_damaged_shards(self.dataset.path):
             self._fit(callbacks, should_stop, verbose)
         self.seconds = time.monotonic() - started
         if self.devices.kind == "data_parallel" and self.devices.process == 0:
@@ -387,29 +389,6 @@ class PretrainingRun:
             )
             self.config = dataclasses.replace(config, batch_size=size)
 
-    def _check_devices(self):
-        config, devices = self.config, self.devices
-        for key in ("batch_size", "micro_batch"):
-            value = getattr(config, key)
-            if value is not None and value % devices.replicas:
-                raise ValueError(
-                    f"`{key}` must be a multiple of the {devices.replicas} devices. "
-                    f"Received: {key}={value}"
-                )
-        if devices.strategy and config.micro_batch is not None:
-            # Its replicas cannot meet within the loop over micro-batches.
-            raise ValueError(
-                "`micro_batch` needs a single device on TensorFlow; use the JAX backend. "
-                f"Received: micro_batch={config.micro_batch}"
-            )
-        if devices.kind != "none":
-            for key, off in (("resident", False), ("steps_per_execution", 1), ("keep_best", None)):
-                if getattr(config, key) != off:
-                    raise ValueError(
-                        f"`{key}` must not be set with several devices; use `distribute='none'`. "
-                        f"Received: {key}={getattr(config, key)}"
-                    )
-
     def _check_execution(self):
         """Refuse several steps at a time if the backend cannot, or if they would cross epochs."""
         steps, of = self.config.steps_per_execution, self.streams.steps_per_epoch
@@ -510,17 +489,6 @@ class PretrainingRun:
             for epoch, step in (divmod(number, of) for number in numbers)
         ]
         write_json(self.folder / "failure.json", {"what": error.what, "batches": batches})
-
-
-@contextlib.contextmanager
-def _dtype_policy(policy: str) -> Iterator[None]:
-    """Set the global dtype policy within the block."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _tensorboard(folder):

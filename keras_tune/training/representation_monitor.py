@@ -118,11 +118,9 @@ class RepresentationMonitor(keras.callbacks.Callback):
         super().__init__()
         found = [batch if isinstance(batch, dict) else {"audio": batch} for batch in batches]
         self.batches = [to_float(np.asarray(batch["audio"])) for batch in found]
-        self.groups = [_array_or_none(batch.get("group")) for batch in found]
-        weights = [_array_or_none(batch.get("weight")) for batch in found]
+        self.groups = [np.asarray(batch["group"]) if "group" in batch else None for batch in found]
         self.weights = [
-            np.ones(len(batch)) if weight is None else weight
-            for batch, weight in zip(self.batches, weights, strict=True)
+            np.asarray(batch.get("weight", np.ones(len(batch["audio"])))) for batch in found
         ]
         if not any(weight.any() for weight in self.weights):
             raise ValueError("`batches` must have crops that count. Received: none")
@@ -164,9 +162,11 @@ class RepresentationMonitor(keras.callbacks.Callback):
             # Without chroma and onsets.
             values = values[:, : 2 * features.num_mels]
             found.append(values.reshape(-1, 2, values.shape[1]))
-        counted = [pairs[weight > 0] for pairs, weight in zip(found, self.weights, strict=True)]
-        mean = np.mean(np.concatenate(counted), axis=(0, 1))
-        deviation = np.maximum(np.std(np.concatenate(counted), axis=(0, 1)), 1e-9)
+        counted = np.concatenate(
+            [pairs[weight > 0] for pairs, weight in zip(found, self.weights, strict=True)]
+        )
+        mean = np.mean(counted, axis=(0, 1))
+        deviation = np.maximum(np.std(counted, axis=(0, 1)), 1e-9)
         totals = [weight.sum() for weight in self.weights]
         accuracies = [
             pretext_accuracy((pairs - mean) / deviation, groups, weight) if total else 0.0
@@ -175,7 +175,3 @@ class RepresentationMonitor(keras.callbacks.Callback):
             )
         ]
         return float(np.average(accuracies, weights=totals))
-
-
-def _array_or_none(values):
-    return None if values is None else np.asarray(values)

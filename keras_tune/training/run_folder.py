@@ -1,25 +1,158 @@
-"""The folder of a training run: its configuration, and where the run resumes."""
+"""The folder of a training run: its configuration, its checkpoint, and where it resumes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
+import zipfile
 from collections.abc import Collection
 from typing import Any
 
+import keras
+import numpy as np
+from keras import ops
+
 from keras_tune.errors import UserError
 from keras_tune.files import write_text
-from keras_tune.training.progress import Progress
+from keras_tune.models.saved import load_saved_model
+from keras_tune.training.distribution import draw_states, spread_seeds
+
+# The member of a `.keras` file, which is a zip archive, that holds the progress of the run.
+PROGRESS_FILE = "keras_tune.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    In the middle of an epoch this includes the state of the metrics and of the random draws; at
+    the beginning of an epoch both follow from its number.
+
+    Args:
+        finished_epochs: Integer.
+        finished_steps: Integer, the steps of the epoch that has begun. Defaults to 0.
+        metrics: List of arrays as nested lists, the state of the model's metrics. Defaults to none.
+        draws: List of arrays as nested lists, the state of its random generators. Defaults to none.
+        notes: Dict of other JSON values that the run needs when it is resumed. Defaults to an empty
+            dict.
+
+    Example:
+
+    ```python
+    from keras_tune.training import Progress
+
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save("model.keras")
+    Progress(finished_epochs=3).write("model.keras")
+    Progress.read("model.keras").finished_epochs  # 3
+    ```
+    """
+
+    finished_epochs: int
+    finished_steps: int = 0
+    metrics: list = dataclasses.field(default_factory=list)
+    draws: list = dataclasses.field(default_factory=list)
+    notes: dict = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: keras.Model,
+        finished_epochs: int,
+        finished_steps: int = 0,
+        notes: dict | None = None,
+    ) -> Progress:
+        """Return the progress of a run, in the middle of an epoch with the state of its model."""
+        notes = notes or {}
+        if not finished_steps:
+            return cls(finished_epochs, notes=notes)
+        metrics, draws = (
+            [ops.convert_to_numpy(variable).tolist() for variable in variables]
+            for variables in (model.metrics_variables, draw_states(model))
+        )
+        return cls(finished_epochs, finished_steps, metrics, draws, notes)
+
+    def restore(self, model: keras.Model) -> None:
+        """Set the metrics and the random generators of a Keras model to this state."""
+        variables = [*model.metrics_variables, *draw_states(model)]
+        for variable, value in zip(variables, [*self.metrics, *self.draws], strict=True):
+            variable.assign(np.asarray(value, variable.dtype))
+        spread_seeds(model)
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Add this to a `.keras` file."""
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(PROGRESS_FILE, json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> Progress:
+        """Read the progress from a `.keras` file.
+
+        Raises:
+            UserError: The file is damaged, or has no progress in it.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return cls(**json.loads(archive.read(PROGRESS_FILE)))
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}: not a checkpoint from which a run can be resumed ({error}); delete it to "
+                "start again"
+            ) from error
+
+
+def load_checkpoint(
+    path: str | os.PathLike, jit_compile: bool | str | None = None, compile: bool = True
+) -> Any:
+    """Load the model of a checkpoint with its optimizer, compiled for the current backend.
+
+    A saved model records whether XLA compiled it on the backend that it was trained with, which
+    may be slow or impossible on another one.
+
+    Args:
+        path: The `.keras` file.
+        jit_compile: As in `keras.Model.compile`. Defaults to None: whatever is fast on the
+            backend.
+        compile: Whether the model is compiled and has its optimizer. Defaults to True.
+
+    Returns:
+        Keras model.
+
+    Raises:
+        UserError: The file is damaged, its weights are not finite, or it has no optimizer.
+
+    Example:
+
+    ```python
+    from keras_tune.training import load_checkpoint
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    model.save("model.keras")
+    int(load_checkpoint("model.keras").optimizer.iterations)  # 1
+    ```
+    """
+    try:
+        model = load_saved_model(path, compile=compile)
+    except UserError as error:
+        raise UserError(f"{error}; delete it to start again") from error
+    if not compile:
+        return model
+    if getattr(model, "optimizer", None) is None:
+        raise UserError(
+            f"{path}: has no optimizer, so the run cannot be resumed; delete it to start again"
+        )
+    compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
+    settings = {"jit_compile": "auto" if jit_compile is None else jit_compile}
+    # The optimizer is the one that has the state.
+    model.compile(**{**compiled, "optimizer": model.optimizer, **settings})
+    return model
 
 
 def write_config(folder: str | pathlib.Path, config: Any) -> None:
-    """Write a dataclass as `config.yaml`, which the commands read as a configuration.
-
-    Args:
-        folder: The folder.
-        config: The dataclass.
-    """
+    """Write a dataclass as `config.yaml`, which the commands read as a configuration."""
     import yaml
 
     text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
@@ -27,17 +160,7 @@ def write_config(folder: str | pathlib.Path, config: Any) -> None:
 
 
 def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
-    """Read `config.yaml`.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The configuration as a nested dict.
-
-    Raises:
-        UserError: The file is damaged.
-    """
+    """Return the content of `config.yaml` as a nested dict; a `UserError` if it is damaged."""
     import yaml
 
     path = pathlib.Path(folder) / "config.yaml"
@@ -45,9 +168,7 @@ def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); give another folder") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a configuration; give another folder")
-    return content
+    return _checked_group(content, path)
 
 
 def open_run_folder(
@@ -92,70 +213,47 @@ def open_run_folder(
 def check_unchanged(
     folder: str | pathlib.Path, config: Any, free_on_resume: Collection[str]
 ) -> None:
-    """Raise unless a configuration is that of the `config.yaml` in a folder.
+    """Raise a `ValueError` unless a configuration is that of the `config.yaml` in a folder.
 
     Args:
         folder: The folder of a run.
-        config: The configuration, a dataclass. Fields that the file lacks had their defaults.
+        config: The configuration, a dataclass. Fields that the file lacks had their defaults; keys
+            of the file that are no fields are ignored.
         free_on_resume: Names of the fields that may differ.
-
-    Raises:
-        ValueError: A field differs.
-        UserError: The file is damaged.
     """
-    before = _with_defaults(read_config(folder), _defaults(config), folder)
-    changed = _first_difference(before, _plain(config), free_on_resume)
-    if changed is not None:
-        key, old, new = changed
-        file = pathlib.Path(folder) / "config.yaml"
-        raise ValueError(
-            f"`{key}` must not change when a run is resumed; the run in {folder} used {old} "
-            f"({file}). Received: {key}={new}"
-        )
+    file = pathlib.Path(folder) / "config.yaml"
+    # All of them first, since a damaged file is an error of its own.
+    for key, old, new in list(_settings(read_config(folder), config, file)):
+        if old != new and key.partition(".")[0] not in free_on_resume:
+            raise ValueError(
+                f"`{key}` must not change when a run is resumed; the run in {folder} used {old} "
+                f"({file}). Received: {key}={new}"
+            )
 
 
-def _first_difference(before, now, free=(), prefix=""):
-    """The dotted key, the old and the new value of the first difference; None without one."""
-    for key, value in now.items():
-        if key in free or before[key] == value:
-            continue
-        if not isinstance(value, dict) or value.keys() != before[key].keys():
-            return f"{prefix}{key}", before[key], value
-        found = _first_difference(before[key], value, prefix=f"{prefix}{key}.")
-        if found is not None:
-            return found
-    return None
-
-
-def _plain(config):
-    """A dataclass as a nested dict with types of YAML and JSON: lists, but no tuples."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def _defaults(config):
-    """The defaults of a configuration's keys, as a nested dict; None for those without."""
-    defaults = {}
+def _settings(content, config, file, prefix=""):
+    """The dotted key of every field, its value in a file's content and its value now."""
     for field in dataclasses.fields(config):
-        value = None if field.default is dataclasses.MISSING else field.default
+        key, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(field.type):
+            group = _checked_group(content.get(field.name, {}), file)
+            yield from _settings(group, value, file, f"{key}.")
+            continue
+        default = None if field.default is dataclasses.MISSING else field.default
         if field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-        defaults[field.name] = (
-            dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-        )
-    return defaults
+            default = field.default_factory()
+        yield key, content.get(field.name, _plain(default)), _plain(value)
 
 
-def _with_defaults(content, defaults, folder):
-    """Add the defaults of keys missing in an older configuration; drop keys that were removed."""
+def _checked_group(content, file):
     if not isinstance(content, dict):
-        file = pathlib.Path(folder) / "config.yaml"
         raise UserError(f"{file}: not a configuration; give another folder")
-    filled = {key: content.get(key, default) for key, default in defaults.items()}
-    for key, value in defaults.items():
-        # The keys of an empty default are the user's own.
-        if isinstance(value, dict) and value:
-            filled[key] = _with_defaults(filled[key], value, folder)
-    return filled
+    return content
+
+
+def _plain(value):
+    """A value with types of YAML and JSON: dicts instead of dataclasses, lists but no tuples."""
+    return json.loads(json.dumps(value, default=dataclasses.asdict))
 
 
 def _drop_later_rows(path, epochs):

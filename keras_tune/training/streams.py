@@ -28,12 +28,7 @@ DEMO_CORPUS: dict[str, Any] = {
 
 
 def demo_corpus(folder: str | pathlib.Path, seed: int) -> pathlib.Path:
-    """Synthesize the demo corpus into a folder unless it exists; return the path of the file.
-
-    Args:
-        folder: The folder, in which the file is called `demo.npz`.
-        seed: Integer, the seed of the corpus.
-    """
+    """Synthesize the demo corpus into a folder unless it exists; return the path of the file."""
     path = pathlib.Path(folder) / "demo.npz"
     if not path.exists():
         save_demo(path, seed=seed, **DEMO_CORPUS)

@@ -9,7 +9,7 @@ import pytest
 from keras_tune.__main__ import COMMANDS
 from keras_tune.__main__ import main as keras_tune_command
 from keras_tune.errors import UserError
-from keras_tune.recipes import _cli, _messages
+from keras_tune.recipes import _cli, _options
 
 pytestmark = pytest.mark.one_backend
 
@@ -93,7 +93,7 @@ def test_user_errors_are_one_line_and_others_keep_their_traceback(capsys):
     ],
 )
 def test_errors_about_arguments_name_the_option(message, expected):
-    @_messages.names_options(names="columns")
+    @_options.names_options(names="columns")
     def main(config):
         raise ValueError(message)
 
@@ -169,7 +169,7 @@ def test_what_a_group_refuses_is_a_wrong_option(capsys):
     ],
 )
 def test_errors_about_anything_else_stay_as_they_are(error):
-    @_messages.names_options()
+    @_options.names_options()
     def main(config):
         raise error
 
@@ -179,7 +179,7 @@ def test_errors_about_anything_else_stay_as_they_are(error):
 
 
 def test_options_that_an_error_does_not_name():
-    @_messages.names_options(otherwise="--model, --augment")
+    @_options.names_options(otherwise="--model, --augment")
     def main(config, error):
         raise error
 

@@ -59,7 +59,7 @@ history = model.fit(
     verbose=0,
 )
 if kind == "mirrored":
-    from keras_tune.training.contrastive_model import draw_states
+    from keras_tune.training.distribution import draw_states
 
     # Each replica draws crops and augmentations of its own.
     model.reseed(3)

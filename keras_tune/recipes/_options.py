@@ -1,14 +1,24 @@
-"""Errors in one line that names the option, the file and the fix."""
+"""Options: the parser's types for annotated configurations, and errors that name the option.
+
+The parser refuses values that are out of range, not finite or not numbers, and `--help` shows the
+ranges. Other errors are translated to one line with the option or the file, and the fix.
+"""
 
 import dataclasses
 import difflib
 import errno
 import functools
+import inspect
+import math
+import operator
 import os
 import pathlib
 import re
+import types
+import typing
 
 from keras_tune.errors import UserError
+from keras_tune.types import Interval
 
 # Errors of the system, and how to fix them.
 FIXES = {
@@ -18,6 +28,102 @@ FIXES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENAMETOOLONG: "give a shorter name",
 }
+
+
+def names_in(text):
+    """The names in an option with commas, an empty list for None."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+@functools.cache
+def as_options(config_class):
+    """Make the subclass of a configuration that the parser uses.
+
+    Its types are those of the parser, and its docstring also has the arguments of the base classes.
+    Fields may be annotated with a `keras_tune.types.Interval`, also within lists and unions, and
+    may be dataclasses themselves.
+    """
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    fields = []
+    for field in dataclasses.fields(config_class):
+        kind, factory = _parser_type(hints[field.name]), field.default_factory
+        if dataclasses.is_dataclass(field.type):
+            kind = as_options(field.type)
+            if callable(factory):
+                factory = functools.partial(_default, kind, factory)
+        default = dataclasses.field(default=field.default, default_factory=factory)
+        fields.append((field.name, kind, default))
+    namespace = {"__doc__": _documented(config_class), "__module__": config_class.__module__}
+    return dataclasses.make_dataclass(
+        config_class.__name__, fields, bases=(config_class,), namespace=namespace
+    )
+
+
+def from_options(config_class, values):
+    """Make a configuration, of `config_class` itself, from the values that the parser has read.
+
+    `values` is a dict; values that are dataclasses are of the classes of `as_options`.
+    """
+    found = {}
+    for field in dataclasses.fields(config_class):
+        if field.name in values:
+            value = values[field.name]
+            nested = dataclasses.is_dataclass(field.type)
+            found[field.name] = from_options(field.type, vars(value)) if nested else value
+    return config_class(**found)
+
+
+def _default(options_class, factory):
+    """The default of a field that is a dataclass, as an instance of the parser's class."""
+    return options_class(**vars(factory()))
+
+
+def _parser_type(hint):
+    """The parser's type for an annotation."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated and isinstance(parts[1], Interval):
+        return _number(parts[0], parts[1])
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(_parser_type, parts))
+    if origin is list:
+        return list[_parser_type(parts[0])]
+    return hint
+
+
+@functools.cache
+def _number(base, limits):
+    """Register a type whose values are the numbers of the class `base` within an `Interval`."""
+    from jsonargparse.typing import register_type
+
+    def read(value):
+        try:
+            found = base(value)
+            # Fractions are not integers, and YAML's yes and no are not numbers.
+            whole = isinstance(value, str) or value == found
+            if whole and not isinstance(value, bool) and math.isfinite(found) and found in limits:
+                return found
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise ValueError(f"got {value}")
+
+    def check(value, _):
+        return type(value) is base and value in limits
+
+    name = f"{'integer' if base is int else 'number'} {limits}".rstrip()
+    made = type(name, (base,), {"__module__": __name__})
+    register_type(made, lambda value: value, read, type_check=check)
+    return made
+
+
+def _documented(config_class):
+    """The docstring of a dataclass, with the arguments of its base classes at the end."""
+    parts = [inspect.cleandoc(config_class.__doc__)]
+    for base in config_class.__mro__[1:]:
+        if dataclasses.is_dataclass(base):
+            text = inspect.cleandoc(base.__doc__) + "\n"
+            found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+            parts += [found[1].rstrip()] if found else []
+    return "\n".join(parts)
 
 
 def answer_of_system(error, config):
@@ -102,8 +208,8 @@ def described(message, options, recipes, positional=""):
     if one is None and several is None:
         return message
     kinds, value = (one or several).groups()
-    # <class 'keras_tune.recipes._types.integer from 1 to 9'>, <class 'NoneType'>
-    kinds = re.sub(r"<class '([^']+)'>", r"\1", kinds).replace("keras_tune.recipes._types.", "")
+    # <class 'keras_tune.recipes._options.integer from 1 to 9'>, <class 'NoneType'>
+    kinds = re.sub(r"<class '([^']+)'>", r"\1", kinds).replace("keras_tune.recipes._options.", "")
     kinds = kinds.replace("NoneType", "null")
     choices = re.match(r"typing.Literal\[([^]]*)\]", kinds)
     if choices:
@@ -193,7 +299,7 @@ def _about_option(message, names, config_class):
 
 def _option_of(argument, config_class):
     """The name of the option that gives an argument; None if none does, or several could."""
-    options = list(_options(config_class))
+    options = list(_dotted_names(config_class))
     if argument in options:
         return argument
     # A key within an option that is a table, such as `space.augment.min_cents`.
@@ -221,9 +327,9 @@ def _with_options(message, config_class):
     return re.sub(r"`([\w.]+)(?:=([^`]+))?`", replace, message)
 
 
-def _options(config_class, prefix=""):
+def _dotted_names(config_class, prefix=""):
     """The dotted names of all options, those with keys of their own included."""
     for field in dataclasses.fields(config_class):
         yield prefix + field.name
         if dataclasses.is_dataclass(field.type):
-            yield from _options(field.type, f"{prefix}{field.name}.")
+            yield from _dotted_names(field.type, f"{prefix}{field.name}.")
