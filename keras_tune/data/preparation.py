@@ -153,7 +153,9 @@ def prepare(
     if wrong:
         raise UserError(f"{output}: the last part of the path {wrong}. Give the set a `name`.")
     texts = {key: manifest[key].astype(str) for key in ("id", "path", "split")}
-    manifest = manifest.assign(**texts)
+    # Times may be texts, from a table that was read as such.
+    times = {key: manifest[key].astype(float) for key in ("start", "duration") if key in manifest}
+    manifest = manifest.assign(**texts, **times)
     labels = label_columns(manifest)
     check_names(manifest["split"], labels, "the manifest")
     settings = ShardSettings(str(output), name, sample_rate, encoding, min_samples, labels)

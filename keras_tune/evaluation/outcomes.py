@@ -17,6 +17,7 @@ from keras_tune.evaluation.protocols import (
     combine_songs,
     fit_probe,
     groups_of,
+    mean_of_known,
     songs_of,
 )
 
@@ -176,7 +177,7 @@ class Outcome:
     def scores(self) -> dict[str, float]:
         """All metrics, averaged over the runs: a dict of floats, the primary metric first."""
         found = [self.task.scores(run.targets, run.predictions) for run in self.runs]
-        return {metric: float(np.nanmean([run[metric] for run in found])) for metric in found[0]}
+        return {metric: mean_of_known([run[metric] for run in found]) for metric in found[0]}
 
     def chance(self) -> float:
         """The primary metric of a constant prediction, the mean of the targets.
@@ -188,7 +189,7 @@ class Outcome:
             mean = self.task.matrix(run.targets).mean(axis=0, keepdims=True)
             constant = np.repeat(mean, len(run.targets), axis=0)
             found.append(self.task.scores(run.targets, constant)[self.task.primary])
-        return float(np.nanmean(found))
+        return mean_of_known(found)
 
     def confusion(self) -> dict[str, Any]:
         """Confusion matrix in clips (or songs).
@@ -237,7 +238,7 @@ class Outcome:
                 if len(rows):
                     found.append(self.task.quick_scores(run.targets[rows], run.predictions[rows]))
             for metric, values in samples.items():
-                values.append(np.nanmean([scores[metric] for scores in found]))
+                values.append(mean_of_known([scores[metric] for scores in found]))
         return {metric: np.array(values) for metric, values in samples.items()}
 
     def report(self, samples: dict[str, np.ndarray]) -> dict[str, Any]:

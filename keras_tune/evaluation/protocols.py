@@ -200,7 +200,13 @@ def cross_fitted_score(
         for chosen_on, scored_on in (scores, scores[::-1]):
             best = int(np.argmax(np.nan_to_num(chosen_on, nan=-np.inf)))
             found.append(scored_on[best])
-    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+    return mean_of_known(found)
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """The mean of the values that are not NaN; NaN if all are."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _primary(task, labels, targets, predictions):

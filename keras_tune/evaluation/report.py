@@ -151,20 +151,20 @@ def _comparisons(reports):
         else:
             result = f"{first} and {name} do not differ clearly"
         sentences.append(
-            f"- {result}: difference {found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]."
+            f"- {result}: difference {found['difference']:+z.3f} [{low:+z.3f}, {high:+z.3f}]."
         )
     return sentences
 
 
 def _score(report, metric):
     interval = report["intervals_95"].get(metric)
-    text = f"{report[metric]:.3f}"
-    return text if interval is None else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    text = f"{report[metric]:z.3f}"
+    return text if interval is None else f"{text} [{interval[0]:z.3f}, {interval[1]:z.3f}]"
 
 
 def _number(score):
     """A score, or nothing where it is not defined."""
-    return "" if score is None else f"{score:.3f}"
+    return "" if score is None else f"{score:z.3f}"
 
 
 def _chosen(report):
@@ -185,7 +185,7 @@ def _layers(curves):
 def _means(found):
     """A table of scores, or of means over the scores of several seeds."""
     rows = [
-        [name, *(f"{np.mean(scores):.3f}" for scores in columns.values())]
+        [name, *(f"{np.mean(scores):z.3f}" for scores in columns.values())]
         for name, columns in found.items()
     ]
     return _table(["", *next(iter(found.values()))], rows)

@@ -317,6 +317,21 @@ def test_default_number_of_shards_counts_parts_of_files_as_such(clips, monkeypat
     assert _default_shards(parts, "train", settings) == np.ceil((9 * 800 + 2 * 1090) / 100)
 
 
+def test_times_may_be_texts(clips, tmp_path):
+    times = {"start": 100 / 22050, "duration": 400 / 22050}
+    run(clips.assign(**times), tmp_path / "numbers")
+    texts = {name: str(value) for name, value in times.items()}
+    assert not run(clips.assign(**texts), tmp_path / "texts").failed
+    pairs = zip(
+        read_records(tmp_path / "numbers", "test"),
+        read_records(tmp_path / "texts", "test"),
+        strict=True,
+    )
+    for number, text in pairs:
+        np.testing.assert_array_equal(number["audio"], text["audio"])
+        assert len(text["audio"]) == 400
+
+
 def test_never_more_shards_than_clips(clips, tmp_path):
     info = run(clips, tmp_path)
     assert [shard.split for shard in info.shards] == ["test"] * 4 + ["train"] * 8

@@ -13,6 +13,7 @@ from keras_tune.evaluation.protocols import (
     cross_fitted_score,
     grid_configurations,
     groups_of,
+    mean_of_known,
 )
 from keras_tune.evaluation.study import Study
 
@@ -332,3 +333,9 @@ def test_scores_that_are_undefined_are_none_or_an_error():
     assert np.isfinite(found["score"])
     with pytest.raises(UserError, match="is undefined, since all test clips have the same labels"):
         report(valid, only_high(test))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_mean_leaves_out_what_is_undefined():
+    assert mean_of_known([1.0, float("nan"), 2.0]) == 1.5
+    assert np.isnan(mean_of_known([float("nan")] * 2))
