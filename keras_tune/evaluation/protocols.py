@@ -203,7 +203,7 @@ def cross_fitted_score(
     return mean_of_known(found)
 
 
-def mean_of_known(values: Sequence[float]) -> float:
+def mean_of_known(values: Sequence[Any]) -> float:
     """The mean of the values that are not NaN; NaN if all are."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
