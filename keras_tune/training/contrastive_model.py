@@ -405,7 +405,8 @@ class ContrastiveModel(keras.Model):
         self, x: Any, y: Any, y_pred: Tensor, sample_weight: Any = None
     ) -> dict[str, Tensor]:
         y_pred = distribution.gather(y_pred)
-        values = projection_metrics(y_pred, self.temperature, *_groups_and_weights(x))
+        groups, weights = _groups_and_weights(x)
+        values = projection_metrics(y_pred, self.projection_dim, self.temperature, groups, weights)
         for metric in self.contrastive_metrics:
             # As in the mean of the loss, a smaller last batch counts for less.
             metric.update_state(values[metric.name], sample_weight=ops.shape(y_pred)[0])

@@ -9,12 +9,18 @@ from keras_tune.types import Tensor
 
 
 def projection_metrics(
-    projections: Tensor, temperature: float, groups: Tensor | None, weights: Tensor | None
+    projections: Tensor,
+    width: int,
+    temperature: float,
+    groups: Tensor | None,
+    weights: Tensor | None,
 ) -> dict[str, Tensor]:
     """Compute the metrics of one batch, which `ContrastiveModel` explains.
 
     Args:
         projections: Tensor (batch, 2, d), not normalized.
+        width: Integer, d, which TensorFlow does not know in the shape of what it has gathered from
+            several devices.
         temperature: Float, NT-Xent's temperature.
         groups: Integer tensor (batch,), or None.
         weights: Float tensor (batch,), or None.
@@ -35,7 +41,6 @@ def projection_metrics(
     # On the unit sphere |a − b|² = 2 − 2 a·b, and the logits are a·b over the temperature.
     potential = ops.exp(4.0 * (all_logits * temperature - 1.0))
     count = ops.cast(ops.shape(logits)[0], "float32")
-    width = projections.shape[-1]
     return {
         "contrastive_accuracy": _weighted_mean(first, weights),
         "alignment": _weighted_mean(distances, weights),
