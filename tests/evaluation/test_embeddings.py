@@ -224,6 +224,14 @@ def test_a_damaged_file_of_estimates_is_written_anew(tmp_path, capsys):
     assert estimated() == expected and not capsys.readouterr().err
 
 
+def test_saving_without_windows(tmp_path):
+    clips = embed_clips(encoder(), records(81, 243), keep_windows=False)
+    clips.save(tmp_path / "clips.npz")
+    loaded = ClipEmbeddings.load(tmp_path / "clips.npz")
+    assert loaded.windows is None
+    np.testing.assert_array_equal(loaded.vectors, clips.vectors)
+
+
 def test_deviations_over_the_windows_of_a_clip():
     generator = np.random.default_rng(0)
     counts = [1, 4, 2]
