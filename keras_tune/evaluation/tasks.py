@@ -338,8 +338,8 @@ def make_task(
         `Task`.
 
     Raises:
-        ValueError: There is no such task, the columns do not fit it, or the threshold is missing or
-            not allowed.
+        ValueError: There is no such task, the columns do not fit it or include one twice, or the
+            threshold is missing or not allowed.
         UserError: The task is key, and mir_eval is not installed or cannot read the categories.
 
     Example:
@@ -353,6 +353,7 @@ def make_task(
     task.primary  # "accuracy"
     ```
     """
+    check_different(columns)
     categories = [column.kind == "category" for column in columns]
     values = {
         row.get(column.name)
@@ -385,6 +386,13 @@ def make_task(
             f"Received: threshold={threshold}"
         )
     return TASKS[kind](columns)
+
+
+def check_different(columns: Sequence[LabelColumn]) -> None:
+    """Raise a `ValueError` if a column is given twice, since its scores would count twice."""
+    names = [column.name for column in columns]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`columns` must not name a label twice. Received: columns={names}")
 
 
 def _number(column, value):

@@ -281,10 +281,14 @@ def _splits(config, info):
 
 def _columns(config, info):
     """The targets' `LabelColumn`s, checked before anything is embedded."""
+    from keras_tune.evaluation.tasks import check_different
+
     if config.group:
         info.label_column(config.group)
     target = [config.target] if isinstance(config.target, str) else config.target
-    return [info.label_column(name)[0] for name in target]
+    columns = [info.label_column(name)[0] for name in target]
+    check_different(columns)
+    return columns
 
 
 def _embed(encoders, cache, splits, seen):

@@ -56,6 +56,8 @@ def test_zeros_and_ones_are_tags():
 
 
 def test_wrong_tasks():
+    with pytest.raises(ValueError, match=r"label twice. Received: columns=\['calm', 'calm'\]"):
+        make_task([CALM, CALM], labels(9))
     with pytest.raises(ValueError, match=r"one column .* columns=\['calm', 'sad'\]"):
         make_task([CALM, SAD], labels(5), "classification")
     with pytest.raises(ValueError, match=r"must be numbers .* columns=\['genre'\]"):
