@@ -4,8 +4,8 @@
   before it reads `TF_CPP_MIN_LOG_LEVEL`. Where that is 3, which asks for silence, they are dropped.
   The command lines set it to 3 unless the user has set it.
 - Keras, TensorFlow and KerasTuner import scikit-learn, matplotlib, pandas and other backends if
-  they are installed, for functions that no command calls. This takes half as long as importing
-  the rest, so the command lines hide these packages meanwhile.
+  they are installed, for functions that no command calls. This takes more than half as long as
+  importing the rest, so the command lines hide these packages meanwhile.
 """
 
 import contextlib

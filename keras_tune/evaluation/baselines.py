@@ -10,6 +10,7 @@ without its level as well.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -150,9 +151,14 @@ def estimate_on(
         if number % stride == 0 and len(record["audio"]) >= window
         for start in (crop_start(record["id"], len(record["audio"]) - window, s) for s in seeds)
     )
-    batches = list(_batches(crops))
-    if not batches:
+    batches = _batches(crops)
+    first = next(batches, None)
+    if first is None:
         raise TooShortError(window)
+    batches = itertools.chain([first], batches)
+    if pooled:
+        # They are used twice; otherwise only one of them is in memory at a time.
+        batches = list(batches)
     estimate_batch_norm(encoder, batches)
     if pooled:
         estimate_pca(encoder, batches)
