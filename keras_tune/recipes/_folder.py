@@ -7,6 +7,7 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
+import sys
 
 from keras_tune.errors import UserError
 from keras_tune.files import LockedError, file_lock, write_json
@@ -78,6 +79,28 @@ def writes(kind):
         return locking
 
     return decorate
+
+
+@contextlib.contextmanager
+def demo_corpus_ahead(config):
+    """Synthesize the corpus of a run without data in another process during the block.
+
+    Importing Keras in the block takes seconds, on one core. Nothing is done if the output folder
+    contains anything: the run may be refused. If the process fails, the run makes the corpus
+    itself, and reports what is wrong.
+    """
+    output = pathlib.Path(config.output)
+    found = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if config.data or is_url(config.output) or found - {LOCK}:
+        yield
+        return
+    code = f"demo_corpus({str(output)!r}, {config.seed})"
+    command = [sys.executable, "-c", f"from keras_tune.data.demo import demo_corpus; {code}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.wait()
 
 
 def write_report(folder, config, **content):

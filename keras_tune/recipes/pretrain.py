@@ -21,7 +21,7 @@ from keras_tune.recipes._cli import (
     print_precision,
     run,
 )
-from keras_tune.recipes._folder import locked, write_report
+from keras_tune.recipes._folder import demo_corpus_ahead, locked, write_report
 from keras_tune.recipes._options import names_options
 from keras_tune.training import config as training_config
 from keras_tune.types import Count
@@ -87,7 +87,8 @@ def main(config):
     """Run the command line; see `PretrainConfig`."""
     if config.deterministic:
         prepare_determinism()
-    from keras_tune.training import PretrainingRun
+    with demo_corpus_ahead(config):
+        from keras_tune.training import PretrainingRun
 
     pretraining = PretrainingRun(config)
     if pretraining.devices.replicas > 1 and config.online_probe.label is not None:

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from keras_tune.errors import UserError
 from keras_tune.machine import has_gpu
 from keras_tune.recipes._cli import print_precision, run
-from keras_tune.recipes._folder import locked, write_report
+from keras_tune.recipes._folder import demo_corpus_ahead, locked, write_report
 from keras_tune.recipes._options import names_options
 from keras_tune.search.space import Space
 from keras_tune.storage import local_output
@@ -125,13 +125,14 @@ def main(config):
 
 
 def _search(config):
-    from keras_tune.data import open_dataset
-    from keras_tune.data.shard_dataset import naming_damaged_shards
-    from keras_tune.training.precision import with_precision
-    from keras_tune.training.run_folder import check_unchanged, write_config
-    from keras_tune.training.streams import demo_corpus
-
     _check(config)
+    with demo_corpus_ahead(config):
+        from keras_tune.data.dataset import open_dataset
+        from keras_tune.data.demo import demo_corpus
+        from keras_tune.data.shard_dataset import naming_damaged_shards
+        from keras_tune.training.precision import with_precision
+        from keras_tune.training.run_folder import check_unchanged, write_config
+
     output = local_output(config.output)
     config, reason = with_precision(config, output)
     print_precision(config.precision, reason)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_tune.data.dataset import AudioDataset, open_dataset
+from keras_tune.data.demo import demo_corpus
 from keras_tune.data.shard_dataset import naming_damaged_shards
 from keras_tune.files import write_json
 from keras_tune.layers.acoustic_features import MIN_SAMPLES
@@ -41,7 +42,7 @@ from keras_tune.training.run_folder import (
     open_run_folder,
     write_config,
 )
-from keras_tune.training.streams import PretrainingData, Streams, demo_corpus
+from keras_tune.training.streams import PretrainingData, Streams
 
 if TYPE_CHECKING:
     import pandas as pd

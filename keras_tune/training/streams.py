@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,28 +10,10 @@ import numpy as np
 
 from keras_tune.data.audio import to_float
 from keras_tune.data.dataset import AudioDataset
-from keras_tune.data.demo import save_demo
 from keras_tune.data.resident_clips import ResidentClips
 from keras_tune.errors import UserError
 from keras_tune.training.config import PretrainConfig
 from keras_tune.training.distribution import Devices
-
-# The corpus of runs and searches without data. The encoder learns to ignore recording conditions
-# that change within a clip; at this rate, views of 2.5 s cost as much as those of 0.9 s at 22,050
-# Hz.
-DEMO_CORPUS: dict[str, Any] = {
-    "num_clips": {"train": 320, "valid": 40, "test": 320},
-    "sample_rate": 8000,
-    "changing": True,
-}
-
-
-def demo_corpus(folder: str | pathlib.Path, seed: int) -> pathlib.Path:
-    """Synthesize the demo corpus into a folder unless it exists; return the path of the file."""
-    path = pathlib.Path(folder) / "demo.npz"
-    if not path.exists():
-        save_demo(path, seed=seed, **DEMO_CORPUS)
-    return path
 
 
 @dataclasses.dataclass
