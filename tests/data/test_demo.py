@@ -199,3 +199,12 @@ def test_an_npz_has_its_suffix(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.npz. Received: path=.*demo"):
         save_demo(tmp_path / "demo", num_clips={"train": 1}, seconds=0.1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_has_a_corpus_for_each_seed(tmp_path, monkeypatch):
+    monkeypatch.setitem(demo.RUN_CORPUS, "num_clips", {"train": 1})
+    first, second = (demo.demo_corpus(tmp_path, seed) for seed in (1, 2))
+    audio = [np.load(path)["audio"] for path in (first, second)]
+    assert (audio[0] != audio[1]).any()
+    written = first.stat().st_mtime_ns
+    assert demo.demo_corpus(tmp_path, 1) == first and first.stat().st_mtime_ns == written
