@@ -333,10 +333,10 @@ def _note(random, instrument, frequency, length, slope, body, sample_rate):
     depth = instrument.vibrato * random.uniform(0.5, 1.5) / 1200 * np.log(2)
     rate = random.uniform(4.5, 6.5)
     start = random.uniform(0, 2 * np.pi)
-    cycles = frequency * time
+    bent = time
     if depth:
-        swing = np.cos(2 * np.pi * rate * time + start)
-        cycles = frequency * (time - depth / (2 * np.pi * rate) * swing)
+        bent = time - depth / (2 * np.pi * rate) * np.cos(2 * np.pi * rate * time + start)
+    cycles = frequency * bent
     bright = _levels(instrument, frequency, slope, body, sample_rate)
     dark = _levels(instrument, frequency, slope - instrument.darkening, body, sample_rate)
     progress = time / time[-1]
