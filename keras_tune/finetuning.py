@@ -152,7 +152,8 @@ class FinetuningRun:
 
         Raises:
             ValueError: The folder contains another run, or the task does not fit the labels.
-            UserError: The data lacks a split or a label, or a file is damaged.
+            UserError: The data lacks a split or a label, no clip of valid has it, or a file is
+                damaged.
         """
         from keras_tune.data import open_dataset
         from keras_tune.training.run_folder import open_run_folder
@@ -162,7 +163,16 @@ class FinetuningRun:
             self.dataset = open_dataset(config.data)
         self.dataset.info.check_splits(config.data)
         self.labels = Targets(self.dataset, config.target, config.task, config.threshold)
+        # Else its loss would be 0 in every epoch, and the first one the best.
+        self.check_labels("valid")
         self.start = open_run_folder(self.output, config, config.free_on_resume)
+
+    def check_labels(self, split: str) -> None:
+        """Raise a `UserError` if no clip of a split has the labels. After `open`."""
+        _, weights = self.labels.of(self.dataset.label_vectors(split))
+        if not weights.any():
+            words = self.labels.task.labels_in_words()
+            raise UserError(f"{self.config.data}: no clip of the {split} split has {words}")
 
     def build(self, encoder: keras.Model | None = None) -> None:
         """Put a head on an encoder, or load both from the checkpoint of a run that is resumed.
@@ -345,9 +355,7 @@ class FinetuningRun:
 
     def _fit(self, valid, best, phase, epoch, step, until, should_stop, verbose):
         """Train from a step of an epoch up to another epoch; return the next epoch."""
-        import keras
-
-        from keras_tune.training import Checkpoint, EpochSeed, StoppedError
+        from keras_tune.training import Checkpoint, EpochSeed, HistoryFile, StoppedError
 
         config, clips = self.config, self.labels.clips
         steps = max(1, clips // config.batch_size)
@@ -373,7 +381,7 @@ class FinetuningRun:
                 shuffle=False,
                 callbacks=[
                     EpochSeed(None, self.start if step else None),
-                    keras.callbacks.CSVLogger(str(self.output / "history.csv"), append=True),
+                    HistoryFile(self.output / "history.csv"),
                     best,
                     Checkpoint(
                         self.output / "model.keras",

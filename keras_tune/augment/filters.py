@@ -223,8 +223,9 @@ class HighLowPass(LinearAugmentation):
 class BandReject(LinearAugmentation):
     """Remove one frequency band from each waveform: a frequency mask.
 
-    The filter is the second-order band-reject biquad, with its -3 dB points at the edges of the
-    band and full suppression at its center. Centers are drawn uniformly in octaves.
+    The filter is the second-order band-reject biquad, with its -3 dB points near the edges of the
+    band and full suppression at its center. If the upper edge is beyond half the sample rate, the
+    lower edge is exact. Centers are drawn uniformly in octaves.
 
     Args:
         sample_rate: Integer, the sample rate of the waveforms in Hz.
@@ -292,7 +293,14 @@ class BandReject(LinearAugmentation):
         center, octaves = parameters["center"], parameters["octaves"]
         # The bilinear transform warps frequencies; the cookbook widens the band to compensate.
         angle = 2.0 * math.pi / self.sample_rate * center
-        inverse_quality = 2.0 * ops.sinh(math.log(2.0) / 2.0 * octaves * angle / ops.sin(angle))
+        width = math.log(2.0) / 2.0 * octaves * angle / ops.sin(angle)
+        inverse_quality = 2.0 * ops.sinh(ops.minimum(width, 10.0))
+        # Where the upper edge is beyond half the sample rate, that would widen it without limit.
+        half = ops.power(2.0, octaves / 2.0)
+        lower = ops.tan(math.pi / self.sample_rate * center / half)
+        ratio = ops.tan(angle / 2.0) / lower
+        within = center * half < self.sample_rate / 2.0
+        inverse_quality = ops.where(within, inverse_quality, ratio - 1.0 / ratio)
         scale, square, denominator = _second_order(
             center, inverse_quality[:, None, None], self.sample_rate, grid
         )

@@ -54,20 +54,21 @@ class PhaseVocoder:
         angle = 2.0 * np.pi * np.arange(frame_length) / frame_length
         self.window = ops.convert_to_tensor(0.5 - 0.5 * np.cos(angle), dtype="float32")
 
-    def stretch(self, waveforms: Tensor, ratios: Tensor) -> Tensor:
+    def stretch(self, waveforms: Tensor, ratios: Tensor, band_limited: bool = False) -> Tensor:
         """Stretch each waveform (batch, samples) to `ratio` times its duration.
 
         Waveforms have a peak of about 1 (or 0). The result (batch, output_samples) is the beginning
-        of the stretched waveforms, followed by silence where they are shorter. Frequencies above
-        half the sample rate divided by `ratio` are removed, so that the result can be read `ratio`
-        times as fast without aliasing.
+        of the stretched waveforms, followed by silence where they are shorter. With `band_limited`,
+        frequencies above half the sample rate divided by `ratio` are removed, so that the result
+        can be read `ratio` times as fast without aliasing.
         """
         spectra = self._analyse(waveforms)
         start = _unit((spectra[0][:, 0], spectra[1][:, 0]))
         magnitudes, advance = self._between_frames(spectra, ratios)
-        bins = ops.arange(-1, self.frame_length // 2 + 2, dtype="float32")
-        highest = (self.frame_length // 2) / ops.maximum(ratios, 1.0)
-        magnitudes = magnitudes * ops.cast(bins < highest[:, None] + 0.5, "float32")
+        if band_limited:
+            bins = ops.arange(-1, self.frame_length // 2 + 2, dtype="float32")
+            highest = (self.frame_length // 2) / ops.maximum(ratios, 1.0)
+            magnitudes = magnitudes * ops.cast(bins < highest[:, None] + 0.5, "float32")
         return self._synthesise(magnitudes, multiply(self._accumulate(advance), start))
 
     def _analyse(self, waveforms):

@@ -106,7 +106,8 @@ class PitchShift(Augmentation):
         # The cubic interpolation reads two samples beyond the last position.
         longest = math.ceil(samples * 2.0 ** (max_cents / 1200.0)) + 3
         vocoder = PhaseVocoder(samples, self.frame_length, longest)
-        shifted = read_faster(vocoder.stretch(waveforms, ratios), ratios, samples)
+        stretched = vocoder.stretch(waveforms, ratios, band_limited=True)
+        shifted = read_faster(stretched, ratios, samples)
         energy = ops.sum(waveforms * waveforms, axis=1, keepdims=True)
         shifted_energy = ops.sum(shifted * shifted, axis=1, keepdims=True)
         return shifted * ops.sqrt(energy / ops.maximum(shifted_energy, 1e-12)) * peak

@@ -190,14 +190,31 @@ class SpectralGrid:
 
     def _factors(self, delays):
         delays = delays[:, None]
-        steps = ops.arange(self.shape[0], dtype="int32")
-        rows = self._unit(ops.mod(delays * self.shape[1], self.length) * steps)
-        columns = self._unit(delays * ops.arange(self.shape[1], dtype="int32"))
+        columns = self._turns(delays, np.arange(self.shape[1]))
+        rows = self._turns(self._turns(delays, np.array([self.shape[1]])), np.arange(self.shape[0]))
+        rows, columns = self._unit(rows), self._unit(columns)
         attenuation = ops.exp(ops.cast(delays, "float32") * -self.log_radius)
         return ops.stack(rows), ops.stack(columns) * attenuation
 
+    def _turns(self, factors, constants):
+        """The remainders of int32 `factors` (batch, 1) times constants (n,) modulo the length.
+
+        Products of long waveforms exceed 31 bits, so the constants are split into digits that keep
+        them below.
+        """
+        bits = 31 - self.length.bit_length()
+        digits = -(-int(constants.max()).bit_length() // bits)
+        factors = ops.mod(factors, self.length)
+        remainder = ops.zeros_like(factors)
+        for place in reversed(range(digits)):
+            digit = ops.convert_to_tensor((constants >> place * bits) % 2**bits, dtype="int32")
+            # Below the length each, which is less than half of the largest number.
+            remainder = ops.mod(remainder * 2**bits, self.length)
+            remainder = ops.mod(remainder + ops.mod(factors * digit, self.length), self.length)
+        return remainder
+
     def _unit(self, steps):
-        angle = ops.cast(ops.mod(steps, self.length), "float32") * (-2.0 * math.pi / self.length)
+        angle = ops.cast(steps, "float32") * (-2.0 * math.pi / self.length)
         return ops.cos(angle), ops.sin(angle)
 
 

@@ -11,10 +11,12 @@ An `.npz` file of clips (`numpy.savez`) contains
 | any other | a label of that name: text of shape (clips,), or numbers of shape (clips,) |
 
 Labels of text are categories, "" for a missing one; numbers are numbers, NaN for a missing one.
+Whole numbers that single precision cannot tell apart are categories.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -27,6 +29,7 @@ from keras_tune.data.schema import (
     Shard,
     check_names,
     fingerprint,
+    merged_by_storage,
 )
 from keras_tune.errors import UserError
 from keras_tune.files import read_npz, text_fault
@@ -146,7 +149,7 @@ def _load(path):
         if wrong:
             raise UserError(f"{path}: the id {str(text)!r} {wrong}. Rename it.")
     split = content.pop("split", np.full(count, "train")).astype(str)
-    columns = tuple(_column(name, values) for name, values in content.items())
+    columns = tuple(_column(path, name, values) for name, values in content.items())
     check_names(split.tolist(), columns, path)
     labels = np.zeros((count, len(columns)), "float32")
     for index, column in enumerate(columns):
@@ -183,7 +186,15 @@ def _decoded(path, name, values):
         raise UserError(f"{path}: {name} is not in UTF-8 ({error.reason}).") from error
 
 
-def _column(name, values):
+def _column(path, name, values):
+    if values.dtype.kind in "iuf" and merged_by_storage(values):
+        warnings.warn(
+            f"{path}: {name} is read as categories, since single precision, in which numbers are "
+            "stored, would make some of its values equal",
+            stacklevel=4,
+        )
+        names = {str(value) for value in values.tolist() if value == value}
+        return LabelColumn(name, "category", tuple(sorted(names)))
     if values.dtype.kind in "UT":
         return LabelColumn(name, "category", tuple(sorted(set(values.tolist()) - {""})))
     return LabelColumn(name, "number")

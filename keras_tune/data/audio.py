@@ -15,6 +15,8 @@ from keras_tune.types import DEFAULT_SAMPLE_RATE, SAMPLE_RATES
 
 # Samples decoded at a time: what a header says about the length may be wrong.
 BLOCK_SAMPLES = 2**20
+# libsndfile gives such a number if a file states no length.
+UNKNOWN_FRAMES = 2**62
 # A file whose peak exceeds this (12 dB over full scale) has another scale. Integers that were
 # not scaled lie far above it. Decoders overshoot full scale on loud masters: of 250 Ogg, Opus and
 # MP3 files, the highest peak was 1.32.
@@ -137,6 +139,7 @@ def decode_audio(
 
     if not content:
         raise AudioError(path, "cannot be decoded (the file is empty)")
+    file = None
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate = file.samplerate
@@ -156,6 +159,8 @@ def decode_audio(
     except (RuntimeError, ValueError, TypeError) as error:
         # The library's own message names the buffer instead of the file.
         reason = getattr(error, "error_string", None) or str(error)
+        if file is not None and file.frames >= UNKNOWN_FRAMES:
+            reason = "it states no length, as if written to a pipe; convert it"
         raise AudioError(path, f"cannot be decoded ({reason.rstrip('.')})") from error
     if missing:
         raise AudioError(path, f"truncated ({missing}, {end / rate:.2f} s decoded)")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from keras_tune.data.audio import UNKNOWN_FRAMES
 from keras_tune.data.schema import (
     FILE_NAME,
     REPORTS,
@@ -21,6 +22,7 @@ from keras_tune.data.schema import (
     LabelColumn,
     check_names,
     fingerprint,
+    merged_by_storage,
 )
 from keras_tune.data.shards import (
     ShardSettings,
@@ -199,7 +201,8 @@ def label_columns(manifest):
     for name in manifest.columns:
         if name in ("id", "path", "split", "start", "duration"):
             continue
-        if pd.api.types.is_numeric_dtype(manifest[name]):
+        numbers = pd.api.types.is_numeric_dtype(manifest[name])
+        if numbers and not merged_by_storage(manifest[name].dropna().to_numpy()):
             columns.append(LabelColumn(name, "number"))
         else:
             # As `LabelColumn.encode` has them; `astype` would write dates in another way.
@@ -343,7 +346,10 @@ def _default_shards(manifest, split, settings):
                 seconds = part_of(row).get("duration")
                 if seconds is None:
                     with path.open("rb") as content:
-                        seconds = soundfile.info(content).duration
+                        info = soundfile.info(content)
+                    if info.frames >= UNKNOWN_FRAMES:
+                        continue
+                    seconds = info.duration
                 sizes.append(seconds * settings.sample_rate * 2)
         except (OSError, RuntimeError, UserError):
             continue  # write_shard reports it

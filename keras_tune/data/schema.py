@@ -15,6 +15,8 @@ import json
 import math
 from collections.abc import Collection, Iterable
 
+import numpy as np
+
 from keras_tune.errors import UserError
 from keras_tune.files import LONGEST_NAME, is_utf8, name_fault, text_fault, write_json
 from keras_tune.storage import AnyPath, to_path
@@ -63,6 +65,23 @@ class LabelColumn:
         if self.kind == "number":
             return float(value)
         return self.values[int(value)] if 0 <= value < len(self.values) else None
+
+
+def merged_by_storage(values: Collection[float] | np.ndarray) -> bool:
+    """Whether different whole numbers become equal as float32, in which labels are stored.
+
+    Such numbers are names, for example those of a catalogue, and need a column of categories.
+    """
+    numbers = np.asarray(values)
+    if numbers.dtype.kind not in "iu":
+        # Integers stay as they are, since large ones are equal in double precision as well.
+        numbers = numbers.astype("float64")
+        numbers = numbers[~np.isnan(numbers)]
+    numbers = np.unique(numbers)
+    if (numbers != np.round(numbers)).any():
+        return False
+    with np.errstate(over="ignore"):
+        return len(np.unique(numbers.astype("float32"))) < len(numbers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -419,7 +419,6 @@ def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
         windows=None,
         owners=None,
         crops=None,
-        stages={},
     )
 
 

@@ -112,6 +112,9 @@ def _cut(strata, groups, folds, seed):
 
     from sklearn.model_selection import StratifiedGroupKFold
 
+    if folds > np.unique(strata, return_counts=True)[1].max():
+        # No class can be in all folds, so there is nothing to balance.
+        strata = np.zeros(len(strata), int)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class with fewer clips than folds cannot be in all of them. That is not an error here.
@@ -268,7 +271,7 @@ class Outcome:
             "interval_95": intervals[self.task.primary],
             **scores,
             "intervals_95": intervals,
-            "scores_of_runs": [run[self.task.primary] for run in runs],
+            "scores_of_runs": [defined(run[self.task.primary]) for run in runs],
             "chance": self.chance(),
             "seeds": sorted({run.seed for run in self.runs}),
             "valid_score": float(np.mean(known)) if known else None,
@@ -283,7 +286,7 @@ class Outcome:
 
 
 def defined(score: float) -> float | None:
-    """A score on valid, or None where its labels are all the same."""
+    """A score, or None where it is undefined, since all labels are the same."""
     return score if np.isfinite(score) and score > UNDEFINED else None
 
 
@@ -305,8 +308,8 @@ def evaluate(
     Args:
         protocol: String, one of `keras_tune.evaluation.protocols.PROTOCOLS`.
         clips: `ClipEmbeddings` of all splits.
-        folds: List of `Fold`, rows of `clips`. For a protocol without randomness, folds that differ
-            only in the seed are evaluated once.
+        folds: List of `Fold`, rows of `clips`. For a protocol without randomness, seeds with the
+            same folds are evaluated once.
         task: `Task`.
         group: Label whose values the bootstrap draws as a whole. Defaults to `song` if the set has
             it, else to single clips.
@@ -335,18 +338,30 @@ def evaluate(
     evaluate("logistic", clips, [fold], task).scores()["accuracy"]
     ```
     """
-    runs, seen = [], set()
-    for fold in folds:
+    runs, finished, repetitions = [], {}, set()
+    for seed in dict.fromkeys(fold.seed for fold in folds):
+        repetition = {_rows(fold): fold for fold in folds if fold.seed == seed}
         if protocol in DETERMINISTIC:
-            key = (fold.train.tobytes(), fold.valid.tobytes(), fold.test.tobytes())
-            if key in seen:
+            if frozenset(repetition) in repetitions:
                 continue
-            seen.add(key)
-        probe = fit_probe(protocol, clips.take(fold.train), clips.take(fold.valid), task, fold.seed)
-        runs.append(predict_test(probe, clips.take(fold.test), task, group, fold.seed))
-        if progress is not None:
-            progress(1)
+            repetitions.add(frozenset(repetition))
+        for key, fold in repetition.items():
+            # Two seeds may have a fold in common; each of them has all of its folds in the outcome.
+            if protocol in DETERMINISTIC and key in finished:
+                runs.append(dataclasses.replace(finished[key], seed=seed))
+            else:
+                parts = clips.take(fold.train), clips.take(fold.valid)
+                probe = fit_probe(protocol, *parts, task, seed)
+                runs.append(predict_test(probe, clips.take(fold.test), task, group, seed))
+                finished[key] = runs[-1]
+            if progress is not None:
+                progress(1)
     return Outcome(task, runs)
+
+
+def _rows(fold):
+    """What tells a fold from others, whatever its seed."""
+    return fold.train.tobytes(), fold.valid.tobytes(), fold.test.tobytes()
 
 
 def predict_test(
@@ -363,5 +378,5 @@ def predict_test(
     if task.combines_songs and songs is not None:
         _, first = np.unique(songs, return_index=True)
         groups = groups[first]
-        targets, predictions = combine_songs(test.labels, targets, predictions)
+        targets, predictions = combine_songs(test.labels, targets, predictions, test.ids)
     return Run(probe, targets, predictions, groups, seed)

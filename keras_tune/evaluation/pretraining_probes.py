@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tune.data.array_dataset import ArrayDataset
 from keras_tune.data.dataset import AudioDataset
 from keras_tune.data.schema import SPLITS, LabelColumn
+from keras_tune.data.shards import id_hash
 from keras_tune.errors import UserError
 from keras_tune.evaluation.baselines import estimate_on, make_baselines
 from keras_tune.evaluation.embeddings import embed_clips
@@ -109,7 +112,7 @@ class OnlineProbe(keras.callbacks.Callback):
         Args:
             dataset: `keras_tune.data.AudioDataset` with the splits train and valid.
             label: String, the label to probe.
-            clips: Integer, the number of labelled clips of each split; the first ones are used.
+            clips: Integer, the number of labelled clips of each split, drawn by their ids.
                 Defaults to None: all.
             **options: Other arguments of `OnlineProbe`.
 
@@ -117,8 +120,8 @@ class OnlineProbe(keras.callbacks.Callback):
             `OnlineProbe`.
 
         Raises:
-            ValueError: There is no such label, no clip of train or of valid has it, or it is a
-                number other than 0 or 1.
+            ValueError: There is no such label, no clip of train or of valid has it, the chosen
+                clips of train all have the same value, or it is a number other than 0 or 1.
 
         Example:
 
@@ -149,20 +152,31 @@ class OnlineProbe(keras.callbacks.Callback):
         parts = []
         for split in ("train", "valid"):
             labelled = (
-                (record["audio"], record["labels"][label])
+                record
                 for record in dataset.records(split)
                 if record["labels"][label] is not None
                 # A number that is missing is NaN.
                 and record["labels"][label] == record["labels"][label]
             )
-            found = list(itertools.islice(labelled, clips))
+            if clips is None or not isinstance(dataset, ArrayDataset):
+                # Shards have their records in the order of their hashes.
+                found = list(itertools.islice(labelled, clips))
+            else:
+                # A file of arrays may be sorted by this label.
+                found = heapq.nsmallest(clips, labelled, lambda record: id_hash(record["id"]))
             if not found:
                 raise ValueError(
                     f"`label` must be known for clips of {split} in {dataset.path}. "
                     f"Received: label={label}"
                 )
-            parts.append(([audio for audio, _ in found], [name for _, name in found]))
+            audio = [record["audio"] for record in found]
+            parts.append((audio, [record["labels"][label] for record in found]))
         train, valid = parts
+        if len(set(train[1])) < 2:
+            raise ValueError(
+                f"`label` must have two values or more in the {len(train[1])} clips of train that "
+                f"the probe uses; use more clips. Received: label={label}"
+            )
         return cls(train, valid, **options)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -280,7 +294,7 @@ def final_probe(
         **study.evaluate("logistic"),
     }
     results["metric"] = task.primary
-    results["test_clips"] = len(splits["test"].ids)
+    results["test_clips"] = len(study.outcomes["logistic", "pretrained"].runs[0].targets)
     results["skipped"] = [clip for part in splits.values() for clip in part.skipped]
     if task.loss == "softmax":
         _, targets = task.encode(splits["train"].labels)

@@ -217,17 +217,21 @@ def _primary(task, labels, targets, predictions):
 
 
 def combine_songs(
-    labels: Sequence[dict[str, Any]], targets: np.ndarray, predictions: np.ndarray
+    labels: Sequence[dict[str, Any]],
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    ids: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average the predictions of the clips of each song, if the set has a label `song`.
 
     This is only for tasks whose labels belong to the song (`Task.combines_songs`): the target of a
     song is that of its first clip. A clip without a song counts as a song. Targets (clips, ...) and
-    predictions (..., clips, outputs) become (songs, ...) and (..., songs, outputs).
+    predictions (..., clips, outputs) become (songs, ...) and (..., songs, outputs), sorted by the
+    names of `songs_of`.
 
     Source: Castellon et al., jukemir (ISMIR 2021), for key.
     """
-    songs = songs_of(labels)
+    songs = songs_of(labels, ids)
     if songs is None:
         return targets, predictions
     _, first, song = np.unique(songs, return_index=True, return_inverse=True)

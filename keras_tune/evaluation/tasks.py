@@ -328,7 +328,7 @@ def make_task(
 
     Args:
         columns: List of `LabelColumn`, the targets.
-        labels: List of dicts from label name to value, the labels of the train split.
+        labels: List of dicts from label name to value, of the clips to train on, or of all.
         kind: "classification", "tagging", "key" or "regression". Defaults to None: the task that
             fits.
         threshold: Float, the smallest number for which a tag is present. Defaults to None: 0.5 if
@@ -363,13 +363,15 @@ def make_task(
         if np.isfinite(_number(column, row.get(column.name)))
     }
     binary = values <= {0.0, 1.0}
+    # Without any value, nothing says that numbers are tags.
+    tags = binary and (bool(values) or all(categories))
     if kind is None:
         if threshold is not None or (any(categories) and len(columns) > 1):
             kind = "tagging"
         elif all(categories):
             kind = "classification"
         else:
-            kind = "tagging" if binary else "regression"
+            kind = "tagging" if tags else "regression"
     if kind not in TASKS:
         raise ValueError(f"`kind` must be one of {', '.join(TASKS)}. Received: kind={kind}")
     if kind == "tagging":

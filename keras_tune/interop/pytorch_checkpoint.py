@@ -174,6 +174,11 @@ def export_pytorch_checkpoint(
             stacklevel=2,
         )
     if isinstance(model, ContrastiveModel):
+        if model.projection_batch_norm:
+            raise ValueError(
+                "`model` must have `projection_batch_norm=False`, as the published modules; its "
+                "encoder can be exported. Received: projection_batch_norm=True"
+            )
         for name, variable in dense_tensors(model.projector.layers).items():
             tensors[f"model.projector.{name}"] = _to_torch_layout(variable)
         hyper_parameters["temperature"] = float(model.temperature)
@@ -260,13 +265,17 @@ def _better(shapes, preset):
 
 
 def _contrastive(path, encoder, tensors, hyper_parameters, options):
-    if "2.weight" not in tensors:
+    last = max((int(name.split(".")[0]) for name in tensors), default=None)
+    if last is None or f"{last}.weight" not in tensors:
         raise UserError(f"{path}: contains no projector (no model.projector.2.weight)")
     temperature = hyper_parameters.get("temperature")
     if isinstance(temperature, (int, float)):
         options = {"temperature": float(temperature), **options}
-    width = tensors["2.weight"].array.shape[0]
-    model = ContrastiveModel(encoder, projection_dim=width, **options)
+    head = {
+        "projection_dim": tensors[f"{last}.weight"].array.shape[0],
+        "projection_layers": last // 2,
+    }
+    model = ContrastiveModel(encoder, **{**head, **options})
     # All its weights exist; a model that is not built gives a warning when saved, and no counts.
     model.build()
     _assign(path, dense_tensors(model.projector.layers), tensors, "the projector")

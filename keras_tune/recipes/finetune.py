@@ -46,6 +46,8 @@ def main(config):
     output = local_output(config.output)
     finetuning = FinetuningRun(config)
     finetuning.open()
+    # Before the training, rather than when it is finished.
+    finetuning.check_labels("test")
     finetuning.build()
     print_compiling()
     with stop_signals() as should_stop:

@@ -11,6 +11,7 @@ tagger.keras, the encoder with the probe that was best on valid.
 import dataclasses
 import functools
 import importlib.util
+import json
 import math
 import pathlib
 import time
@@ -145,6 +146,7 @@ def main(config):
         content["deformations"] = {p: study.deformed(p, deformed) for p in probes}
     labels = [label.name for label in info.labels]
     history = pathlib.Path(config.encoder) / "history.csv"
+    _remove_earlier(output)
     content["plots"] = draw_study(output, study, content, labels, history)
     content["tagger"] = _save_tagger(output, study, encoders, rows, probes)
     write_report(output, config, **content)
@@ -309,8 +311,8 @@ def _study(config, columns, clips):
     from keras_tune.evaluation.study import Study
     from keras_tune.evaluation.tasks import make_task
 
-    splits = next(iter(clips.values()))
-    labels = splits["train"].labels if "train" in splits else next(iter(splits.values())).labels
+    # One split may have no labels, or by chance only some of the values.
+    labels = [row for part in next(iter(clips.values())).values() for row in part.labels]
     task = make_task(columns, labels, config.task, config.threshold)
     return Study(
         clips,
@@ -384,6 +386,17 @@ def _batch_norm(name, encoder, seen):
     if encoder.needs_clips:
         return f"estimated on {', '.join(seen)}"
     return "as trained" if name == "pretrained" else "as built"
+
+
+def _remove_earlier(output):
+    """Remove what an earlier run wrote beside its report, since this one may not replace it."""
+    try:
+        earlier = json.loads((output / "report.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    files = [*earlier.get("plots", []), *(["tagger.keras"] if earlier.get("tagger") else [])]
+    for file in files:
+        (output / file).unlink(missing_ok=True)
 
 
 def _save_tagger(output, study, encoders, rows, protocols):

@@ -280,11 +280,10 @@ class TUNeHyperModel(keras_tuner.HyperModel):
     def _check_budget(self, width, parameters):
         if self.parameter_budget is None:
             return
-        least = (1 - self.budget_slack) * self.parameter_budget
-        if not least <= parameters <= self.parameter_budget:
+        if parameters > self.parameter_budget:
             raise FailedTrialError(
-                f"a width of {width} has {parameters:,} parameters, which is not between "
-                f"{least:,.0f} and the budget of {self.parameter_budget:,.0f}"
+                f"a width of {width} has {parameters:,} parameters, which is above the budget of "
+                f"{self.parameter_budget:,.0f}"
             )
 
     def prepare(self) -> None:

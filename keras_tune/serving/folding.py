@@ -44,7 +44,8 @@ def fold_batch_norm(model: keras.Model, dtype: DType = "float32") -> keras.Model
 
     Returns:
         A functional Keras model with the same inputs and outputs; of a `Tagger` a `Tagger`. It
-        shares no weights with `model`.
+        shares no weights with `model`. It has the `sample_rate` and `min_samples` of an encoder,
+        which are not saved with it.
 
     Raises:
         ValueError: The model is not functional.
@@ -69,11 +70,15 @@ def fold_batch_norm(model: keras.Model, dtype: DType = "float32") -> keras.Model
         raise ValueError(
             f"`model` must be a functional Keras model. Received: model={type(model).__name__}"
         )
-    return keras.models.clone_model(
+    folded = keras.models.clone_model(
         model,
         clone_function=lambda layer: layer,
         call_function=functools.partial(_call_folded, dtype=dtype),
     )
+    for name in ("sample_rate", "min_samples"):
+        if hasattr(model, name):
+            setattr(folded, name, getattr(model, name))
+    return folded
 
 
 def _call_folded(layer, inputs, dtype, **kwargs):

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "building": ["build_model", "build_optimizer", "save_encoder"],
         "callbacks": [
             "BestEpoch",
+            "HistoryFile",
             "Checkpoint",
             "EpochSeed",
             "KeepBest",

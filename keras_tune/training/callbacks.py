@@ -17,8 +17,8 @@ from typing import Any
 import keras
 
 from keras_tune.checks import first_not_finite
-from keras_tune.files import atomic_path
-from keras_tune.training.run_folder import Progress
+from keras_tune.files import atomic_path, write_text
+from keras_tune.training.run_folder import Progress, read_history
 
 
 class NotFiniteError(ArithmeticError):
@@ -333,6 +333,41 @@ class BestEpoch(keras.callbacks.Callback):
         if self.best is None or sign * value > sign * self.best:
             self.best = value
             self.save()
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Add a row with the logs of each epoch to a table.
+
+    Unlike with `keras.callbacks.CSVLogger`, a run that is resumed may have other logs than before:
+    every value is in the column of its name, and the table is replaced in one step.
+
+    Args:
+        path: The csv file; its rows are kept.
+
+    Example:
+
+    ```python
+    from keras_tune.training import HistoryFile
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", loss="mse")
+    history = HistoryFile("history.csv")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=3, callbacks=[history], verbose=0)
+    open("history.csv").read()  # "epoch,loss", and a line for each epoch
+    ```
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__()
+        self.path = pathlib.Path(path)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        import pandas as pd
+
+        values = {name: float(value) for name, value in sorted((logs or {}).items())}
+        rows = read_history(self.path).to_dict("records")
+        table = pd.DataFrame([*rows, {"epoch": epoch, **values}])
+        write_text(self.path, table.to_csv(index=False))
 
 
 class TimeLeft(keras.callbacks.Callback):

@@ -218,10 +218,12 @@ def _as_float(tf, part):
 
 def _as_dataset(tf, stream):
     """A `PyDataset` of arrays, or of dicts of arrays, as a `tf.data.Dataset`."""
-    batch_dim = None if stream.options.smaller_last else stream.options.batch_size
-    spec = tf.nest.map_structure(
-        lambda part: tf.TensorSpec((batch_dim, *part.shape[1:]), part.dtype), stream[0]
-    )
+
+    def describe(part):
+        rows = None if stream.options.smaller_last else part.shape[0]
+        return tf.TensorSpec((rows, *part.shape[1:]), part.dtype)
+
+    spec = tf.nest.map_structure(describe, stream[0])
     dataset = tf.data.Dataset.from_generator(lambda: stream, output_signature=spec).prefetch(2)
     # Otherwise Keras finds the end by one step too many, which some metrics would include.
     endless = stream.num_batches is None

@@ -28,6 +28,7 @@ from keras_tune.training.callbacks import (
     BestEpoch,
     Checkpoint,
     EpochSeed,
+    HistoryFile,
     NotFiniteError,
     lower_is_better,
 )
@@ -40,6 +41,8 @@ from keras_tune.training.run_folder import (
     Progress,
     load_checkpoint,
     open_run_folder,
+    read_config,
+    read_history,
     write_config,
 )
 from keras_tune.training.streams import PretrainingData, Streams
@@ -220,6 +223,9 @@ class PretrainingRun:
             # It is that of the run, unless its configuration is older than this choice.
             free.add("precision")
         self.start = open_run_folder(self.output, config, free)
+        # Read now, since the run writes its own configuration.
+        resumed = self.start.finished_epochs > 0
+        self._kept_before = read_config(self.output).get("keep_best") if resumed else None
         if not hasattr(self, "dataset"):
             self.dataset = open_dataset(demo_corpus(self.output, config.seed))
         self.data = PretrainingData(self.dataset, config, self.devices)
@@ -415,11 +421,10 @@ class PretrainingRun:
         if monitor is None:
             return []
         best, file = None, self.folder / "best_encoder.keras"
-        if history.exists() and file.exists():
-            import pandas as pd
-
-            before = pd.read_csv(history).get(monitor, pd.Series(dtype=float)).dropna()
-            if len(before):
+        # The file has the best epoch by this metric only if the run kept it by this one before.
+        if file.exists() and self._kept_before == monitor:
+            before = read_history(history).get(monitor)
+            if before is not None and before.notna().any():
                 best = float(before.min() if lower_is_better(monitor) else before.max())
         return [BestEpoch(monitor, lambda: self._save_encoder(file.name), best)]
 
@@ -466,7 +471,7 @@ class PretrainingRun:
                     callbacks=[
                         EpochSeed(config.seed, start if step else None),
                         *callbacks,
-                        keras.callbacks.CSVLogger(str(self.folder / "history.csv"), append=True),
+                        HistoryFile(self.folder / "history.csv"),
                         *_tensorboard(self.folder),
                         # Last, so that the history has at least the epochs of the checkpoint.
                         Checkpoint(self.folder / "model.keras", should_stop, step),

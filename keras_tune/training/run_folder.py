@@ -8,7 +8,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -18,6 +18,9 @@ from keras_tune.errors import UserError
 from keras_tune.files import write_text
 from keras_tune.models.saved import load_saved_model
 from keras_tune.training.distribution import draw_states, spread_seeds
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The member of a `.keras` file, which is a zip archive, that holds the progress of the run.
 PROGRESS_FILE = "keras_tune.json"
@@ -258,9 +261,17 @@ def _plain(value):
 
 def _drop_later_rows(path, epochs):
     """Drop the rows of the history that are later than the checkpoint."""
+    history = read_history(path)
+    if len(history):
+        write_text(path, history[history["epoch"] < epochs].to_csv(index=False))
+
+
+def read_history(path: str | pathlib.Path) -> pd.DataFrame:
+    """Read the `history.csv` of a run, with all digits; no rows if there is no such file yet."""
     import pandas as pd
 
-    # The file is empty before the end of the first epoch.
-    if path.exists() and path.stat().st_size:
-        history = pd.read_csv(path)
-        write_text(path, history[history["epoch"] < epochs].to_csv(index=False))
+    path = pathlib.Path(path)
+    # Earlier versions made an empty file before the end of the first epoch.
+    if not path.exists() or not path.stat().st_size:
+        return pd.DataFrame()
+    return pd.read_csv(path, float_precision="round_trip")

@@ -155,6 +155,22 @@ def test_what_becomes_of_the_last_batch():
     assert {float(w) for batch in batches(whole) for w in batch["weight"]} == {1.0}
 
 
+def test_numbers_that_single_precision_merges_are_categories(tmp_path):
+    songs = np.array([123456789, 123456790, 123456791, 123456789])
+    catalogue = np.array([16777216.0, 16777217.0, math.nan, 16777216.0])
+    tempo = np.array([120.5, 120.5 + 1e-6, 90.0, 90.0])
+    file = tmp_path / "songs.npz"
+    np.savez(file, audio=CLIPS[:4], song=songs, catalogue=catalogue, tempo=tempo)
+    with pytest.warns(UserWarning, match="read as categories, since single precision"):
+        dataset = open_dataset(file)
+    rows = [record["labels"] for record in dataset.records("train")]
+    assert [row["song"] for row in rows] == [str(song) for song in songs]
+    assert [row["catalogue"] for row in rows] == ["16777216.0", "16777217.0", None, "16777216.0"]
+    assert [row["tempo"] for row in rows] == tempo.astype("float32").tolist()
+    one, two, three, again = dataset.groups("train", "song").tolist()
+    assert one == again and len({one, two, three}) == 3
+
+
 def test_groups_of_clips(npz):
     arrays = open_dataset(npz)
     assert len(set(arrays.groups("train").tolist())) == 2

@@ -244,12 +244,14 @@ def test_deviations_over_the_windows_of_a_clip():
         windows=np.concatenate(parts)[order],
         owners=np.repeat(np.arange(3), counts)[order],
         crops=generator.normal(size=(3, 3)),
+        stages={"tail_1": generator.normal(size=(3, 2))},
     )
     assert pool_clips(clips, "mean", "mean") is clips
     found = pool_clips(clips, "mean", "mean_std")
     expected = [np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in parts]
     np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
     assert found.windows is found.crops is None
+    assert found.stages is clips.stages
     assert found.take([2, 0]).ids == ["c", "a"]
 
 

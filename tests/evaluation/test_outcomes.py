@@ -11,7 +11,8 @@ from keras_tune.evaluation import (
     group_folds,
     make_task,
 )
-from keras_tune.evaluation.outcomes import Run
+from keras_tune.evaluation.outcomes import Run, predict_test
+from keras_tune.evaluation.protocols import FittedProbe
 
 pytestmark = pytest.mark.one_backend
 
@@ -47,6 +48,63 @@ def test_the_inner_choice_does_not_depend_on_the_outer_fold():
     inner_train, inner_valid = next(splitter.split(rest[:, None], strata[rest], groups[rest]))
     assert rest[inner_train].tolist() == train.tolist()
     assert rest[inner_valid].tolist() == valid.tolist()
+
+
+@pytest.mark.parametrize("copies, folds", [(5, 5), (3, 5)])
+def test_folds_of_classes_that_have_fewer_clips(copies, folds):
+    # Two dozen keys with a few songs each: in the whole set, or without a fold.
+    strata, groups = np.repeat(np.arange(24), copies), np.arange(24 * copies)
+    cuts = group_folds(strata, groups, folds)
+    assert sorted(np.concatenate([test for _, _, test in cuts])) == groups.tolist()
+    for train, valid, test in cuts:
+        assert sorted(np.concatenate([train, valid, test])) == groups.tolist()
+        assert len(valid) == pytest.approx((len(groups) - len(test)) / 5, abs=1)
+
+
+@pytest.mark.parametrize("protocol", ["knn", "logistic"])
+def test_seeds_that_have_folds_in_common(protocol):
+    """Rows of the confusion matrix add up to the clips of a class, as their definition says."""
+    generator = np.random.default_rng(0)
+    rows = [{"genre": ("jazz", "rock")[k % 2]} for k in range(60)]
+    vectors = generator.normal(size=(60, 4)) + np.arange(60)[:, None] % 2
+    clips = ClipEmbeddings([str(k) for k in range(60)], vectors, rows)
+    parts = np.split(np.arange(60), 3)
+
+    def fold(test, seed):
+        train, valid = (part for k, part in enumerate(parts) if k != test)
+        return Fold(train, valid, parts[test], seed)
+
+    halves = np.split(np.arange(60), [20, 25, 35, 60])
+    other = [Fold(halves[0], halves[1], halves[2], 1), Fold(halves[0], halves[1], halves[3], 1)]
+    folds = [fold(k, 0) for k in range(3)] + [fold(0, 1), *other] + [fold(k, 2) for k in range(3)]
+    task = make_task([LabelColumn("genre", "category", ("jazz", "rock"))], rows)
+    outcome = evaluate(protocol, clips, folds, task)
+    # The third seed repeats the first one.
+    assert [run.seed for run in outcome.runs] == [0, 0, 0, 1, 1, 1]
+    for seed, tested in ((0, 60), (1, 55)):
+        runs = [run for run in outcome.runs if run.seed == seed]
+        assert sum(len(run.targets) for run in runs) == tested
+        counts = np.array(Outcome(task, runs).confusion()["counts"])
+        assert counts.sum() == tested
+    assert outcome.runs[3].predictions is outcome.runs[0].predictions
+
+
+def test_songs_have_their_own_groups():
+    """Clips of which some have no song, in an order that is not that of their ids."""
+    ids, songs = ["z", "y", "x", "w"], [None, "b", "b", None]
+    rows = [
+        {"key": key, "song": song, "artist": f"artist {name}"}
+        for key, song, name in zip(["C major", "A minor"] * 2, songs, ids, strict=True)
+    ]
+    pytest.importorskip("mir_eval")
+    task = make_task([LabelColumn("key", "category", ("A minor", "C major"))], rows, "key")
+    vectors = np.arange(8.0).reshape(4, 2)
+    probe = FittedProbe(lambda clips: clips.vectors, {}, 0.0, [])
+    run = predict_test(probe, ClipEmbeddings(ids, vectors, rows), task, "artist")
+    found = dict(zip(run.groups, run.predictions.tolist(), strict=True))
+    assert found["artist artist z"] == [0.0, 1.0]
+    assert found["artist artist w"] == [6.0, 7.0]
+    assert found["artist artist y"] == [3.0, 4.0]
 
 
 def test_too_few_groups():

@@ -78,6 +78,21 @@ def test_arguments():
         OnlineProbe(tones(4, 1), (tones(4, 2)[0], ["a"] * 3))
 
 
+def test_a_file_that_is_sorted_by_class(tmp_path):
+    clips, _ = tones(60, 1)
+    genre = np.repeat(["a", "b", "c"], 20)
+    split = np.array(["train", "valid"])[np.arange(60) % 2]
+    np.savez(tmp_path / "clips.npz", audio=clips, split=split, genre=genre, one=["x"] * 60)
+    dataset = open_dataset(tmp_path / "clips.npz")
+    probe = OnlineProbe.from_dataset(dataset, "genre", clips=10)
+    for audio, names in (probe.train, probe.valid):
+        assert len(audio) == len(names) == 10 and set(names) == {"a", "b", "c"}
+    rows = [np.flatnonzero((clips == audio).all(axis=1))[0] for audio in probe.train[0]]
+    assert genre[rows].tolist() == probe.train[1]
+    with pytest.raises(ValueError, match="two values or more in the 30 clips.*label=one"):
+        OnlineProbe.from_dataset(dataset, "one")
+
+
 def test_numbers_are_no_classes(tmp_path):
     clips, names = tones(8, 1)
     fast = np.where(np.arange(8) == 4, np.nan, np.arange(8) % 2)

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.one_backend
 GENRE = LabelColumn("genre", "category", ("jazz", "rock", "ska"))
 CALM = LabelColumn("calm", "number")
 SAD = LabelColumn("sad", "number")
+TEMPO = LabelColumn("tempo", "number")
 KEY = LabelColumn("key", "category", ("A minor", "C major", "C minor", "G major"))
 
 
@@ -32,6 +33,7 @@ def labels(count, seed=0):
     [
         ([GENRE], {}, "classification"),
         ([CALM], {}, "regression"),
+        ([TEMPO], {}, "regression"),  # in none of the rows
         ([CALM, SAD], {"threshold": 0.3}, "tagging"),
         ([GENRE, CALM], {"threshold": 0.5}, "tagging"),
         ([KEY], {"kind": "key"}, "key"),

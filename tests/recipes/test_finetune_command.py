@@ -290,6 +290,19 @@ def test_arguments_that_are_refused(folder, tmp_path, arguments, message):
 
 
 @pytest.mark.one_backend
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_split_without_labels_is_named_before_the_training(folder, tmp_path, capsys, split):
+    with np.load(folder / "tones.npz") as content:
+        found = dict(content)
+    found["label"] = np.where(found["split"] == split, "", found["label"])
+    np.savez(tmp_path / "tones.npz", **found)
+    with pytest.raises(SystemExit):
+        finetune(tmp_path, "run", "--target", "label", "--encoder", str(folder / "encoder.keras"))
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.endswith(f"tones.npz: no clip of the {split} split has the label label")
+    assert not (tmp_path / "run" / "history.csv").exists()
+
+
 def test_an_encoder_that_was_given_must_be_given_again(folder, tmp_path):
     """If the run was killed before its first checkpoint; and it must have the rate of the data."""
     sizes = {"base_filters": 2, "tail_filters": [4], "input_samples": 243}

@@ -1,6 +1,7 @@
 """The probe command on a set of tones whose pitch is their genre."""
 
 import json
+import math
 
 import keras
 import numpy as np
@@ -57,9 +58,9 @@ def small_mel(monkeypatch):
     monkeypatch.setattr("keras_tune.evaluation.MelStatistics", Longer, raising=False)
 
 
-def probe(folder, *options, encoder=None, data=None, baselines="[mel]"):
+def probe(folder, *options, encoder=None, data=None, baselines="[mel]", output=None):
     """Run the command; returns the folder of the report, and the report."""
-    output = folder / f"report {len(list(folder.glob('report *')))}"
+    output = output or folder / f"report {len(list(folder.glob('report *')))}"
     run(
         main,
         ProbeConfig,
@@ -256,6 +257,37 @@ def test_folds_of_tags(folder):
     assert len(entry["scores_of_runs"]) == 3
     assert entry["score"] == pytest.approx(np.mean(entry["scores_of_runs"]))
     assert entry["roc_auc"] > 0.9
+
+
+def test_the_task_follows_from_the_labels_of_all_splits(folder, tmp_path):
+    """Numbers that train lacks are numbers, not tags."""
+    with np.load(folder / "tones.npz") as content:
+        found = dict(content)
+    pitch = (found["pitch"] - 5) / 4
+    found["pitch"] = np.where(found["split"] == "train", math.nan, pitch)
+    np.savez(tmp_path / "tones.npz", **found)
+    options = ("--target", "pitch", "--folds", "3", "--group", "artist", "--protocol", "logistic")
+    _, report = probe(folder, *options, data=tmp_path / "tones.npz")
+    assert (report["task"], report["metric"]) == ("regression", "r2")
+
+
+def test_stages_beside_deviations_over_windows(folder):
+    options = ("--target", "genre", "--protocol", "layers", "--pooling", "mean_std")
+    _, report = probe(folder, *options)
+    (stages,) = (found for name, found in report["results"]["layers"].items() if name != "mel")
+    assert "tail_1" in stages
+
+
+def test_a_second_run_leaves_nothing_of_the_first(folder, tmp_path):
+    output = tmp_path / "report"
+    probe(folder, "--target", "genre", "--protocol", "logistic", output=output)
+    written = {path.name for path in output.iterdir()}
+    assert {"tagger.keras", "confusion_logistic_mel.png"} <= written
+    _, report = probe(folder, "--target", "genre", "--protocol", "knn", output=output)
+    written = {path.name for path in output.iterdir()}
+    assert "confusion_knn_mel.png" in written
+    assert not {"tagger.keras", "confusion_logistic_mel.png"} & written
+    assert report["tagger"] is None and set(report["plots"]) <= written
 
 
 def test_the_threshold_that_was_used_is_in_the_report(folder):

@@ -154,7 +154,13 @@ def test_two_processes(folder):
 
 
 @pytest.mark.parametrize(
-    "length", [{"repeat": True}, {"epochs": 3}, {"batch_size": 4, "drop_remainder": False}]
+    "length",
+    [
+        {"repeat": True},
+        {"epochs": 3},
+        {"batch_size": 4, "drop_remainder": False},
+        {"batch_size": 4, "part": (1, 2)},
+    ],
 )
 def test_arrays_give_the_same_batches_to_several_devices(length):
     if keras.backend.backend() != "tensorflow":

@@ -19,11 +19,11 @@ Example: Emotify (Aljanaki, Wiering & Veltkamp 2015) comes as `tracks.csv` with 
 import warnings
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from keras_tune.data.datasets.layout import Table
 from keras_tune.data.datasets.splits import hash_split
+from keras_tune.data.schema import merged_by_storage
 from keras_tune.errors import UserError
 from keras_tune.storage import AnyPath, beside, to_path
 
@@ -123,16 +123,13 @@ def _first(table, names):
 
 
 def _label(column, source):
-    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    exact = pd.to_numeric(column, errors="coerce")
+    numbers = exact.astype(float)
     missing = column.isna() | (column.astype(str).str.strip().str.lower() == "nan")
     others = column[numbers.isna() & ~missing]
     if len(others) == 0:
-        whole = (numbers.dropna() == numbers.dropna().round()).all()
-        with np.errstate(over="ignore"):
-            stored = numbers.astype(np.float32)
-        if not whole or stored.nunique() == numbers.nunique():
+        if not merged_by_storage(exact.to_numpy()):
             return numbers
-        # Numbers such as those of a catalogue.
         warnings.warn(
             f"{source}: {column.name} is read as categories, since single precision, in which "
             "numbers are stored, would make some of its values equal",

@@ -40,6 +40,7 @@ trained on them.
 """
 
 import hashlib
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -133,7 +134,8 @@ def stretches(seconds: float, max_seconds: float) -> list[tuple[int, float, floa
     full, rest = divmod(seconds, CLIP_SECONDS)
     lengths = [CLIP_SECONDS] * int(full)
     if rest >= MIN_SECONDS or not lengths:
-        lengths.append(round(rest, 3))
+        # Not rounded up, which could be beyond the end of the file.
+        lengths.append(math.floor(rest * 1000) / 1000)
     count, most = len(lengths), int(max_seconds // CLIP_SECONDS)
     numbers: Sequence[int] = range(count)
     if count > most:
