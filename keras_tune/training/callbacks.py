@@ -17,8 +17,8 @@ from typing import Any
 import keras
 
 from keras_tune.checks import first_not_finite
-from keras_tune.files import atomic_path, write_text
-from keras_tune.training.run_folder import Progress, read_history
+from keras_tune.files import atomic_path
+from keras_tune.training.run_folder import Progress, read_rows, write_rows
 
 
 class NotFiniteError(ArithmeticError):
@@ -362,12 +362,8 @@ class HistoryFile(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        import pandas as pd
-
         values = {name: float(value) for name, value in sorted((logs or {}).items())}
-        rows = read_history(self.path).to_dict("records")
-        table = pd.DataFrame([*rows, {"epoch": epoch, **values}])
-        write_text(self.path, table.to_csv(index=False))
+        write_rows(self.path, [*read_rows(self.path), {"epoch": epoch, **values}])
 
 
 class TimeLeft(keras.callbacks.Callback):

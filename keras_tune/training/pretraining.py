@@ -42,7 +42,7 @@ from keras_tune.training.run_folder import (
     load_checkpoint,
     open_run_folder,
     read_config,
-    read_history,
+    read_rows,
     write_config,
 )
 from keras_tune.training.streams import PretrainingData, Streams
@@ -423,9 +423,10 @@ class PretrainingRun:
         best, file = None, self.folder / "best_encoder.keras"
         # The file has the best epoch by this metric only if the run kept it by this one before.
         if file.exists() and self._kept_before == monitor:
-            before = read_history(history).get(monitor)
-            if before is not None and before.notna().any():
-                best = float(before.min() if lower_is_better(monitor) else before.max())
+            before = [float(row.get(monitor) or "nan") for row in read_rows(history)]
+            before = [value for value in before if math.isfinite(value)]
+            if before:
+                best = min(before) if lower_is_better(monitor) else max(before)
         return [BestEpoch(monitor, lambda: self._save_encoder(file.name), best)]
 
     def _monitors(self):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +20,6 @@ from keras_tune.errors import UserError
 from keras_tune.files import write_text
 from keras_tune.models.saved import load_saved_model
 from keras_tune.training.distribution import draw_states, spread_seeds
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # The member of a `.keras` file, which is a zip archive, that holds the progress of the run.
 PROGRESS_FILE = "keras_tune.json"
@@ -261,17 +260,24 @@ def _plain(value):
 
 def _drop_later_rows(path, epochs):
     """Drop the rows of the history that are later than the checkpoint."""
-    history = read_history(path)
-    if len(history):
-        write_text(path, history[history["epoch"] < epochs].to_csv(index=False))
+    rows = read_rows(path)
+    if rows:
+        write_rows(path, [row for row in rows if int(row["epoch"]) < epochs])
 
 
-def read_history(path: str | pathlib.Path) -> pd.DataFrame:
-    """Read the `history.csv` of a run, with all digits; no rows if there is no such file yet."""
-    import pandas as pd
+def read_rows(path: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of a `history.csv`, with values as they are written; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
-    path = pathlib.Path(path)
-    # Earlier versions made an empty file before the end of the first epoch.
-    if not path.exists() or not path.stat().st_size:
-        return pd.DataFrame()
-    return pd.read_csv(path, float_precision="round_trip")
+
+def write_rows(path: pathlib.Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows, which may have different columns, in one step."""
+    text = io.StringIO()
+    columns = dict.fromkeys(column for row in rows for column in row)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

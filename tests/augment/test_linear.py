@@ -90,6 +90,30 @@ def test_band_reject_is_the_notch_of_the_cookbook(noise):
     np.testing.assert_allclose(filtered, scipy.signal.lfilter(b, a, noise), atol=2e-6)
 
 
+@pytest.mark.parametrize("center, octaves", [(8000.0, 2.0), (10900.0, 1.0), (9000.0, 0.7)])
+def test_band_reject_beyond_half_the_sample_rate(center, octaves):
+    """It leaves what is below the band, and its lower edge is at -3 dB."""
+    lower = center / 2 ** (octaves / 2)
+    time = np.arange(SAMPLES) / RATE
+    tones = np.stack([np.sin(2 * np.pi * f * time) for f in (lower / 8, lower, center)])
+    draw = tensors(center=[center] * 3, octaves=[octaves] * 3)
+    filtered = applied(BandReject(RATE), tones.astype("float32"), draw)[:, 2000:]
+    level = 10 * np.log10((filtered**2).mean(1) / (tones[:, 2000:] ** 2).mean(1))
+    assert level[0] > -0.3
+    assert level[1] == pytest.approx(-3.01, abs=0.05)
+    assert level[2] < -40
+
+
+def test_delays_of_a_waveform_of_minutes():
+    """Products of the phases' numerators exceed 31 bits."""
+    samples = 240 * RATE
+    waveform = np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype("float32")
+    (delayed,) = applied(Delay(RATE), waveform, tensors(delay=[4410]))
+    expected = 0.5 * waveform[0]
+    expected[4410:] += 0.25 * waveform[0][:-4410]
+    np.testing.assert_allclose(delayed, expected, atol=1e-5)
+
+
 def test_delay_adds_the_echo_and_nothing_else(noise):
     delays = [1, 100, 4410, 7999]
     delayed = applied(Delay(RATE), noise, tensors(delay=delays))

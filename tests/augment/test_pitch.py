@@ -94,6 +94,14 @@ def test_what_would_be_aliased_is_removed():
     assert 20 * np.log10(elsewhere / spectrum.max()) < -30
 
 
+@pytest.mark.parametrize("rate", [0.8, 0.9, 1.25])
+def test_time_stretch_keeps_high_frequencies(rate):
+    (stretched,) = applied(TimeStretch(), [tone(10000.0)], rate=np.array([rate], dtype="float32"))
+    inner = stretched[2048 : int(SAMPLES / max(rate, 1)) - 2048]
+    assert abs(frequency_of(inner) - 10000.0) < 5
+    assert np.sqrt(np.mean(inner**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+
+
 @pytest.mark.parametrize("rate", [0.8, 1.25])
 def test_time_stretch_moves_events_and_keeps_pitch(rate):
     waveform = tone(440.0)

@@ -160,13 +160,15 @@ def test_numbers_that_single_precision_merges_are_categories(tmp_path):
     catalogue = np.array([16777216.0, 16777217.0, math.nan, 16777216.0])
     tempo = np.array([120.5, 120.5 + 1e-6, 90.0, 90.0])
     file = tmp_path / "songs.npz"
-    np.savez(file, audio=CLIPS[:4], song=songs, catalogue=catalogue, tempo=tempo)
+    labels = {"song": songs, "catalogue": catalogue, "tempo": tempo, "long": 2**60 + np.arange(4)}
+    np.savez(file, audio=CLIPS[:4], **labels)
     with pytest.warns(UserWarning, match="read as categories, since single precision"):
         dataset = open_dataset(file)
     rows = [record["labels"] for record in dataset.records("train")]
     assert [row["song"] for row in rows] == [str(song) for song in songs]
     assert [row["catalogue"] for row in rows] == ["16777216.0", "16777217.0", None, "16777216.0"]
     assert [row["tempo"] for row in rows] == tempo.astype("float32").tolist()
+    assert [row["long"] for row in rows] == [str(2**60 + k) for k in range(4)]
     one, two, three, again = dataset.groups("train", "song").tolist()
     assert one == again and len({one, two, three}) == 3
 

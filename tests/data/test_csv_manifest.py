@@ -111,6 +111,11 @@ def test_numbers_of_a_catalogue_stay_apart(table):
         manifest["song"][2]
     )
     assert list(manifest["plays"]) == [5e6, 7, 1]
+    for third in (2**60 + 2, ""):
+        source = table(f"path,song\na.wav,{2**60}\nb.wav,{2**60 + 1}\nc.wav,{third}\n")
+        with pytest.warns(UserWarning, match="song is read as categories"):
+            songs = csv_manifest(source, label_columns=["song"])["song"]
+        assert list(songs[:2]) == [str(2**60), str(2**60 + 1)]
 
 
 def test_rows_of_one_file_need_ids(table):

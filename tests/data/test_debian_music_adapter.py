@@ -78,7 +78,8 @@ def test_stretches_are_full_disjoint_and_spread_over_the_track(seconds, most):
     assert numbers == sorted(set(numbers)) and numbers[0] >= 0
     assert all(start == 30 * number for number, start, _ in parts)
     assert all(length == 30 for _, _, length in parts[:-1])
-    assert parts[-1][1] + parts[-1][2] <= seconds + 1e-3
+    # Never beyond the end of the track, where decoding would fail.
+    assert parts[-1][1] + parts[-1][2] <= seconds + 1e-9
     assert parts[-1][2] >= min(10, seconds) - 1e-3
     used = sum(length for _, _, length in parts)
     assert used <= max(most, min(30, seconds)) + 1e-3

@@ -300,6 +300,29 @@ def test_kinds_of_labels(clips):
     assert half.kind == "number"
 
 
+def test_large_numbers_are_categories(clips):
+    songs = clips.assign(song=2**60 + np.arange(len(clips)), year=1990 + np.arange(len(clips)))
+    *_, song, year = label_columns(songs)
+    assert (song.kind, len(song.values), year.kind) == ("category", len(clips), "number")
+
+
+def test_a_file_that_states_no_length(clips, tmp_path, monkeypatch):
+    """As FLAC written to a pipe: 36 bits of its header, the number of samples, are zero."""
+    monkeypatch.setattr("keras_tune.data.preparation.SHARD_BYTES", 1000)
+    size = _default_shards(clips, "train", ShardSettings("x", "x"))
+    path = tmp_path / "pipe.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 1045), 22050)
+    octets = bytearray(path.read_bytes())
+    octets[21] &= 0xF0
+    octets[22:26] = bytes(4)
+    path.write_bytes(octets)
+    more = clips.copy()
+    more.loc[clips.index[clips["split"] == "train"][0], "path"] = str(path)
+    assert abs(_default_shards(more, "train", ShardSettings("x", "x")) - size) <= 1
+    (failed,) = run(more, tmp_path / "set", shards=2).failed
+    assert failed["reason"].startswith("cannot be decoded (it states no length")
+
+
 def test_default_number_of_shards_follows_the_amount_of_data(clips, monkeypatch):
     settings = ShardSettings("x", "x")
     assert _default_shards(clips, "train", settings) == 8

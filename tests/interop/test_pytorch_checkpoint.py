@@ -185,6 +185,16 @@ class TestExport:
         ):
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
+    @pytest.mark.parametrize("layers", [0, 2])
+    def test_other_projection_heads_return(self, tmp_path, layers):
+        encoder = load_pytorch_checkpoint(SMALL / "deep.safetensors")
+        model = ContrastiveModel(encoder, projection_dim=3, projection_layers=layers)
+        export_pytorch_checkpoint(model, tmp_path / "model.safetensors")
+        again = load_pytorch_checkpoint(tmp_path / "model.safetensors", projector=True)
+        assert (again.projection_layers, again.projection_dim) == (layers, 3)
+        for ours, theirs in zip(model.projector.weights, again.projector.weights, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
     @pytest.mark.parametrize("hidden_units", [None, 4])
     def test_tagger_returns(self, tmp_path, hidden_units):
         encoder = load_pytorch_checkpoint(SMALL / "deep.safetensors")
@@ -211,6 +221,9 @@ class TestExport:
         pooled = TUNe(1, 1, base_filters=2, tail_filters=[4], pooled_stages=1)
         with pytest.raises(ValueError, match="Received: pooled_stages=1"):
             export_pytorch_checkpoint(pooled, tmp_path / "x.safetensors")
+        head = ContrastiveModel(encoder, projection_batch_norm=True)
+        with pytest.raises(ValueError, match="Received: projection_batch_norm=True"):
+            export_pytorch_checkpoint(head, tmp_path / "x.safetensors")
         with pytest.raises(ValueError, match="Received: model="):
             export_pytorch_checkpoint(keras.Sequential(), tmp_path / "encoder.ckpt")
         assert not any(tmp_path.iterdir())

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from seeded import seed_weights
 
+import keras_tune
+from keras_tune.checks import sample_rate_of
 from keras_tune.models import Tagger, TUNe
 from keras_tune.serving import fold_batch_norm
 
@@ -100,6 +102,17 @@ def test_a_tagger_stays_one():
     waveforms = np.random.default_rng(1).normal(size=(2, 729, 1)).astype("float32")
     expected = predict(tagger, waveforms)
     np.testing.assert_allclose(predict(folded, waveforms), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_sample_rate_stays():
+    encoder = seed_weights(TUNe(**{**SMALL, **ENCODERS["tune"]}, sample_rate=16000))
+    folded = fold_batch_norm(encoder)
+    assert sample_rate_of(folded) == 16000
+    assert folded.min_samples == encoder.min_samples
+    audio = np.random.default_rng(1).normal(0, 0.1, 3000)
+    vectors = [keras_tune.embed(audio, model, sample_rate=16000) for model in (encoder, folded)]
+    np.testing.assert_allclose(*vectors, rtol=1e-5, atol=1e-6)
+    assert fold_batch_norm(Tagger(encoder, num_labels=2)).sample_rate == 16000
 
 
 def test_the_model_is_left_alone():

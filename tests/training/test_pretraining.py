@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import shutil
 
 import keras
@@ -334,6 +335,45 @@ def test_the_encoder_of_the_best_epoch_is_kept(clips, tmp_path):
     PretrainingRun(dataclasses.replace(config, resume=True, epochs=4)).fit([Metric(), Weights()])
     np.testing.assert_array_equal(best(), kept[1])
     assert len({weights.tobytes() for weights in kept}) == 4
+
+
+@pytest.mark.one_backend
+def test_the_best_epoch_by_another_metric(clips, tmp_path):
+    """The best epoch by the old metric does not stay because the new one was better then."""
+
+    class Metrics(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            logs["up"], logs["down"] = float(epoch), float(-epoch)
+
+    config = config_of(clips, tmp_path, epochs=2, steps_per_epoch=1, keep_best="up")
+    PretrainingRun(config).fit([Metrics()])
+    second = (tmp_path / "best_encoder.keras").read_bytes()
+    changed = dataclasses.replace(config, resume=True, epochs=3, keep_best="down")
+    run = PretrainingRun(changed)
+    run.fit([Metrics()])
+    assert (tmp_path / "best_encoder.keras").read_bytes() != second
+    best = keras.models.load_model(tmp_path / "best_encoder.keras")
+    np.testing.assert_array_equal(best.weights[0].numpy(), run.model.encoder.weights[0].numpy())
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("first", [True, False])
+def test_a_resumed_run_may_have_other_columns(clips, tmp_path, first):
+    class Metric(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            logs["aaa"] = 0.5
+
+    config = config_of(clips, tmp_path, epochs=1, steps_per_epoch=1)
+    before = PretrainingRun(config).fit([Metric()] if first else [])
+    resumed = dataclasses.replace(config, resume=True, epochs=2)
+    history = PretrainingRun(resumed).fit([] if first else [Metric()])
+    assert history["epoch"].tolist() == [0, 1]
+    pd.testing.assert_frame_equal(history[before.columns].iloc[:1], before)
+    values = history["aaa"].tolist()
+    assert values[1 - first] == 0.5 and math.isnan(values[int(first)])
+    assert history.drop(columns="aaa").notna().all(axis=None)
+    # The history of an epoch is that of the logs, to the last digit.
+    assert 0 < history["val_loss"].iloc[1] != history["val_loss"].iloc[0]
 
 
 @pytest.mark.one_backend

@@ -128,7 +128,9 @@ def _label(column, source):
     missing = column.isna() | (column.astype(str).str.strip().str.lower() == "nan")
     others = column[numbers.isna() & ~missing]
     if len(others) == 0:
-        if not merged_by_storage(exact.to_numpy()):
+        # With missing ones, pandas has integers in double precision, which merges the largest.
+        huge = numbers.abs().max() >= 2**53 and column[~missing].nunique() > numbers.nunique()
+        if not huge and not merged_by_storage(exact.to_numpy()):
             return numbers
         warnings.warn(
             f"{source}: {column.name} is read as categories, since single precision, in which "
