@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 import pandas as pd
@@ -89,7 +90,8 @@ def prepare(
     A run that was killed resumes where it stopped when it is started again with the same arguments;
     complete shards are not written again, unless one of their files has changed (in size or
     modification time) or can be used now; see `write_shard`. The bytes written depend only on the
-    manifest and the settings, not on the number of processes.
+    manifest and the settings, not on the number of processes. A warning is issued if clips in
+    different splits have exactly the same audio.
 
     Args:
         manifest: DataFrame with the columns `id`, `path`, `split` and any label columns, as
@@ -192,7 +194,25 @@ def prepare(
     # From a run that was killed while it wrote this file.
     remove_leftovers(output / FILE_NAME)
     info.save(output)
+    _warn_of_copies(output, reports)
     return info
+
+
+def _warn_of_copies(output, reports):
+    """Warn if the same audio is in several splits, e.g. of a song that is on two albums."""
+    clips = {}
+    for report in reports:
+        for clip, digest in (report.digests or {}).items():
+            clips.setdefault(digest, {}).setdefault(report.shard.split, clip)
+    copies = [by_split for by_split in clips.values() if len(by_split) > 1]
+    if copies:
+        first, second = [f"{clip} ({split})" for split, clip in copies[0].items()][:2]
+        subject = "recording is" if len(copies) == 1 else "recordings are"
+        warnings.warn(
+            f"{output}: {len(copies)} {subject} in several splits, so scores can be too high: "
+            f"{first} has the same audio as {second}. Keep one of each, or put copies in one split",
+            stacklevel=3,
+        )
 
 
 def label_columns(manifest):

@@ -44,6 +44,9 @@ SOURCE_ENCODINGS = {
     ("WAV", "PCM_24"): "wav24",
 }
 
+# 64 bits. In a set of a million recordings, two share them by chance with a probability of 3e-8.
+DIGEST_DIGITS = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class ShardSettings:
@@ -101,12 +104,15 @@ class ShardReport:
         stamps: Dict from the id of a clip to its file's size and modification time (see
             `file_stamp`), None if the file was missing. Defaults to None, as in reports of an
             earlier version.
+        digests: Dict from the id of a record to a hash of its audio as stored, which tells copies.
+            Defaults to None, as in reports of an earlier version.
     """
 
     shard: Shard
     ids: tuple
     failed: tuple
     stamps: dict | None = None
+    digests: dict | None = None
 
 
 def write_shard(
@@ -167,7 +173,7 @@ def write_shard(
         with atomic_path(file) as temporary:
             # Before the files are read, so that a change in between is noticed.
             stamps = {str(row["id"]): file_stamp(to_path(row["path"])) for row in rows}
-            ids, failed, shortest = _write_records(tf, temporary, rows, settings)
+            digests, failed, shortest = _write_records(tf, temporary, rows, settings)
             size = temporary.stat().st_size
     except tf.errors.OpError as error:
         # TensorFlow reports a full disk with its own error.
@@ -175,15 +181,18 @@ def write_shard(
             f"{file}: cannot be written ({error.message}). Fix that and run prepare again: it "
             "resumes where it stopped."
         ) from error
-    description = Shard(file.name, split, len(ids), size, shortest or 0)
-    report = ShardReport(description, tuple(ids), tuple(failed), stamps)
+    description = Shard(file.name, split, len(digests), size, shortest or 0)
+    report = ShardReport(description, tuple(digests), tuple(failed), stamps, digests)
     write_json(report_file, dataclasses.asdict(report))
     return report
 
 
 def _write_records(tf, path, rows, settings):
-    """Write the rows that can be used; return their ids, the others, and the fewest samples."""
-    ids, failed, shortest = [], [], None
+    """Write the rows that can be used.
+
+    Returns a dict from their ids to hashes of their audio, the others, and the fewest samples.
+    """
+    digests, failed, shortest = {}, [], None
     with tf.io.TFRecordWriter(str(path)) as writer:
         for row in rows:
             try:
@@ -192,9 +201,9 @@ def _write_records(tf, path, rows, settings):
                 failed.append({"id": row["id"], "path": row["path"], "reason": error.reason})
                 continue
             writer.write(record.serialize(tf))
-            ids.append(record.id)
+            digests[record.id] = hashlib.sha256(record.audio).hexdigest()[:DIGEST_DIGITS]
             shortest = samples if shortest is None else min(shortest, samples)
-    return ids, failed, shortest
+    return digests, failed, shortest
 
 
 def id_hash(text: object) -> int:
@@ -210,10 +219,13 @@ def finished_report(split: str, shard: int, of: int, settings: ShardSettings) ->
     try:
         content = json.loads(report_file.read_text(encoding="utf-8"))
         ids, failed = tuple(content["ids"]), tuple(content["failed"])
-        report = ShardReport(Shard(**content["shard"]), ids, failed, content.get("stamps"))
+        later = {key: content.get(key) for key in ("stamps", "digests")}
+        report = ShardReport(Shard(**content["shard"]), ids, failed, **later)
         whole = (file.name, split, len(ids), file.stat().st_size)
         found = report.shard
         if (found.file, found.split, found.records, found.bytes) != whole:
+            return None
+        if report.digests is not None and dict(report.digests).keys() != set(ids):
             return None
     except (ValueError, KeyError, TypeError, RecursionError):
         # Damaged.

@@ -3,6 +3,7 @@ import os
 import pathlib
 import shutil
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -219,6 +220,25 @@ def test_reports_of_earlier_versions_go_by_the_time(copies, tmp_path):
     os.utime(copies["path"][4], ns=(later, later))
     run(copies, output, shards=3)
     assert sum(before[name] != time for name, time in times(output).items()) == 1
+
+
+def test_copies_in_several_splits_are_named(tmp_path):
+    """Also in another format, and when the shards are already there."""
+    names = ["a.wav", "b.flac", "c.wav", "d.wav"]
+    noise = np.random.default_rng(0).integers(-9000, 9000, (2, 3000), dtype="int16")
+    for name, number in zip(names, [0, 0, 1, 1], strict=True):
+        soundfile.write(tmp_path / name, noise[number], 22050)
+    manifest = pd.DataFrame({"id": names, "path": [str(tmp_path / name) for name in names]})
+    # Copies in one split are no leak.
+    manifest["split"] = ["train", "test", "train", "train"]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 recording is in several splits") as caught:
+            run(manifest, tmp_path / "set")
+        assert "b.flac (test) has the same audio as a.wav (train)" in str(caught[0].message)
+        assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(manifest[manifest["id"] != "b.flac"], tmp_path / "other")
 
 
 def test_a_manifest_of_another_folder_is_refused_before_the_work(tmp_path):
