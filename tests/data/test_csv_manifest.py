@@ -67,6 +67,7 @@ def test_drawn_splits_stay_when_clips_are_added(table):
     ("text", "options", "message"),
     [
         ("track,x\n1,2\n", {}, "`path_column` must be given, as no column of"),
+        ("path;bpm\na;93,5\n", {}, "commas or tabs, not by semicolons. Received: path;bpm"),
         ("path\na\n", {"label_columns": ["genre"]}, "has no column 'genre'. It has: path"),
         ("path\na\n", {"id_column": "key"}, "has no column 'key'"),
         ("id,path\n1,a\n1,b\n", {}, "the id '1' occurs more than once"),

@@ -76,11 +76,18 @@ def csv_manifest(
     """
     source = to_path(source)
     table = Table.read(source, "`source` must be a csv file with a header line.")
+    columns = table.rows.columns
+    if len(columns) == 1 and ";" in columns[0]:
+        # Such files often have commas in numbers, which would become categories.
+        raise UserError(
+            f"{source}: the columns must be separated by commas or tabs, not by semicolons. "
+            f"Received: {columns[0]}"
+        )
     path_column = path_column or _first(table, PATH_COLUMNS)
     if path_column is None:
         raise UserError(
             f"`path_column` must be given, as no column of {source} has a usual name for files "
-            f"({', '.join(table.rows.columns)}). Received: path_column=None"
+            f"({', '.join(columns)}). Received: path_column=None"
         )
     paths = table.column(path_column, complete=True)
     id_column = id_column or _first(table, ID_COLUMNS)
