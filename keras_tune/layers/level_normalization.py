@@ -47,8 +47,9 @@ class LevelNormalization(ConfiguredLayer):
         self.level = float(level)
 
     def call(self, inputs: Tensor) -> Tensor:
-        rms = ops.sqrt(ops.mean(ops.square(inputs), axis=(1, 2), keepdims=True))
-        return inputs * (self.level / ops.maximum(rms, FLOOR))
+        power = ops.mean(ops.square(inputs), axis=(1, 2), keepdims=True)
+        # The maximum is taken first, since a root of 0 has no finite gradient.
+        return inputs * (self.level / ops.sqrt(ops.maximum(power, FLOOR**2)))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

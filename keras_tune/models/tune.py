@@ -198,12 +198,13 @@ class TUNe(keras.Model):
             preset: One of `keras_tune.models.PRESETS`.
             load_weights: Whether to load the trained weights. The published variants come without,
                 so they need False, which initializes the weights at random. Defaults to True.
-            **overrides: Any argument of `TUNe`. Widths of the tail follow `base_filters`, and a
-                shallower decoder drops the first tail blocks, as the paper's variants do. With
-                `decoder_depth=0` what is built is CLMR's SampleCNN at its published width, unless
-                `base_filters` or `tail_filters` says otherwise. With trained weights, only
-                `input_samples`, `data_format`, `dtype` and `name` can be changed, and
-                `pooled_stages` to 0.
+            **overrides: Any argument of `TUNe`. With None, a `level` is left out, and windows may
+                have any length; other arguments keep the value of the preset. Widths of the tail
+                follow `base_filters`, and a shallower decoder drops the first tail blocks, as the
+                paper's variants do. With `decoder_depth=0` what is built is CLMR's SampleCNN at its
+                published width, unless `base_filters` or `tail_filters` says otherwise. With
+                trained weights, only `input_samples`, `data_format`, `dtype` and `name` can be
+                changed, and `pooled_stages` to 0.
 
         Returns:
             A `TUNe`.
@@ -237,12 +238,13 @@ class TUNe(keras.Model):
         sizes = ("base_filters", "contraction_depth", "decoder_depth")
         arguments = {
             **published.arguments(*map(given.get, sizes)),
-            "level": chosen.level,
             "pooled_stages": chosen.pooled_stages,
             "acoustic_features": chosen.acoustic_features,
             "name": preset,
             **given,
+            # None has a meaning of its own for these two.
             "input_samples": overrides.get("input_samples", DEFAULT_WINDOW),
+            "level": overrides.get("level", chosen.level),
         }
         encoder = cls(**arguments)
         if weights is not None:

@@ -163,9 +163,11 @@ def _print_summary(pretraining):
         more = "" if config.schedule == "cosine" else "; for more, give a larger --epochs"
         print(f"all {config.epochs} epochs are finished{more}")
         return
+    found = pretraining.dataset.info.counts.get("valid", 0)
+    few = f" (valid has {found}, too few for a contrast)" if found and streams.valid is None else ""
     print(
         f"{config.model.preset}: {pretraining.model.encoder.count_params():,} parameters; "
-        f"{streams.train_clips} clips, {streams.valid_clips} for validation, "
+        f"{streams.train_clips} clips, {streams.valid_clips} for validation{few}, "
         f"{streams.steps_per_epoch} steps per epoch, "
         f"epochs {first} to {config.epochs}"
     )

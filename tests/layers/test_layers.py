@@ -195,13 +195,18 @@ def test_mean_and_deviation_over_time(data_format):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_the_gradient_of_the_deviation_of_a_constant_is_finite():
-    layer = StatisticsPooling1D("channels_last")
-    # A layer behind it whose output is constant over time, as a dead channel's.
-    dense = keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer="ones")
+@pytest.mark.parametrize(
+    "layer, outputs, constant",
+    [(StatisticsPooling1D("channels_last"), (2,), 1.0), (LevelNormalization(), (9, 1), 0.0)],
+)
+def test_the_gradient_of_a_constant_is_finite(layer, outputs, constant):
+    layer = type(layer).from_config(layer.get_config())
+    # A layer in front of it whose output is constant over time, as a dead channel's, or silent.
+    bias = keras.initializers.Constant(constant)
+    dense = keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer=bias)
     model = keras.Sequential([keras.Input((9, 2)), dense, layer])
     model.compile("sgd", "mse")
-    model.fit(noise(4, 9, 2), np.zeros((4, 2)), verbose=0)
+    model.fit(noise(4, 9, 2), np.zeros((4, *outputs)), verbose=0)
     assert all(np.isfinite(ops.convert_to_numpy(weight)).all() for weight in model.weights)
 
 

@@ -87,7 +87,14 @@ def test_without_pooled_stages_the_mean_of_the_last_one(trained, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "change", [{"level": 0.2}, {"sample_rate": 44100}, {"base_filters": 3}, {"decoder_depth": 2}]
+    "change",
+    [
+        {"level": 0.2},
+        {"level": None},
+        {"sample_rate": 44100},
+        {"base_filters": 3},
+        {"decoder_depth": 2},
+    ],
 )
 def test_weights_of_another_encoder_are_refused(trained, change):
     name, value = next(iter(change.items()))
@@ -137,6 +144,10 @@ def test_a_trained_preset_is_loaded_by_its_name(trained, tmp_path):
 
 def test_the_level_stays_when_the_decoder_goes(trained):
     assert TUNe.from_preset("mine", load_weights=False, decoder_depth=0).level == 0.1
+
+
+def test_a_preset_can_be_built_without_its_level(trained):
+    assert TUNe.from_preset("mine", load_weights=False, level=None).level is None
 
 
 def test_pretraining_may_begin_with_trained_weights(trained):

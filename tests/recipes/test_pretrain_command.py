@@ -53,6 +53,14 @@ def whole(clips, tmp_path_factory):
     return folder
 
 
+def test_why_there_is_no_validation_is_said(tmp_path, capsys):
+    save_demo(tmp_path / "demo.npz", num_clips={"train": 8, "valid": 1}, seconds=2.0)
+    command("--data", tmp_path / "demo.npz", "--output", tmp_path / "run", "--epochs=1", *SMALL)
+    printed = capsys.readouterr().out
+    assert "8 clips, 0 for validation (valid has 1, too few for a contrast), 2 steps" in printed
+    assert "val_loss" not in pd.read_csv(tmp_path / "run" / "history.csv").columns
+
+
 def test_a_run_leaves_everything_behind(whole, clips):
     report = json.loads((whole / "report.json").read_text())
     assert report["steps"] == 6
