@@ -88,7 +88,7 @@ def _load_checkpoint(config):
 
             file = pathlib.Path(magnatagatune.__file__).with_name("magnatagatune_tags.txt")
         try:
-            options["labels"] = file.read_text(encoding="utf-8").splitlines()
+            options["labels"] = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
         except (OSError, UnicodeDecodeError):
             raise UserError(f"--labels {config.labels}: not a readable text file") from None
     return load_pytorch_checkpoint(

@@ -391,7 +391,7 @@ def _batch_norm(name, encoder, seen):
 def _remove_earlier(output):
     """Remove what an earlier run wrote beside its report, since this one may not replace it."""
     try:
-        earlier = json.loads((output / "report.json").read_text())
+        earlier = json.loads((output / "report.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return
     files = [*earlier.get("plots", []), *(["tagger.keras"] if earlier.get("tagger") else [])]

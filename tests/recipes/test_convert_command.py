@@ -96,7 +96,8 @@ def test_projector_head_and_the_way_back(convert, tmp_path):
     pytest.importorskip("torch", reason=".ckpt files need PyTorch")
     contrastive, tagger = tmp_path / "contrastive.keras", tmp_path / "tagger.keras"
     labels = tmp_path / "labels.txt"
-    labels.write_text("a\nb\nc\nd\ne\n")
+    # As a text editor on Windows may write it.
+    labels.write_text("a\nb\nc\nd\ne\n\n", encoding="utf-8-sig")
     plus, head = SMALL / "plus.ckpt", SMALL / "head_hidden.ckpt"
     for arguments in (
         ("--checkpoint", plus, "--projector", "true", "--output", contrastive),
