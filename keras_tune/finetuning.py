@@ -313,9 +313,7 @@ class FinetuningRun:
 
         def predict(clips):
             values = activate(clips.windows, task.loss) * labels.deviation + labels.mean
-            sums = np.zeros((len(clips.ids), values.shape[1]))
-            np.add.at(sums, clips.owners, values)
-            return sums / np.bincount(clips.owners)[:, None]
+            return clips.mean_over_windows(values)
 
         found: dict[str, float] = {}
         for split in ("valid", "test"):

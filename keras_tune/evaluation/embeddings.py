@@ -90,6 +90,12 @@ class ClipEmbeddings:
         ids, labels = [self.ids[row] for row in rows], [self.labels[row] for row in rows]
         return self._from_arrays(arrays, ids, labels, skipped=[])
 
+    def mean_over_windows(self, values: np.ndarray) -> np.ndarray:
+        """The means of values (windows, k) over the windows of each clip, float64 (clips, k)."""
+        sums = np.zeros((len(self.ids), values.shape[1]))
+        np.add.at(sums, self.owners, values)
+        return sums / np.bincount(self.owners, minlength=len(self.ids))[:, None]
+
     def of_stage(self, name: str) -> ClipEmbeddings:
         """The same clips, with the output of a stage in place of the representation."""
         return ClipEmbeddings(self.ids, self.stages[name], self.labels, self.skipped)
@@ -408,11 +414,9 @@ def pool_clips(clips: ClipEmbeddings, own: str, pooling: str) -> ClipEmbeddings:
             windows=None if clips.windows is None else clips.windows[:, :half],
             crops=None if clips.crops is None else clips.crops[:, :half],
         )
-    variances = np.zeros(clips.vectors.shape)
     deviations = clips.windows - clips.vectors[clips.owners]
-    np.add.at(variances, clips.owners, np.square(deviations, dtype="float64"))
-    counts = np.bincount(clips.owners, minlength=len(clips.ids))
-    stds = np.sqrt(variances / counts[:, None]).astype("float32")
+    variances = clips.mean_over_windows(np.square(deviations, dtype="float64"))
+    stds = np.sqrt(variances).astype("float32")
     return dataclasses.replace(
         clips,
         vectors=np.concatenate([clips.vectors, stds], axis=1),
