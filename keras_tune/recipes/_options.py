@@ -168,7 +168,8 @@ def described(message, options, recipes, positional=""):
     stray = re.match(r"unrecognized arguments: ([^-].*)", message)
     if stray:
         if positional:
-            return f"{stray[1]}: unexpected; write --{positional} VALUE, with one value"
+            one = "with one value: for several files, their folder"
+            return f"{stray[1]}: unexpected; write --{positional} VALUE, {one}"
         return f"{stray[1]}: unexpected; write --option value, and lists as [a,b]"
     short = re.match(r"unrecognized arguments: (-[^- ]\S*)", message)
     if short:

@@ -335,6 +335,7 @@ def test_help_begins_with_a_sentence_and_the_main_options(capsys):
             "--config: space.decoder_depth is no option of this command",
         ),
         ("embed", ["--output", "x.npz", "x.wav"], "x.wav: unexpected; write --source VALUE"),
+        ("embed", ["x.wav", "y.wav"], "one value: for several files, their folder"),
         ("embed", ["x.wav", "-o", "x.npz"], "-o: no such option; options begin with --"),
         (
             "probe",
